@@ -1,0 +1,31 @@
+"""fairseq_el: EL-attention for fairseq checkpoints.
+
+A fairseq plugin: ``fairseq-generate DATA --path model.pt --user-dir fairseq_el --task el_translation`` decodes
+Transformer and BART checkpoints with the same output and no cache of encoder keys and values. In Python::
+
+    import fairseq_el
+    fairseq_el.enable_el_attention(model)
+"""
+
+from fairseq_el._requirements import check_fairseq
+
+check_fairseq()
+
+from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E402
+
+allow_fairseq_checkpoints()
+
+from fairseq_el import models, tasks  # noqa: E402, F401  (registers architectures and tasks)
+from fairseq_el.errors import CheckpointMismatchError, FairseqElError, UnsupportedModelError  # noqa: E402
+from fairseq_el.modules import disable_el_attention, el_attention_enabled, enable_el_attention  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointMismatchError",
+    "FairseqElError",
+    "UnsupportedModelError",
+    "disable_el_attention",
+    "el_attention_enabled",
+    "enable_el_attention",
+]

@@ -1,0 +1,75 @@
+"""Loading fairseq checkpoints without unpickling freely.
+
+From torch 2.6 on ``torch.load`` only builds objects of classes it knows, and refuses stock fairseq checkpoints. The
+classes that fairseq itself writes into checkpoints are plain containers of settings and statistics; they are listed
+here and made known to torch. Anything else in a checkpoint is still refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import enum
+import re
+import typing
+from typing import Any, Iterator, List, Optional, Tuple, Union
+
+import numpy as np
+import omegaconf
+import omegaconf.base
+import torch
+from fairseq.dataclass import configs, constants
+from fairseq.logging import meters
+
+SafeGlobal = Union[Any, Tuple[Any, str]]
+
+
+def allow_fairseq_checkpoints() -> None:
+    """Makes the classes that fairseq writes known to ``torch.load``. Torch before 2.4 has no such list."""
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals(list(_safe_globals()))
+
+
+def _safe_globals() -> Iterator[SafeGlobal]:
+    yield argparse.Namespace
+    yield from (collections.defaultdict, dict, list, int, float, str, bool, tuple, set)
+    # settings of hydra's era: cfg = OmegaConf of dataclasses
+    yield typing.Any
+    yield from _classes_of(omegaconf, lambda c: issubclass(c, omegaconf.base.Node))
+    yield from (omegaconf.base.ContainerMetadata, omegaconf.base.Metadata)
+    yield from _classes_of(configs, dataclasses.is_dataclass)
+    yield from _classes_of(constants, lambda c: issubclass(c, enum.Enum))
+    # training statistics, under their present module name and the one before 2020
+    for meter in _classes_of(meters, lambda c: c.__module__ == meters.__name__):
+        yield meter
+        yield _also_named(meter, f"fairseq.meters.{meter.__name__}")
+    # numpy scalars, under the module names of numpy 1 and 2
+    scalar = np.float64(0).__reduce__()[0]
+    yield from (_also_named(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))
+    yield np.dtype
+    yield from {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+
+
+def _classes_of(module: Any, wanted: Any) -> List[type]:
+    return [value for value in vars(module).values() if isinstance(value, type) and wanted(value)]
+
+
+def _also_named(value: Any, name: str) -> SafeGlobal:
+    """An entry for a class that the pickle calls by another name; torch 2.4 and 2.5 don't know such entries."""
+    return (value, name) if _torch_version() >= (2, 6) else value
+
+
+def _torch_version() -> Tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+
+
+def refused_classes(path: str) -> Optional[List[str]]:
+    """The classes a checkpoint needs that are not allowed, by name; None where torch can't tell."""
+    list_unsafe = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    if list_unsafe is None:
+        return None
+    try:
+        return sorted(list_unsafe(path))
+    except Exception:  # not a checkpoint torch can look into; the caller reports the error it had
+        return None

@@ -1,0 +1,66 @@
+"""One message instead of a traceback, for command lines that run an ``el_*`` task.
+
+fairseq's programs let exceptions end the process. While such a program runs an ``el_*`` task, those that say how to
+mend the input are printed without the traceback; every other exception is printed as ever.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from types import TracebackType
+from typing import Optional, Type
+
+from fairseq_el.checkpoint_loading import refused_classes
+from fairseq_el.errors import FairseqElError
+
+
+def report_failures_without_traceback() -> None:
+    """Installs the report as ``sys.excepthook``, before whatever is there. Calling it again changes nothing."""
+    if not isinstance(sys.excepthook, _Report):
+        sys.excepthook = _Report(sys.excepthook)
+
+
+class _Report:
+    def __init__(self, otherwise):
+        self.otherwise = otherwise
+
+    def __call__(self, kind: Type[BaseException], error: BaseException, traceback: Optional[TracebackType]) -> None:
+        message = explain(error)
+        if message is None:
+            self.otherwise(kind, error, traceback)
+        else:
+            sys.stderr.write(f"fairseq_el: error: {message}\n")
+
+
+def explain(error: BaseException) -> Optional[str]:
+    """What to tell a user about an exception that ended the program; None to leave it as it is."""
+    if isinstance(error, FairseqElError):
+        return str(error)
+    path = _checkpoint_being_loaded(error.__traceback__)
+    if path is None:
+        return None
+    if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error):
+        refused = refused_classes(path)
+        what = f"it needs {', '.join(refused)}" if refused else str(error).splitlines()[0]
+        return (
+            f"The checkpoint {path} was not loaded: {what}. Only classes that fairseq itself writes are built from a "
+            "checkpoint, because a pickle can run any code. If you trust where the file comes from, save its weights "
+            "again without these classes; otherwise delete it."
+        )
+    return (
+        f"The checkpoint {path} could not be read: {type(error).__name__}: {str(error).splitlines()[0]}. It may be "
+        "incomplete or not a checkpoint at all; compare its size and checksum with the original and copy it again."
+    )
+
+
+def _checkpoint_being_loaded(traceback: Optional[TracebackType]) -> Optional[str]:
+    """The file that fairseq was reading when an exception was raised."""
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "load_checkpoint_to_cpu" and frame.f_lineno is not None:
+            inner = traceback.tb_next
+            if inner is not None and inner.tb_frame.f_globals.get("__name__") == "torch.serialization":
+                return str(frame.f_locals.get("local_path"))
+        traceback = traceback.tb_next
+    return None

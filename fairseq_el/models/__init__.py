@@ -1,0 +1,6 @@
+"""Registered architectures: fairseq's own, decoding with EL-attention under any task."""
+
+from fairseq_el.models.el_bart import ELBARTModel
+from fairseq_el.models.el_transformer import ELTransformerModel
+
+__all__ = ["ELBARTModel", "ELTransformerModel"]

@@ -1,0 +1,116 @@
+"""EL-attention: multi-head attention without keys and values.
+
+Yan et al., "EL-Attention: Memory Efficient Lossless Attention for Generation", ICML 2021, arXiv 2105.04779.
+
+With ``q_i = s (x Wq_i + bq_i)`` the scaled query of head ``i`` and ``H`` the memory (for cross-attention: the encoder's
+output), matrix products associate (equations 4 to 7 of the paper):
+
+    scores_i = q_i (H Wk_i + bk_i)^T            =  (q_i Wk_i^T) H^T  +  q_i bk_i^T
+    out_i    = softmax(scores_i) (H Wv_i + bv_i) =  (softmax(scores_i) H) Wv_i  +  bv_i
+
+The term ``q_i bk_i^T`` is one number per query; the softmax removes it. The query is expanded to the width of ``H``,
+the result contracted again: the only thing kept for a sentence is ``H``, whatever the number of layers, heads, beams.
+
+Symbols: ``B`` sentences, ``b`` beams (more generally: queries that share a memory), ``h`` heads, ``d`` width of the
+memory, ``dh`` width of a head, ``n`` length of the memory.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+
+def expand_query(query: Tensor, key_weight: Tensor) -> Tensor:
+    """``q_i Wk_i^T`` for every head.
+
+    Args:
+        query: projected and scaled queries. *Shape:* ``(B, b, h, dh)``.
+        key_weight: the key projection, as ``nn.Linear`` keeps it. *Shape:* ``(h * dh, d)``.
+
+    Returns:
+        *Shape:* ``(B, b, h, d)``.
+    """
+    num_sentences, num_beams, num_heads, head_dim = query.shape
+    per_head = query.reshape(-1, num_heads, head_dim).transpose(0, 1)  # (B, b, h, dh) -> (h, B*b, dh)
+    expanded = torch.bmm(per_head, key_weight.view(num_heads, head_dim, -1))  # (h, B*b, d)
+    return expanded.transpose(0, 1).reshape(num_sentences, num_beams, num_heads, -1)
+
+
+def contract_context(context: Tensor, value_weight: Tensor) -> Tensor:
+    """``c_i Wv_i`` for every head: the inverse move of :func:`expand_query`.
+
+    Args:
+        context: what each head gathered from the memory. *Shape:* ``(B, b, h, d)``.
+        value_weight: the value projection, as ``nn.Linear`` keeps it. *Shape:* ``(h * dh, d)``.
+
+    Returns:
+        *Shape:* ``(B, b, h, dh)``.
+    """
+    num_sentences, num_beams, num_heads, width = context.shape
+    per_head = context.reshape(-1, num_heads, width).transpose(0, 1)  # (B, b, h, d) -> (h, B*b, d)
+    weight = value_weight.view(num_heads, -1, width).transpose(1, 2)  # (h*dh, d) -> (h, d, dh)
+    return torch.bmm(per_head, weight).transpose(0, 1).reshape(num_sentences, num_beams, num_heads, -1)
+
+
+def el_attention(
+    query: Tensor,
+    memory: Tensor,
+    key_weight: Tensor,
+    value_weight: Tensor,
+    key_bias: Tensor | None = None,
+    value_bias: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+    softmax_dtype: torch.dtype | None = None,
+    dropout: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of ``b`` queries per sentence over one shared memory per sentence.
+
+    Two dense products per sentence, ``(b*h, d) x (d, n)`` and ``(b*h, n) x (n, d)``; the memory is only read.
+
+    Args:
+        query: projected and scaled queries, ``q_i`` above. *Shape:* ``(B, b, h, dh)``.
+        memory: ``H`` above; fastest when contiguous. *Shape:* ``(B, n, d)``.
+        key_weight: ``Wk``, as ``nn.Linear`` keeps it. *Shape:* ``(h * dh, d)``.
+        value_weight: ``Wv``, as ``nn.Linear`` keeps it. *Shape:* ``(h * dh, d)``.
+        key_bias: ``bk``; used only as said under *Rounding*. *Shape:* ``(h * dh)``.
+        value_bias: ``bv``. *Shape:* ``(h * dh)``.
+        key_padding_mask: True where a position of the memory is hidden. *Shape:* ``(B, n)``.
+        softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
+        dropout: applied to the attention weights; what it returns need not sum to one.
+
+    Returns:
+        the heads' outputs ``(B, b, h, dh)`` and the attention weights before dropout ``(B, b, h, n)``, the latter in
+        ``softmax_dtype``.
+
+    *Rounding:* fairseq computes every softmax in float32. For float64 inputs that rounds the scores, and the weights
+    of a query sum to one only within float32's precision, so the key bias does not vanish and the value bias is not
+    added exactly once. In that case both biases enter as they do in multi-head attention, and results agree with it to
+    float64's precision. Where the softmax is as precise as the scores there is nothing to reproduce.
+    """
+    rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
+    num_sentences, num_beams, num_heads, head_dim = query.shape
+    length, width = memory.shape[1:]
+
+    expanded = expand_query(query, key_weight).reshape(num_sentences, -1, width)  # (B, b, h, d) -> (B, b*h, d)
+    scores = torch.bmm(expanded, memory.transpose(1, 2))  # (B, b*h, n)
+    if rounds and key_bias is not None:
+        shift = (query * key_bias.view(num_heads, head_dim)).sum(dim=-1)  # q_i bk_i^T: (B, b, h)
+        scores = scores + shift.view(num_sentences, -1, 1)
+    if key_padding_mask is not None:
+        scores = scores.masked_fill_(key_padding_mask.unsqueeze(1), float("-inf"))
+    weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+
+    probs = weights.to(query.dtype)
+    if dropout is not None:
+        probs = dropout(probs)
+    context = torch.bmm(probs, memory).view(num_sentences, num_beams, num_heads, width)  # (B, b*h, d) -> (B, b, h, d)
+    output = contract_context(context, value_weight)
+    if value_bias is not None:
+        bias = value_bias.view(num_heads, head_dim)
+        if dropout is not None or rounds:  # probs don't sum to one: probs (H Wv + 1 bv) = (probs H) Wv + (probs 1) bv
+            bias = probs.sum(dim=-1).view(num_sentences, num_beams, num_heads, 1) * bias
+        output = output + bias
+    return output, weights.view(num_sentences, num_beams, num_heads, length)

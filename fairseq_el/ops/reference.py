@@ -1,0 +1,50 @@
+"""Naive twins of every operation in this package: the specification, one head and one sentence at a time.
+
+Nothing here is fast and nothing here is called outside the tests. Symbols as in ``docs/design.md``: ``B`` sentences,
+``b`` beams, ``h`` heads, ``d`` width of the memory, ``dh`` width of a head, ``n`` length of the memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def multihead_attention(
+    query: Tensor,
+    memory: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    key_padding_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Multi-head attention as it is usually written: keys and values are built, head by head.
+
+    Args:
+        query: projected and scaled queries. *Shape:* ``(B, b, h, dh)``.
+        memory: what keys and values are built from. *Shape:* ``(B, n, d)``.
+        key_weight, value_weight: *Shape:* ``(h * dh, d)``, as ``nn.Linear`` keeps them.
+        key_bias, value_bias: *Shape:* ``(h * dh)`` or None.
+        key_padding_mask: True where a position of the memory is hidden. *Shape:* ``(B, n)``.
+
+    Returns:
+        the heads' outputs ``(B, b, h, dh)`` and the attention weights ``(B, b, h, n)``.
+    """
+    num_sentences, num_beams, num_heads, head_dim = query.shape
+    output = torch.empty_like(query)
+    weights = query.new_empty(num_sentences, num_beams, num_heads, memory.size(1))
+    for s in range(num_sentences):
+        for i in range(num_heads):
+            rows = slice(i * head_dim, (i + 1) * head_dim)
+            key = memory[s] @ key_weight[rows].T  # (n, d) x (d, dh)
+            value = memory[s] @ value_weight[rows].T
+            key = key if key_bias is None else key + key_bias[rows]
+            value = value if value_bias is None else value + value_bias[rows]
+            for j in range(num_beams):
+                scores = key @ query[s, j, i]
+                if key_padding_mask is not None:
+                    scores = scores.masked_fill(key_padding_mask[s], float("-inf"))
+                weights[s, j, i] = torch.softmax(scores, dim=0)
+                output[s, j, i] = weights[s, j, i] @ value
+    return output, weights

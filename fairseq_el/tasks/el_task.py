@@ -1,0 +1,59 @@
+"""What makes a fairseq task decode with EL-attention."""
+
+from __future__ import annotations
+
+from typing import Any, List, Sequence
+
+from torch import nn
+
+from fairseq_el.errors import CheckpointMismatchError
+from fairseq_el.failure_report import report_failures_without_traceback
+from fairseq_el.generation import el_generator
+from fairseq_el.modules import enable_el_attention
+
+
+class ELTask:
+    """Mixin: put it before any fairseq task whose models are Transformer encoder-decoders.
+
+    ::
+
+        @register_task("el_my_task", dataclass=MyTaskConfig)
+        class ELMyTask(ELTask, MyTask):
+            pass
+
+    A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
+    """
+
+    @classmethod
+    def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
+        report_failures_without_traceback()
+        return super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        _check_dictionaries_on_load(model, self)
+        return model
+
+    def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
+        enable_el_attention(models)
+        return el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
+
+
+def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
+    """Makes loading weights for other dictionaries fail with a message about dictionaries, not about tensor sizes."""
+
+    def check(state_dict: Any, prefix: str, *unused: Any) -> None:
+        problems: List[str] = []
+        for side, dictionary in (("encoder", task.source_dictionary), ("decoder", task.target_dictionary)):
+            weight = state_dict.get(f"{prefix}{side}.embed_tokens.weight")
+            if weight is not None and dictionary is not None and weight.size(0) != len(dictionary):
+                problems.append(f"  - {side}: {weight.size(0)} in the checkpoint, {len(dictionary)} in the data")
+        if problems:
+            raise CheckpointMismatchError(
+                "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
+                + "\n".join(problems)
+                + "\nRun fairseq-preprocess again with the dictionaries the model was trained with: "
+                "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
+            )
+
+    model._register_load_state_dict_pre_hook(check)

@@ -1,0 +1,31 @@
+"""``--task el_translation`` and its relatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.tasks.translation_from_pretrained_bart import TranslationFromPretrainedBARTTask
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+
+from fairseq_el.tasks.el_task import ELTask
+
+
+@register_task("el_translation", dataclass=TranslationConfig)
+class ELTranslationTask(ELTask, TranslationTask):
+    """fairseq's ``translation``, decoding with EL-attention."""
+
+
+@register_task("el_translation_from_pretrained_bart")
+class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTTask):
+    """fairseq's ``translation_from_pretrained_bart`` (mBART), decoding with EL-attention."""
+
+    def __init__(self, args: Any, src_dict: Any, tgt_dict: Any) -> None:
+        super().__init__(args, src_dict, tgt_dict)
+        self.args = args  # stock 0.12 reads it but no longer sets it
+
+
+@register_task("el_translation_multi_simple_epoch")
+class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask):
+    """fairseq's ``translation_multi_simple_epoch``, decoding with EL-attention."""

@@ -1,0 +1,35 @@
+"""Packaging. The fairseq that a Python can use is chosen by environment markers (see README, "Installation")."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "fairseq_el" / "__init__.py").read_text(), re.M).group(1)
+
+setup(
+    name="fairseq_el",
+    version=VERSION,
+    description="EL-attention for fairseq: decode Transformer and BART checkpoints without a cross-attention cache",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["fairseq_el", "fairseq_el.*"]),
+    package_data={"fairseq_el": ["py.typed"]},
+    python_requires=">=3.8",
+    install_requires=[
+        # Official fairseq does not import from Python 3.11 on; fairseq-fixed is fairseq's main branch with that mended.
+        'fairseq==0.12.2; python_version < "3.11"',
+        'numpy<1.24; python_version < "3.11"',  # fairseq 0.12.2 uses numpy.float
+        'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        "torch>=1.12",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.0",
+        "sentencepiece>=0.1.96",
+    ],
+    extras_require={
+        "demo": ["tabulate>=0.8.9"],
+        "dev": ["hypothesis>=6.60", "mypy>=1.0", "pytest>=7.0", "pytest-xdist>=3.0", "ruff>=0.4", "tabulate>=0.8.9"],
+    },
+)

@@ -1,0 +1,39 @@
+"""Fixtures and settings for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+hypothesis.settings.register_profile(
+    "suite",  # the same cases every time; HYPOTHESIS_PROFILE=explore draws new ones
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "explore", deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory with the real checkpoints and texts; tests that need it are skipped where it is not."""
+    directory = Path(os.environ.get("FAIRSEQ_EL_SHARED", REPOSITORY.parent / "shared"))
+    if not (directory / "models").is_dir():
+        pytest.skip(f"no real checkpoints at {directory}; set FAIRSEQ_EL_SHARED to the directory that holds models/")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
+from fairseq.sequence_scorer import SequenceScorer
+from tiny import TinyELTask, TinyTask, batch, build_model, dictionary
+
+from fairseq_el.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, el_generator
+
+WORDS = dictionary()
+SAMPLE_LENGTHS = [5, 2, 7, 1]
+
+
+def tokens(generator, model):
+    finalized = generator.generate([model], batch(WORDS, SAMPLE_LENGTHS, seed=3))
+    return [[hypothesis["tokens"].tolist() for hypothesis in hypotheses] for hypotheses in finalized]
+
+
+def test_stock_bart_serves_generators_of_several_beam_sizes():
+    """Stock generators share one attribute of the model; whichever was built last decides, and beam 1 sets nothing."""
+    model = build_model("bart_base", WORDS, seed=1)
+    generators = {b: ELSequenceGenerator([model], WORDS, beam_size=b, max_len_b=8) for b in (4, 1, 5)}
+    for beam_size in (4, 1, 5, 1):
+        fresh = build_model("bart_base", WORDS, seed=1)
+        expected = tokens(SequenceGenerator([fresh], WORDS, beam_size=beam_size, max_len_b=8), fresh)
+        assert tokens(generators[beam_size], model) == expected
+
+
+def test_steps_for_print_step():
+    model = build_model("transformer", WORDS, seed=1)
+    finalized = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=8).generate(
+        [model], batch(WORDS, SAMPLE_LENGTHS, seed=3)
+    )
+    assert all(h["steps"] == h["tokens"].numel() for hypotheses in finalized for h in hypotheses)
+
+
+@pytest.mark.parametrize(
+    ("stock", "el"),
+    [(SequenceGenerator, ELSequenceGenerator), (SequenceGeneratorWithAlignment, ELSequenceGeneratorWithAlignment)],
+)
+def test_a_stock_generator_is_taken_over_with_its_settings(stock, el):
+    model = build_model("transformer", WORDS, seed=1)
+    generator = stock([model], WORDS, beam_size=3, max_len_b=6, no_repeat_ngram_size=2, eos=5, len_penalty=0.5)
+    expected = tokens(generator, model)
+    converted = el_generator(generator)
+    assert type(converted) is el and isinstance(converted, torch.nn.Module)
+    assert tokens(converted, model) == expected
+    assert el_generator(converted) is converted
+
+
+def test_other_generators_are_left_alone():
+    class OwnGenerator(SequenceGenerator):
+        pass
+
+    model = build_model("transformer", WORDS, seed=1)
+    for generator in (OwnGenerator([model], WORDS), SequenceScorer(WORDS), object()):
+        assert el_generator(generator) is generator
+
+
+def test_scoring_a_reference_equals_stock():
+    """``--score-reference``, with an EL model that has just been used for beam search."""
+    stock, el = build_model("bart_base", WORDS, seed=1), build_model("bart_base", WORDS, seed=1)
+    sample = batch(WORDS, SAMPLE_LENGTHS, seed=3)
+    task = TinyELTask(WORDS)
+    tokens(task.build_generator([el], argparse.Namespace(beam=4, max_len_b=5)), el)
+    reference = torch.randint(4, len(WORDS), (4, 6), generator=torch.Generator().manual_seed(1))
+    reference[:, -1] = WORDS.eos()
+    sample["target"] = reference
+    sample["net_input"]["prev_output_tokens"] = reference.roll(1, dims=1)
+    scores = [
+        t.inference_step(t.build_generator([m], argparse.Namespace(score_reference=True)), [m], sample)
+        for t, m in ((TinyTask(WORDS), stock), (task, el))
+    ]
+    for theirs, mine in zip(*scores):
+        torch.testing.assert_close(mine[0]["positional_scores"], theirs[0]["positional_scores"])

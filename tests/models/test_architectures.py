@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_INV_REGISTRY, ARCH_MODEL_REGISTRY
+from tiny import TinyTask, batch, build_model, dictionary
+
+import fairseq_el
+from fairseq_el.models import ELBARTModel, ELTransformerModel
+
+WORDS = dictionary()
+
+
+@pytest.mark.parametrize("stock", ["transformer", "bart"])
+def test_every_stock_architecture_has_an_el_one_with_the_same_settings(stock):
+    archs = ARCH_MODEL_INV_REGISTRY[stock]
+    assert sorted(ARCH_MODEL_INV_REGISTRY[f"el_{stock}"]) == sorted(f"el_{arch}" for arch in archs)
+    for arch in archs:
+        settings = []
+        for name in (arch, f"el_{arch}"):
+            args = argparse.Namespace()
+            ARCH_CONFIG_REGISTRY[name](args)
+            settings.append(vars(args))
+        assert settings[0] == settings[1]
+
+
+def test_the_named_architectures_exist():
+    assert ARCH_MODEL_REGISTRY["el_transformer"] is ELTransformerModel
+    assert ARCH_MODEL_REGISTRY["el_transformer_iwslt_de_en"] is ELTransformerModel
+    assert ARCH_MODEL_REGISTRY["el_bart_base"] is ARCH_MODEL_REGISTRY["el_bart_large"] is ELBARTModel
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+def test_training_is_bit_identical_to_stock(arch):
+    """Same loss, gradients and dropout; same keys in the state dict."""
+    sample = batch(WORDS, [5, 2, 7, 1], seed=3)["net_input"]
+    target = torch.randint(4, len(WORDS), (4, 6), generator=torch.Generator().manual_seed(1))
+    results = []
+    for name in (arch, f"el_{arch}"):
+        model = build_model(name, WORDS, seed=1, dropout=0.2, attention_dropout=0.2)
+        model.train()
+        torch.manual_seed(4)
+        logits, _ = model(sample["src_tokens"], sample["src_lengths"], target.roll(1, dims=1))
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        loss.backward()
+        results.append((loss, {key: p.grad for key, p in model.named_parameters()}, list(model.state_dict())))
+    (loss, grads, keys), (el_loss, el_grads, el_keys) = results
+    assert torch.equal(loss, el_loss) and keys == el_keys
+    assert grads.keys() == el_grads.keys()
+    assert all(torch.equal(grads[key], el_grads[key]) for key in grads)
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+def test_decodes_with_el_attention_under_a_stock_task(arch):
+    stock, el = build_model(arch, WORDS, seed=1), build_model(f"el_{arch}", WORDS, seed=1)
+    assert fairseq_el.el_attention_enabled(el) and not fairseq_el.el_attention_enabled(stock)
+    task = TinyTask(WORDS)
+    options = argparse.Namespace(beam=3, max_len_b=8)
+    hypotheses = [
+        [h["tokens"].tolist() for hs in task.inference_step(generator, [m], batch(WORDS, [5, 2], seed=1)) for h in hs]
+        for m in (stock, el)
+        for generator in [task.build_generator([m], options)]
+    ]
+    assert hypotheses[0] == hypotheses[1]
+
+
+def test_an_option_that_decoding_can_not_do_is_refused_before_training():
+    with pytest.raises(fairseq_el.UnsupportedModelError, match="--cross-self-attention"):
+        build_model("el_transformer", WORDS, seed=1, cross_self_attention=True)

@@ -1,0 +1,51 @@
+"""Imports point one way: ops <- modules <- models, generation <- tasks <- cli."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "fairseq_el"
+BELOW = {  # what each part of the package may import
+    "_requirements": set(),
+    "errors": set(),
+    "checkpoint_loading": set(),
+    "failure_report": {"checkpoint_loading", "errors"},
+    "ops": {"ops"},
+    "modules": {"ops", "modules", "errors"},
+    "models": {"modules", "models", "errors"},
+    "generation": {"ops", "modules", "generation", "errors"},
+    "tasks": {"modules", "models", "generation", "tasks", "errors", "failure_report"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).parts[0]
+    part = part[: -len(".py")] if part.endswith(".py") else part
+    if part == "__init__":
+        return
+    names = set(imports(path))
+    mine = {name.split(".")[1] for name in names if name.startswith("fairseq_el.")}
+    assert mine <= BELOW[part], f"{part} may import {sorted(BELOW[part])}"
+    if part in ("ops", "_requirements", "errors"):
+        assert not any(name.split(".")[0] in ("fairseq", "fairseq_cli") for name in names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_library_code_does_not_print(path):
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not any(isinstance(func, ast.Name) and func.id == "print" for func in calls)

@@ -1,0 +1,125 @@
+"""Tiny random fairseq models, tasks and batches. Random weights: for algebra only."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    ARCH_MODEL_NAME_REGISTRY,
+    ARCH_MODEL_REGISTRY,
+    MODEL_DATACLASS_REGISTRY,
+)
+from fairseq.tasks.fairseq_task import FairseqTask
+from torch import nn
+
+from fairseq_el.tasks import ELTask
+
+
+def dictionary(num_words: int = 16) -> Dictionary:
+    result = Dictionary()
+    for i in range(num_words):
+        result.add_symbol(f"w{i}")
+    return result
+
+
+class TinyTask(FairseqTask):
+    """As much of a translation task as generators need."""
+
+    def __init__(self, words: Dictionary):
+        super().__init__(argparse.Namespace())
+        self.words = words
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        return self.words
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        return self.words
+
+
+class TinyELTask(ELTask, TinyTask):
+    pass
+
+
+TINY: dict[str, Any] = {
+    "encoder_embed_dim": 16,
+    "decoder_embed_dim": 16,
+    "encoder_ffn_embed_dim": 24,
+    "decoder_ffn_embed_dim": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "max_source_positions": 64,
+    "max_target_positions": 64,
+}
+
+
+def build_model(
+    arch: str, words: Dictionary, seed: int, dtype: torch.dtype = torch.float64, **options: Any
+) -> nn.Module:
+    """A random model of a registered architecture, in evaluation mode.
+
+    The spread of the weights was chosen so that attention is sharp, hypotheses vary in words and length, and the words
+    before and the source both matter (at fairseq's initialisation, or wider, models repeat one word for ever).
+    """
+    args = _defaults(arch)
+    vars(args).update(TINY, **options)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    torch.manual_seed(seed)
+    model = ARCH_MODEL_REGISTRY[arch].build_model(args, TinyTask(words))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
+            elif parameter.dim() > 1:
+                gain = 3.0 if "q_proj" in name or "k_proj" in name else 2.0 if "embed" in name else 0.7
+                parameter.normal_(std=gain * parameter.size(1) ** -0.5)
+    return model.to(dtype).eval()
+
+
+def _defaults(arch: str) -> argparse.Namespace:
+    """What fairseq's command line would give the model, before the architecture fills in the rest."""
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    name = ARCH_MODEL_NAME_REGISTRY[arch]
+    if name in MODEL_DATACLASS_REGISTRY:
+        gen_parser_from_dataclass(parser, MODEL_DATACLASS_REGISTRY[name](), delete_default=False)
+    else:
+        ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    args = parser.parse_args([])
+    args.arch, args.task = arch, "tiny"
+    return args
+
+
+def build_language_model(words: Dictionary, seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
+    return build_model(
+        "transformer_lm",
+        words,
+        seed,
+        dtype,
+        tokens_per_sample=64,
+        decoder_input_dim=16,
+        decoder_output_dim=16,
+        share_decoder_input_output_embed=True,
+    )
+
+
+def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: bool = True) -> dict[str, Any]:
+    """A ragged batch of random sentences of these lengths, each with ``</s>`` at its end."""
+    generator = torch.Generator().manual_seed(seed)
+    sources = [
+        torch.cat(
+            [torch.randint(words.nspecial, len(words), (length - 1,), generator=generator), torch.tensor([words.eos()])]
+        )
+        for length in lengths
+    ]
+    dataset = LanguagePairDataset(
+        sources, [len(s) for s in sources], words, tgt_dict=words, left_pad_source=left_pad_source, shuffle=False
+    )
+    return dataset.collater([dataset[i] for i in range(len(lengths))])
