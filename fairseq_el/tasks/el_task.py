@@ -34,6 +34,18 @@ class ELTask:
         _check_dictionaries_on_load(model, self)
         return model
 
+    def get_batch_iterator(
+        self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any
+    ) -> Any:
+        """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""
+        cfg = getattr(self, "args", None) or getattr(self, "cfg", None)
+        training_data = self.datasets.get(getattr(cfg, "train_subset", "train"))  # type: ignore[attr-defined]
+        if dataset is not training_data:
+            required_batch_size_multiple = 1
+        return super().get_batch_iterator(  # type: ignore[misc]
+            dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
+        )
+
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
         enable_el_attention(models)
         return el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]

@@ -1,0 +1,46 @@
+# make demo | test | check | test-compat. Another Python: make demo PYTHON=python3.10
+PYTHON = python3
+COMPAT_PYTHON = $(shell scripts/find_python.sh 3.10 3.9 3.8)
+SHELL = /bin/sh
+
+# The default Python lives in .venv, any other in .venv-<version>.
+tag = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV = $(if $(filter python3,$(PYTHON)),.venv,.venv-$(call tag,$(PYTHON)))
+
+# Two torch processes that use all cores spin against each other: tests run in parallel with one thread each.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
+
+.PHONY: help demo test check lint test-compat clean
+help:
+	@echo 'make demo         decode real text with stock fairseq and with EL-attention, side by side'
+	@echo 'make test         the whole test suite'
+	@echo 'make check        ruff, mypy and the tests'
+	@echo 'make test-compat  the test suite on Python 3.10 or older with official fairseq 0.12.2 and torch 1.12.1'
+	@echo 'All install what they need, once. Choose a Python with PYTHON=python3.x (3.8 to 3.13).'
+
+$(VENV)/.installed: setup.py scripts/install.sh
+	@scripts/install.sh '$(PYTHON)' '$(VENV)'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(VENV)/bin/python scripts/demo.py
+
+test: $(VENV)/.installed
+	$(PYTEST)
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+check: lint test
+
+test-compat:
+	@if [ -z '$(COMPAT_PYTHON)' ]; then \
+	  echo 'make test-compat: skipped: no Python 3.10, 3.9 or 3.8 was found on PATH or among pyenv versions'; \
+	else \
+	  $(MAKE) test PYTHON='$(COMPAT_PYTHON)'; \
+	fi
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

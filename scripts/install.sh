@@ -1,0 +1,56 @@
+#!/bin/sh
+# Creates a virtual environment and installs fairseq_el with everything it needs.
+#
+#   scripts/install.sh PYTHON VENV
+#
+# Needs Python 3.8 to 3.13 and a C++ compiler. TORCH chooses another torch (default: torch==2.13.0, or torch==1.12.1
+# before Python 3.11); pip's own variables (PIP_INDEX_URL, PIP_FIND_LINKS, ...) work as usual.
+#
+# fairseq is installed without its declared dependencies and without build isolation: otherwise pip would download a
+# second torch to compile its extensions, and a torchaudio that nothing here imports.
+set -eu
+python=$1
+venv=$2
+
+minor=$("$python" -c 'import sys; print(sys.version_info[1] if sys.version_info[0] == 3 else 0)') || {
+    echo "scripts/install.sh: error: '$python' does not run; choose a Python, for example: make demo PYTHON=python3.11" >&2
+    exit 1
+}
+if [ "$minor" -lt 8 ] || [ "$minor" -gt 13 ]; then
+    echo "scripts/install.sh: error: fairseq needs Python 3.8 to 3.13, but '$python' is" \
+        "$("$python" -V 2>&1); choose another one, for example: make demo PYTHON=python3.11" >&2
+    exit 1
+fi
+if ! command -v "${CXX:-c++}" >/dev/null 2>&1; then
+    echo "scripts/install.sh: error: fairseq compiles C++ extensions, but there is no compiler '${CXX:-c++}';" \
+        "install one (Debian: apt-get install build-essential python3-dev) or set CXX" >&2
+    exit 1
+fi
+
+echo "Installing into $venv (about three minutes, once; the log is $venv/install.log)"
+"$python" -m venv "$venv"
+log=$venv/install.log
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        echo "scripts/install.sh: error: 'pip $*' failed; the whole log is $log" >&2
+        exit 1
+    }
+}
+
+if [ "$minor" -ge 11 ]; then
+    pip install --upgrade 'pip>=24.1' 'setuptools>=70' wheel
+    pip install "${TORCH:-torch==2.13.0}" numpy 'cython>=3' ninja
+    pip install 'hydra-core==1.3.2' 'omegaconf==2.3.0' bitarray cffi packaging regex sacrebleu scikit-learn tqdm
+    pip install --no-build-isolation --no-deps 'fairseq-fixed==0.12.3.1'
+else
+    pip install --upgrade 'pip<24.1' 'setuptools<70' wheel # newer pip refuses omegaconf 2.0
+    pip install "${TORCH:-torch==1.12.1}" 'numpy<1.24' cython ninja
+    pip install 'hydra-core>=1.0.7,<1.1' 'omegaconf<2.1' bitarray cffi regex sacrebleu tqdm
+    pip install --no-build-isolation --no-deps 'fairseq==0.12.2'
+fi
+pip install hypothesis mypy pytest pytest-xdist rouge-score ruff sentencepiece tabulate
+pip install --no-build-isolation --no-deps --editable .
+echo "Installed: $("$venv/bin/python" -c '
+import fairseq, platform, torch
+print(f"Python {platform.python_version()}, torch {torch.__version__}, fairseq {fairseq.__version__}")' 2>/dev/null)"
