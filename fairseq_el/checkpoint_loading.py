@@ -11,9 +11,10 @@ import argparse
 import collections
 import dataclasses
 import enum
+import pickle
 import re
 import typing
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Any, Iterator, List, Tuple, Union
 
 import numpy as np
 import omegaconf
@@ -44,10 +45,12 @@ def _safe_globals() -> Iterator[SafeGlobal]:
     for meter in _classes_of(meters, lambda c: c.__module__ == meters.__name__):
         yield meter
         yield _also_named(meter, f"fairseq.meters.{meter.__name__}")
-    # numpy scalars, under the module names of numpy 1 and 2
-    scalar = np.float64(0).__reduce__()[0]
-    yield from (_also_named(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))
-    yield np.dtype
+    # numpy scalars and arrays (BLEU counts of --eval-bleu), under the module names of numpy 1 and 2
+    rebuilders: List[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    for rebuild in rebuilders:
+        for core in ("core", "_core"):
+            yield _also_named(rebuild, f"numpy.{core}.multiarray.{rebuild.__name__}")
+    yield from (np.dtype, np.ndarray)
     yield from {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
 
 
@@ -64,12 +67,17 @@ def _torch_version() -> Tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 
-def refused_classes(path: str) -> Optional[List[str]]:
-    """The classes a checkpoint needs that are not allowed, by name; None where torch can't tell."""
-    list_unsafe = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
-    if list_unsafe is None:
-        return None
+def refused_classes(path: str, error: BaseException) -> List[str]:
+    """The classes that kept a checkpoint from being loaded, by name; none if the error had another cause.
+
+    Args:
+        path: the checkpoint.
+        error: what ``torch.load`` raised. It names the first class; torch 2.6 and later can list all of them.
+    """
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
+    named = re.findall(r"GLOBAL (\S+) was not an allowed", str(error))
     try:
-        return sorted(list_unsafe(path))
-    except Exception:  # not a checkpoint torch can look into; the caller reports the error it had
-        return None
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or named
+    except (AttributeError, OSError, RuntimeError, ValueError, pickle.UnpicklingError):  # old torch, or not a zip file
+        return named

@@ -6,7 +6,6 @@ mend the input are printed without the traceback; every other exception is print
 
 from __future__ import annotations
 
-import pickle
 import sys
 from types import TracebackType
 from typing import Optional, Type
@@ -40,13 +39,12 @@ def explain(error: BaseException) -> Optional[str]:
     path = _checkpoint_being_loaded(error.__traceback__)
     if path is None:
         return None
-    if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error):
-        refused = refused_classes(path)
-        what = f"it needs {', '.join(refused)}" if refused else str(error).splitlines()[0]
+    refused = refused_classes(path, error)
+    if refused:
         return (
-            f"The checkpoint {path} was not loaded: {what}. Only classes that fairseq itself writes are built from a "
-            "checkpoint, because a pickle can run any code. If you trust where the file comes from, save its weights "
-            "again without these classes; otherwise delete it."
+            f"The checkpoint {path} was not loaded: it needs {', '.join(refused)}. Only classes that fairseq itself "
+            "writes are built from a checkpoint, because a pickle can run any code. If you trust where the file comes "
+            "from, save its weights again without these classes; otherwise delete it."
         )
     return (
         f"The checkpoint {path} could not be read: {type(error).__name__}: {str(error).splitlines()[0]}. It may be "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+import torch
+from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
@@ -13,16 +15,21 @@ Hypotheses = List[List[Dict[str, Tensor]]]
 class ELSequenceGenerator(SequenceGenerator):
     """fairseq's :class:`~fairseq.sequence_generator.SequenceGenerator`: same constructor, inputs and outputs.
 
-    It decodes EL models, other fairseq models, and ensembles of both. Two things differ from stock. The beam size is
-    set in models that keep it (stock BART) before every batch, for beam size 1 too, so one model object can serve
-    generators of different beam sizes; and every hypothesis says in ``"steps"`` after how many steps it ended, so
-    that ``--print-step`` works.
+    It decodes EL models, other fairseq models, and ensembles of both. Where stock goes wrong it does not:
+
+    - the beam size is set in models that keep it (stock BART) before every batch, for beam size 1 too, so one model
+      object can serve generators of different beam sizes;
+    - diverse beam search works on every batch (stock 0.12.3 indexes a batch's buffer by the sentences' place in the
+      whole data set, which ends in an IndexError at the second batch);
+    - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
     """
 
     def _generate(self, sample: Dict[str, Any], *args: Any, **kwargs: Any) -> Hypotheses:
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
+        if isinstance(self.search, DiverseBeamSearch) and "id" in sample:
+            sample = {**sample, "id": torch.arange(sample["id"].numel(), device=sample["id"].device)}
         finalized = super()._generate(sample, *args, **kwargs)
         for hypotheses in finalized:
             for hypothesis in hypotheses:

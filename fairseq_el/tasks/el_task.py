@@ -11,6 +11,11 @@ from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import el_generator
 from fairseq_el.modules import enable_el_attention
 
+PREPROCESS = (
+    "Run fairseq-preprocess again with the dictionaries the model was trained with: "
+    "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
+)
+
 
 class ELTask:
     """Mixin: put it before any fairseq task whose models are Transformer encoder-decoders.
@@ -30,13 +35,19 @@ class ELTask:
         return super().setup_task(cfg, **kwargs)  # type: ignore[misc]
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        try:
+            model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        except ValueError as error:  # such as: --share-all-embeddings requires a joined dictionary
+            if not from_checkpoint:
+                raise
+            raise CheckpointMismatchError(
+                f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "
+                + PREPROCESS
+            ) from error
         _check_dictionaries_on_load(model, self)
         return model
 
-    def get_batch_iterator(
-        self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any
-    ) -> Any:
+    def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
         """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""
         cfg = getattr(self, "args", None) or getattr(self, "cfg", None)
         training_data = self.datasets.get(getattr(cfg, "train_subset", "train"))  # type: ignore[attr-defined]
@@ -49,6 +60,11 @@ class ELTask:
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
         enable_el_attention(models)
         return el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
+
+
+def _sizes(task: Any) -> str:
+    dictionaries = (task.source_dictionary, task.target_dictionary)
+    return " and ".join("none" if words is None else str(len(words)) for words in dictionaries) + " words"
 
 
 def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
@@ -64,8 +80,7 @@ def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
             raise CheckpointMismatchError(
                 "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
                 + "\n".join(problems)
-                + "\nRun fairseq-preprocess again with the dictionaries the model was trained with: "
-                "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
+                + f"\n{PREPROCESS}"
             )
 
     model._register_load_state_dict_pre_hook(check)

@@ -73,7 +73,7 @@ def test_cross_attention_state_is_the_encoder_output_once(arch, num_layers, num_
 
 
 def test_finished_sentences_leave_the_state():
-    """Compaction: while sentences finish (as long as their sources), the encoder's output shrinks to those that remain."""
+    """Compaction: as sentences finish (each as long as its source), the encoder's output shrinks to those that remain."""
     model = build_model("transformer", WORDS, seed=1)
     sample = batch(WORDS, [9, 8, 7, 6, 5, 4], seed=1)
     sizes = []

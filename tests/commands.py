@@ -1,0 +1,59 @@
+"""Running fairseq's programs as a user does, and reading what they print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+USER_DIR = str(REPOSITORY / "fairseq_el")
+EXAMPLE = REPOSITORY / "examples" / "deen"
+SENTENCEPIECE = ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE / "spm.model")]
+LOSE_NO_SENTENCE = ["--required-batch-size-multiple", "1"]  # stock fairseq 0.12.3 drops the last ones otherwise
+
+
+def run(program: str, *args: object, cwd: Path | None = None, stdin: str = "", fails: bool = False, **env: str):
+    """Runs ``fairseq-<program>`` in a process of its own, without the repository on its import path.
+
+    Returns the finished process, with ``stdout`` and ``stderr`` as text; fails the test if the exit status is not as
+    expected.
+    """
+    command = [str(Path(sys.executable).parent / f"fairseq-{program}"), *map(str, args)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment.update({"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env})
+    process = subprocess.run(
+        command, cwd=cwd, input=stdin, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert (process.returncode != 0) == fails, (
+        f"{' '.join(command)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
+    )
+    return process
+
+
+def hypotheses(output: str) -> dict[int, list[tuple[float, str]]]:
+    """The ``H-`` lines by sentence, in the order printed: score and tokens."""
+    result: dict[int, list[tuple[float, str]]] = {}
+    for line in output.splitlines():
+        if line.startswith("H-"):
+            index, score, tokens = line[2:].split("\t")
+            result.setdefault(int(index), []).append((float(score), tokens))
+    return result
+
+
+def texts(output: str, prefix: str) -> list[tuple[str, str]]:
+    """The lines of a kind, sorted: sentence and last column (not the score in between)."""
+    found = [line.split("\t") for line in output.splitlines() if line.startswith(f"{prefix}-")]
+    return sorted((columns[0], columns[-1]) for columns in found)
+
+
+def assert_same_hypotheses(mine: str, theirs: str, num_sentences: int) -> None:
+    """Identical tokens for every sentence, scores within 1e-4."""
+    mine_by_id, theirs_by_id = hypotheses(mine), hypotheses(theirs)
+    assert sorted(theirs_by_id) == list(range(num_sentences))
+    assert mine_by_id.keys() == theirs_by_id.keys()
+    for index, expected in theirs_by_id.items():
+        assert [tokens for _, tokens in mine_by_id[index]] == [tokens for _, tokens in expected], index
+        for (score, _), (expected_score, _) in zip(mine_by_id[index], expected):
+            assert abs(score - expected_score) <= 1e-4, index
