@@ -39,7 +39,7 @@ test-compat:
 	@if [ -z '$(COMPAT_PYTHON)' ]; then \
 	  echo 'make test-compat: skipped: no Python 3.10, 3.9 or 3.8 was found on PATH or among pyenv versions'; \
 	else \
-	  $(MAKE) test PYTHON='$(COMPAT_PYTHON)'; \
+	  FAIRSEQ_EL_BEAMS=5 $(MAKE) test PYTHON='$(COMPAT_PYTHON)'; \
 	fi
 
 clean:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import dataclasses
-import enum
 import pickle
 import re
 import typing
@@ -20,7 +18,6 @@ import numpy as np
 import omegaconf
 import omegaconf.base
 import torch
-from fairseq.dataclass import configs, constants
 from fairseq.logging import meters
 
 SafeGlobal = Union[Any, Tuple[Any, str]]
@@ -34,13 +31,10 @@ def allow_fairseq_checkpoints() -> None:
 
 def _safe_globals() -> Iterator[SafeGlobal]:
     yield argparse.Namespace
-    yield from (collections.defaultdict, dict, list, int, float, str, bool, tuple, set)
-    # settings of hydra's era: cfg = OmegaConf of dataclasses
-    yield typing.Any
+    # settings as OmegaConf containers
+    yield from (typing.Any, collections.defaultdict, dict, list, int)
     yield from _classes_of(omegaconf, lambda c: issubclass(c, omegaconf.base.Node))
     yield from (omegaconf.base.ContainerMetadata, omegaconf.base.Metadata)
-    yield from _classes_of(configs, dataclasses.is_dataclass)
-    yield from _classes_of(constants, lambda c: issubclass(c, enum.Enum))
     # training statistics, under their present module name and the one before 2020
     for meter in _classes_of(meters, lambda c: c.__module__ == meters.__name__):
         yield meter

@@ -73,7 +73,7 @@ def test_cross_attention_state_is_the_encoder_output_once(arch, num_layers, num_
 
 
 def test_finished_sentences_leave_the_state():
-    """Compaction: as sentences finish (each as long as its source), the encoder's output shrinks to those that remain."""
+    """Compaction: sentences finish one by one (each as long as its source) and the encoder's output shrinks."""
     model = build_model("transformer", WORDS, seed=1)
     sample = batch(WORDS, [9, 8, 7, 6, 5, 4], seed=1)
     sizes = []

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import argparse
+import copy
+
+import pytest
+from fairseq.sequence_scorer import SequenceScorer
+from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
+
+import fairseq_el
+from fairseq_el.generation import ELSequenceGenerator
+from fairseq_el.tasks import ELTask
+
+WORDS = dictionary()
+SOME = argparse.Namespace(beam=2, max_len_b=5)
+
+
+class BuildingTask(TinyTask):
+    """A task that builds models from a checkpoint's settings, as fairseq calls it."""
+
+    def build_model(self, cfg, from_checkpoint=False):
+        return build_model("transformer", self.words, seed=1)
+
+
+class BuildingELTask(ELTask, BuildingTask):
+    pass
+
+
+def test_enables_el_attention_and_takes_over_the_generator():
+    models = [build_model("transformer", WORDS, seed=1), build_model("bart_base", WORDS, seed=2)]
+    generator = TinyELTask(WORDS).build_generator(models, SOME)
+    assert type(generator) is ELSequenceGenerator and generator.beam_size == 2
+    assert fairseq_el.el_attention_enabled(models)
+
+
+def test_a_scorer_stays_a_scorer():
+    models = [build_model("transformer", WORDS, seed=1)]
+    assert type(TinyELTask(WORDS).build_generator(models, argparse.Namespace(score_reference=True))) is SequenceScorer
+
+
+def test_never_falls_back_silently():
+    with pytest.raises(fairseq_el.UnsupportedModelError, match="it has no encoder"):
+        TinyELTask(WORDS).build_generator([build_language_model(WORDS, seed=1)], SOME)
+
+
+def test_a_task_with_its_own_generator_keeps_it():
+    class OwnGenerator(ELSequenceGenerator):
+        pass
+
+    class OwnTask(TinyTask):
+        def build_generator(self, models, args, **kwargs):
+            return OwnGenerator(models, self.words, beam_size=3, max_len_b=5)
+
+    class OwnELTask(ELTask, OwnTask):
+        pass
+
+    model = build_model("bart_base", WORDS, seed=1)
+    expected = OwnTask(WORDS).build_generator([copy.deepcopy(model)], SOME).generate([], batch(WORDS, [4, 2], seed=1))
+    generator = OwnELTask(WORDS).build_generator([model], SOME)
+    assert type(generator) is OwnGenerator and fairseq_el.el_attention_enabled(model)
+    mine = generator.generate([], batch(WORDS, [4, 2], seed=1))
+    assert [[h["tokens"].tolist() for h in hs] for hs in mine] == [
+        [h["tokens"].tolist() for h in hs] for hs in expected
+    ]
+
+
+def test_weights_for_other_dictionaries():
+    weights = build_model("transformer", dictionary(18), seed=1).state_dict()
+    model = BuildingELTask(WORDS).build_model(None, from_checkpoint=True)
+    with pytest.raises(fairseq_el.CheckpointMismatchError) as mismatch:
+        model.load_state_dict(weights)
+    assert "encoder: 22 in the checkpoint, 20 in the data" in str(mismatch.value)
+    assert "decoder: 22 in the checkpoint, 20 in the data" in str(mismatch.value)
+    model.load_state_dict(build_model("transformer", WORDS, seed=2).state_dict())
+
+
+def test_batches_lose_no_sentence():
+    """fairseq 0.12.3 drops a last batch that is not a multiple of 8; validation and test data must be whole."""
+    sample = batch(WORDS, [3] * 13, seed=1)
+    task = TinyELTask(WORDS)
+    dataset = task_dataset(sample)
+    task.datasets = {"test": dataset}
+    iterator = task.get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8)
+    assert sorted(len(ids) for ids in iterator.frozen_batches) == [5, 8]
+    task = TinyELTask(WORDS)
+    task.datasets = {"train": dataset}
+    stock = TinyTask(WORDS).get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8)
+    mine = task.get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8)
+    assert [list(ids) for ids in mine.frozen_batches] == [list(ids) for ids in stock.frozen_batches]
+
+
+def task_dataset(sample):
+    from fairseq.data import LanguagePairDataset
+
+    sources = list(sample["net_input"]["src_tokens"])
+    return LanguagePairDataset(sources, [len(s) for s in sources], WORDS, tgt_dict=WORDS)
