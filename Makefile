@@ -10,8 +10,9 @@ VENV = $(if $(filter python3,$(PYTHON)),.venv,.venv-$(call tag,$(PYTHON)))
 # Two torch processes that use all cores spin against each other: tests run in parallel with one thread each.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
 
-.PHONY: help demo test check lint test-compat clean
+.PHONY: help install demo test check lint test-compat clean
 help:
+	@echo 'make install      a virtual environment with everything'
 	@echo 'make demo         decode real text with stock fairseq and with EL-attention, side by side'
 	@echo 'make test         the whole test suite'
 	@echo 'make check        ruff, mypy and the tests'
@@ -21,6 +22,8 @@ help:
 $(VENV)/.installed: setup.py scripts/install.sh
 	@scripts/install.sh '$(PYTHON)' '$(VENV)'
 	@touch $@
+
+install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	@$(VENV)/bin/python scripts/demo.py

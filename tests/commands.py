@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,13 @@ def run(program: str, *args: object, cwd: Path | None = None, stdin: str = "", f
         f"{' '.join(command)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
     )
     return process
+
+
+def readme_block(containing: str) -> str:
+    """The one Python block of the README that contains a text."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.S)
+    (block,) = [block for block in blocks if containing in block]
+    return block
 
 
 def hypotheses(output: str) -> dict[int, list[tuple[float, str]]]:

@@ -24,8 +24,13 @@ def decode(model, beam_size):
 
 def snapshot(model):
     """Everything that enabling may not leave behind: classes and instance attributes of all modules."""
+
+    def comparable(value):
+        return id(value) if isinstance(value, torch.Tensor) else value
+
+    changes_by_itself = ("_future_mask", "weights")  # buffers of decoders and sinusoidal positions
     return [
-        (type(module), {key: value for key, value in module.__dict__.items() if not key.startswith("_future")})
+        (type(module), {key: comparable(v) for key, v in module.__dict__.items() if key not in changes_by_itself})
         for module in model.modules()
     ]
 

@@ -4,7 +4,9 @@ import argparse
 import copy
 
 import pytest
+from commands import readme_block
 from fairseq.sequence_scorer import SequenceScorer
+from fairseq.tasks import TASK_REGISTRY
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
 
 import fairseq_el
@@ -31,6 +33,15 @@ def test_enables_el_attention_and_takes_over_the_generator():
     generator = TinyELTask(WORDS).build_generator(models, SOME)
     assert type(generator) is ELSequenceGenerator and generator.beam_size == 2
     assert fairseq_el.el_attention_enabled(models)
+
+
+def test_another_task_as_in_the_readme():
+    names = {}
+    exec(readme_block("ELMyTask"), names)
+    assert TASK_REGISTRY["el_my_task"] is names["ELMyTask"]
+    task = names["ELMyTask"](names["TranslationFromPretrainedXLMConfig"](), WORDS, WORDS)
+    model = build_model("transformer", WORDS, seed=1)
+    assert type(task.build_generator([model], SOME)) is ELSequenceGenerator and fairseq_el.el_attention_enabled(model)
 
 
 def test_a_scorer_stays_a_scorer():

@@ -1,0 +1,134 @@
+"""Decodes a data set with stock fairseq and with EL-attention, in turn, and prints one table.
+
+    python scripts/compare.py DATA --path model.pt [--runs N] [any option of fairseq-generate]
+
+Every run is fairseq-generate in a process of its own. If a hypothesis differs between the two, no figures are printed
+and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sacrebleu
+from tabulate import tabulate
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
+METHODS = {"stock": "translation", "EL-attention": "el_translation"}
+
+
+@dataclass
+class Result:
+    """What the runs of one method gave: texts by sentence, of the last run; figures, one per run."""
+
+    tokens: dict[int, str] = field(default_factory=dict)
+    hypotheses: dict[int, str] = field(default_factory=dict)
+    references: dict[int, str] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: list[int] = field(default_factory=list)
+    cross_attention_bytes: int = 0
+
+
+def run(command: list[str], log: Path) -> None:
+    """Runs a command with its output in a file, shown only if it fails."""
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if status != 0:
+        output = log.read_text(encoding="utf-8")[-3000:]
+        sys.exit(f"{sys.argv[0]}: error: {' '.join(command)} ended with status {status}:\n{output}")
+
+
+def decode(method: str, options: list[str], work: Path, result: Result) -> None:
+    """One run of fairseq-generate."""
+    report, log = work / f"{method}.json", work / f"{method}.log"
+    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), "--task", METHODS[method]]
+    task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
+    run([sys.executable, str(REPOSITORY / "scripts" / "measured_generate.py"), str(report), *options, *task], log)
+    for line in log.read_text(encoding="utf-8").splitlines():
+        kind, _, rest = line.partition("-")
+        if kind in ("H", "D", "T") and "\t" in rest:
+            index, *_, text = rest.split("\t")
+            {"H": result.tokens, "D": result.hypotheses, "T": result.references}[kind][int(index)] = text
+        elif "Translated" in line:
+            result.seconds.append(float(re.search(r"in ([\d.]+)s", line).group(1)))
+    measured = json.loads(report.read_text())
+    result.cross_attention_bytes = measured["cross_attention_bytes"]
+    result.peak_bytes.append(measured["peak_cuda_bytes"] or measured["peak_resident_bytes"])
+
+
+def compare(options: list[str], runs: int, work: Path) -> dict[str, Result]:
+    """Both methods, in turn.
+
+    Args:
+        options: of fairseq-generate, from the data directory on.
+        runs: of each method.
+        work: where logs are left.
+    """
+    results = {method: Result() for method in METHODS}
+    in_turn = [method for _ in range(runs) for method in METHODS]
+    for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
+        decode(method, options, work, results[method])
+    stock, el = results.values()
+    differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
+    if differing or len(el.tokens) != len(stock.tokens):
+        sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
+    return results
+
+
+def table(results: dict[str, Result], references: list[str] | None = None) -> str:
+    """The figures side by side, and how they were made.
+
+    Args:
+        results: of :func:`compare`.
+        references: one per sentence, in order (default: the targets as fairseq-generate prints them).
+    """
+    stock = results["stock"]
+    sentences = sorted(stock.tokens)
+    references = references or [stock.references[i] for i in sentences]
+    metric = sacrebleu.BLEU()
+    rows = []
+    for method, result in results.items():
+        identical = sum(result.tokens[i] == stock.tokens[i] for i in sentences)
+        less = stock.cross_attention_bytes / result.cross_attention_bytes
+        rows.append(
+            [
+                method,
+                f"{metric.corpus_score([result.hypotheses[i] for i in sentences], [references]).score:.2f}",
+                f"{identical} of {len(sentences)}",
+                f"{result.cross_attention_bytes:,}",
+                "" if result is stock else f"{less:.1f}x less",
+                f"{statistics.median(result.peak_bytes) / 2**20:.0f} MiB",
+                f"{statistics.median(result.seconds):.2f} s",
+            ]
+        )
+    headers = ["", "BLEU", "identical to stock", "cross-attention state, bytes", "", "peak memory", "decoding time"]
+    return (
+        tabulate(rows, headers=headers, colalign=("left",) + ("right",) * 6, disable_numparse=True)
+        + f"\n\nBLEU: sacrebleu, {metric.get_signature()}\n"
+        "Peak memory is that of the whole process, Python and torch included. Times are fairseq's own, medians of\n"
+        f"{len(stock.seconds)} runs in turn."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
+    )
+    parser.add_argument("--runs", type=int, default=3, help="runs of each method; medians are shown (default: 3)")
+    args, options = parser.parse_known_args()
+    with tempfile.TemporaryDirectory() as work:
+        print(table(compare(options, args.runs, Path(work))))
+
+
+if __name__ == "__main__":
+    main()
