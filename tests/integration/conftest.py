@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import sentencepiece
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from commands import EXAMPLE, run
 
 

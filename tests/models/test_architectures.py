@@ -45,9 +45,8 @@ def test_training_is_bit_identical_to_stock(arch):
         logits, _ = model(sample["src_tokens"], sample["src_lengths"], target.roll(1, dims=1))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
-        results.append(
-            (loss, {key: p.grad for key, p in model.named_parameters() if p.grad is not None}, list(model.state_dict()))
-        )
+        grads = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        results.append((loss, grads, list(model.state_dict())))
     (loss, grads, keys), (el_loss, el_grads, el_keys) = results
     assert torch.equal(loss, el_loss) and keys == el_keys
     assert grads.keys() == el_grads.keys() and any("encoder_attn.k_proj" in key for key in grads)
