@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import sentencepiece
+import yaml
 from compare import REPOSITORY, compare, run, table
 
 EXAMPLE = REPOSITORY / "examples" / "deen"
@@ -36,25 +37,24 @@ def read(name: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beam", type=int, default=5, help="beam size (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=50, help="sentences in a batch (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each method; medians shown (default: %(default)s)")
-    args = parser.parse_args()
+    parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "demo.yaml", help="decoding settings")
+    config = yaml.safe_load(parser.parse_args().config.read_text(encoding="utf-8"))
 
     work = REPOSITORY / "build" / "demo"
     work.mkdir(parents=True, exist_ok=True)
     options = [str(prepare(work)), "--path", str(EXAMPLE / "model.pt")]
     options += ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE / "spm.model")]
-    options += ["--beam", str(args.beam), "--batch-size", str(args.batch_size)]
-    results = compare(options, args.runs, work)
+    options += ["--beam", str(config["beam"]), "--batch-size", str(config["batch_size"])]
+    results = compare(options, config["runs"], work)
 
     sources, references = read("captions.de"), read("captions.en")
-    print(f"{len(sources)} German captions into English, beam {args.beam}, batches of {args.batch_size} sentences\n")
+    settings = f"beam {config['beam']}, batches of {config['batch_size']} sentences"
+    print(f"{len(sources)} German captions into English, {settings}\n")
     print(table(results, references))
     for i in SHOWN:
-        print(
-            f"\n  German   {sources[i]}\n  EL       {results['EL-attention'].hypotheses[i]}\n  written  {references[i]}"
-        )
+        print(f"\n  German   {sources[i]}")
+        print(f"  EL       {results['EL-attention'].hypotheses[i]}")
+        print(f"  written  {references[i]}")
 
 
 if __name__ == "__main__":
