@@ -19,8 +19,8 @@ class ELSequenceGenerator(SequenceGenerator):
 
     - the beam size is set in models that keep it (stock BART) before every batch, for beam size 1 too, so one model
       object can serve generators of different beam sizes;
-    - diverse beam search works on every batch (stock 0.12.3 indexes a batch's buffer by the sentences' place in the
-      whole data set, which ends in an IndexError at the second batch);
+    - diverse beam search works on every batch: stock 0.12.3 indexes a buffer of the batch by the sentences' numbers in
+      the whole data set and ends in an IndexError where these exceed the batch's size; here they count from 0 then;
     - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
     """
 
@@ -28,8 +28,8 @@ class ELSequenceGenerator(SequenceGenerator):
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
-        if isinstance(self.search, DiverseBeamSearch) and "id" in sample:
-            sample = {**sample, "id": torch.arange(sample["id"].numel(), device=sample["id"].device)}
+        if isinstance(self.search, DiverseBeamSearch):
+            sample = _number_within_batch(sample)
         finalized = super()._generate(sample, *args, **kwargs)
         for hypotheses in finalized:
             for hypothesis in hypotheses:
@@ -39,6 +39,14 @@ class ELSequenceGenerator(SequenceGenerator):
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
     """The same for :class:`~fairseq.sequence_generator.SequenceGeneratorWithAlignment` (``--print-alignment``)."""
+
+
+def _number_within_batch(sample: Dict[str, Any]) -> Dict[str, Any]:
+    """The sample with sentences numbered from 0, if their numbers are not below the size of the batch already."""
+    ids = sample.get("id")
+    if ids is None or ids.numel() == 0 or int(ids.max()) < ids.numel():
+        return sample
+    return {**sample, "id": torch.arange(ids.numel(), device=ids.device)}
 
 
 _EL_CLASSES = {

@@ -29,6 +29,22 @@ def test_stock_bart_serves_generators_of_several_beam_sizes():
         assert tokens(generators[beam_size], model) == expected
 
 
+def test_diverse_beam_search_of_a_later_batch():
+    """A batch from the middle of a data set, where stock 0.12.3 ends in an IndexError: as the same batch alone."""
+    model = build_model("transformer", WORDS, seed=1)
+    options = argparse.Namespace(beam=4, max_len_b=8, diverse_beam_groups=2)
+    sample = batch(WORDS, SAMPLE_LENGTHS, seed=3)
+    sample["id"] = torch.arange(4)
+    task = TinyTask(WORDS)
+    expected = task.inference_step(task.build_generator([model], options), [model], sample)
+    later = {**sample, "id": sample["id"] + 100}
+    el_task = TinyELTask(WORDS)
+    mine = el_task.inference_step(el_task.build_generator([model], options), [model], later)
+    for my_hypotheses, their_hypotheses in zip(mine, expected):
+        assert [h["tokens"].tolist() for h in my_hypotheses] == [h["tokens"].tolist() for h in their_hypotheses]
+    assert later["id"].tolist() == [100, 101, 102, 103]
+
+
 def test_steps_for_print_step():
     model = build_model("transformer", WORDS, seed=1)
     finalized = ELSequenceGenerator([model], WORDS, beam_size=2, max_len_b=8).generate(
