@@ -8,8 +8,9 @@ Transformer and BART checkpoints with the same output and no cache of encoder ke
 """
 
 from fairseq_el._requirements import check_fairseq
+from fairseq_el._user_dir import other_spellings
 
-check_fairseq()
+__path__.extend(other_spellings(__path__[0], check_fairseq()))
 
 from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E402
 

@@ -16,8 +16,8 @@ def mend_command() -> str:
     return "pip install 'pip<24.1' && pip install 'fairseq==0.12.2' 'numpy<1.24'"
 
 
-def check_fairseq() -> None:
-    """Imports fairseq.
+def check_fairseq() -> str:
+    """Imports fairseq and returns its directory.
 
     Raises:
         ImportError: it is missing, does not work with this Python, or is another version than 0.12.2 or 0.12.3.
@@ -28,6 +28,7 @@ def check_fairseq() -> None:
         raise ImportError(
             f"fairseq_el needs fairseq 0.12.2 or 0.12.3, but {problem}. On Python {python}: {mend_command()}"
         )
+    return str(importlib.import_module("fairseq").__path__[0])
 
 
 def _find_problem() -> Optional[str]:

@@ -7,6 +7,7 @@ mend the input are printed without the traceback; every other exception is print
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Optional, Type
 
@@ -15,9 +16,18 @@ from fairseq_el.errors import FairseqElError
 
 
 def report_failures_without_traceback() -> None:
-    """Installs the report as ``sys.excepthook``, before whatever is there. Calling it again changes nothing."""
-    if not isinstance(sys.excepthook, _Report):
+    """Installs the report as ``sys.excepthook``, before whatever is there, in fairseq's own programs.
+
+    Scripts of users keep their tracebacks. Calling it again changes nothing.
+    """
+    if _is_fairseq_program() and not isinstance(sys.excepthook, _Report):
         sys.excepthook = _Report(sys.excepthook)
+
+
+def _is_fairseq_program() -> bool:
+    """``fairseq-generate``, or ``python -m fairseq_cli.generate``."""
+    program = Path(sys.argv[0])
+    return program.name.startswith("fairseq-") or program.parent.name == "fairseq_cli"
 
 
 class _Report:

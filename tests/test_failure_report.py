@@ -8,6 +8,7 @@ from fairseq_el.failure_report import explain
 
 PROGRAM = """
 import sys
+sys.argv[0] = {program!r}
 from fairseq_el import FairseqElError
 from fairseq_el.failure_report import report_failures_without_traceback
 report_failures_without_traceback()
@@ -16,10 +17,9 @@ raise {error}
 """
 
 
-def end_with(error):
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(error=error)], capture_output=True, text=True, check=False
-    )
+def end_with(error, program="/usr/bin/fairseq-generate"):
+    command = [sys.executable, "-c", PROGRAM.format(error=error, program=program)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_errors_of_this_package_are_one_message():
@@ -34,6 +34,12 @@ def test_other_errors_keep_their_traceback():
     assert process.returncode == 1
     assert "Traceback" in process.stderr and "KeyError: 'of somebody else'" in process.stderr
     assert "fairseq_el: error" not in process.stderr
+
+
+def test_scripts_of_users_keep_their_tracebacks():
+    error = "FairseqElError('what')"
+    assert "Traceback" in end_with(error, program="my_script.py").stderr
+    assert "Traceback" not in end_with(error, program="/site-packages/fairseq_cli/generate.py").stderr
 
 
 def test_explain():

@@ -37,8 +37,8 @@ class ELTask:
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         try:
             model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
-        except ValueError as error:  # such as: --share-all-embeddings requires a joined dictionary
-            if not from_checkpoint:
+        except ValueError as error:
+            if not from_checkpoint or "requires a joined dictionary" not in str(error):
                 raise
             raise CheckpointMismatchError(
                 f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "

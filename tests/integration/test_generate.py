@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,14 @@ def test_user_dir_is_a_relative_path(data, tmp_path):
     assert len(texts(el.stdout, "H")) == 40
 
 
+def test_user_dir_as_the_readme_finds_it(data, tmp_path):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    python_c = re.search(r"--user-dir \"\$\(python -c '(.*?)'\)\"", readme).group(1)
+    found = subprocess.run([sys.executable, "-c", python_c], cwd=tmp_path, capture_output=True, text=True, check=True)
+    options = ["--path", MODEL, "--user-dir", found.stdout.strip(), "--task", "el_translation", "--max-len-b", "3"]
+    assert len(texts(run("generate", data, *options, cwd=tmp_path).stdout, "H")) == 40
+
+
 def test_user_dir_is_the_installed_package_by_name(data, tmp_path):
     """fairseq looks for a user directory beside itself: install both side by side and run from elsewhere."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
@@ -87,12 +96,24 @@ def test_user_dir_is_the_installed_package_by_name(data, tmp_path):
     for package in ("fairseq", "fairseq_cli"):
         source = shutil.ignore_patterns("__pycache__", "examples")
         shutil.copytree(f"{fairseq.__path__[0]}/../{package}", site / package, ignore=source)
-    options = ["--path", MODEL, "--user-dir", "fairseq_el", "--task", "el_translation", "--max-len-b", "3"]
-    command = [sys.executable, "-m", "fairseq_cli.generate", str(data), *map(str, options)]
+    options = ["--path", str(MODEL), "--user-dir", "fairseq_el", "--task", "el_translation", "--max-len-b", "3"]
     environment = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "fairseq_cli.generate", str(data), *options]
     process = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr[-3000:]
     assert len(texts(process.stdout, "H")) == 40
+
+    after_importing_it = (
+        "import sys, fairseq_el\n"
+        "from fairseq_cli import generate\n"
+        f"for name in ('fairseq_el', {str(site / 'fairseq_el')!r}):\n"
+        f"    sys.argv = ['fairseq-generate', {str(data)!r}, *{options!r}, '--user-dir', name]\n"
+        "    generate.cli_main()\n"
+    )
+    command = [sys.executable, "-c", after_importing_it]
+    process = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert len(texts(process.stdout, "H")) == 80
 
 
 def test_imported_before_and_used_twice_in_one_process(data, tmp_path):
