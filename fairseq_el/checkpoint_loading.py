@@ -20,45 +20,37 @@ import omegaconf.base
 import torch
 from fairseq.logging import meters
 
-SafeGlobal = Union[Any, Tuple[Any, str]]
+SafeGlobal = Union[Any, Tuple[Any, str]]  # a class, or a class and the name that a pickle calls it by
 
 
 def allow_fairseq_checkpoints() -> None:
-    """Makes the classes that fairseq writes known to ``torch.load``. Torch before 2.4 has no such list."""
-    if hasattr(torch.serialization, "add_safe_globals"):
+    """Makes the classes that fairseq writes known to ``torch.load``, which before torch 2.6 knows no such limits."""
+    if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) >= (2, 6):
         torch.serialization.add_safe_globals(list(_safe_globals()))
 
 
 def _safe_globals() -> Iterator[SafeGlobal]:
     yield argparse.Namespace
     # settings as OmegaConf containers
-    yield from (typing.Any, collections.defaultdict, dict, list, int)
+    yield (typing.Any, "typing.Any")  # has no name of its own before Python 3.10
+    yield from (collections.defaultdict, dict, list, int)
     yield from _classes_of(omegaconf, lambda c: issubclass(c, omegaconf.base.Node))
     yield from (omegaconf.base.ContainerMetadata, omegaconf.base.Metadata)
     # training statistics, under their present module name and the one before 2020
     for meter in _classes_of(meters, lambda c: c.__module__ == meters.__name__):
         yield meter
-        yield _also_named(meter, f"fairseq.meters.{meter.__name__}")
+        yield (meter, f"fairseq.meters.{meter.__name__}")
     # numpy scalars and arrays (BLEU counts of --eval-bleu), under the module names of numpy 1 and 2
     rebuilders: List[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
     for rebuild in rebuilders:
         for core in ("core", "_core"):
-            yield _also_named(rebuild, f"numpy.{core}.multiarray.{rebuild.__name__}")
+            yield (rebuild, f"numpy.{core}.multiarray.{rebuild.__name__}")
     yield from (np.dtype, np.ndarray)
     yield from {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
 
 
 def _classes_of(module: Any, wanted: Any) -> List[type]:
     return [value for value in vars(module).values() if isinstance(value, type) and wanted(value)]
-
-
-def _also_named(value: Any, name: str) -> SafeGlobal:
-    """An entry for a class that the pickle calls by another name; torch 2.4 and 2.5 don't know such entries."""
-    return (value, name) if _torch_version() >= (2, 6) else value
-
-
-def _torch_version() -> Tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 
 def refused_classes(path: str, error: BaseException) -> List[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional, Type
 
+import torch
+
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.errors import FairseqElError
 
@@ -46,8 +48,14 @@ def explain(error: BaseException) -> Optional[str]:
     """What to tell a user about an exception that ended the program; None to leave it as it is."""
     if isinstance(error, FairseqElError):
         return str(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("Mask Type should be defined"):
+        return (
+            "fairseq 0.12.2's fused encoder, which post-norm models such as BART use, does not work with torch 2 or "
+            f"later, and torch {torch.__version__} is installed. Install torch==1.12.1, or use Python 3.11 or later "
+            "with fairseq-fixed."
+        )
     path = _checkpoint_being_loaded(error.__traceback__)
-    if path is None:
+    if path is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
         return None
     refused = refused_classes(path, error)
     if refused:
@@ -56,9 +64,10 @@ def explain(error: BaseException) -> Optional[str]:
             "writes are built from a checkpoint, because a pickle can run any code. If you trust where the file comes "
             "from, save its weights again without these classes; otherwise delete it."
         )
+    first_line = str(error).partition("\n")[0]
     return (
-        f"The checkpoint {path} could not be read: {type(error).__name__}: {str(error).splitlines()[0]}. It may be "
-        "incomplete or not a checkpoint at all; compare its size and checksum with the original and copy it again."
+        f"The checkpoint {path} could not be read: {type(error).__name__}: {first_line}. It may "
+        "be incomplete or not a checkpoint at all; compare its size and checksum with the original and copy it again."
     )
 
 
@@ -66,7 +75,7 @@ def _checkpoint_being_loaded(traceback: Optional[TracebackType]) -> Optional[str
     """The file that fairseq was reading when an exception was raised."""
     while traceback is not None:
         frame = traceback.tb_frame
-        if frame.f_code.co_name == "load_checkpoint_to_cpu" and frame.f_lineno is not None:
+        if frame.f_code.co_name == "load_checkpoint_to_cpu":
             inner = traceback.tb_next
             if inner is not None and inner.tb_frame.f_globals.get("__name__") == "torch.serialization":
                 return str(frame.f_locals.get("local_path"))

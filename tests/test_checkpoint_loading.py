@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.logging import meters
 from omegaconf import OmegaConf
 
@@ -86,7 +87,24 @@ def test_refuses_and_names_everything_else(tmp_path, thing, name):
     assert any("OfTheUser" in refused_name for refused_name in refused)  # all of them, not only the first
 
 
-def test_only_errors_of_loading_a_checkpoint_are_explained():
+def test_only_errors_of_loading_a_checkpoint_are_explained(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError) as error:
         raise RuntimeError("of the user")
+    assert explain(error.value) is None
+
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(EOFError) as error:
+        load_checkpoint_to_cpu(str(tmp_path / "empty.pt"))
+    assert f"The checkpoint {tmp_path / 'empty.pt'} could not be read: EOFError" in explain(error.value)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_load_is_no_fault_of_the_checkpoint(tmp_path, monkeypatch, interruption):
+    def interrupted(*args, **kwargs):
+        raise interruption
+
+    torch.save({"it": 1}, tmp_path / "checkpoint.pt")
+    monkeypatch.setattr(torch.serialization, "_load", interrupted)
+    with pytest.raises(interruption) as error:
+        load_checkpoint_to_cpu(str(tmp_path / "checkpoint.pt"))
     assert explain(error.value) is None
