@@ -10,7 +10,7 @@ from torch import nn
 
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 
-DECODER_METHODS = ("forward", "extract_features_scriptable")
+DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
 
 
 def cross_attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:

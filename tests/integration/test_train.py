@@ -22,6 +22,8 @@ TRAINING = [
     "--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "1",
 ]  # fmt: skip
 
+DECODING = ["--beam", "3", "--max-len-b", "9", "--user-dir", USER_DIR, *LOSE_NO_SENTENCE]
+
 
 def train(data, save_dir, arch, task="translation", *options):
     user_dir = ["--user-dir", USER_DIR, "--task", task, "--save-dir", save_dir]
@@ -53,18 +55,7 @@ def test_training_gives_the_stock_weights_and_losses(trained):
 
 def test_el_checkpoints_decode_with_el_attention_under_the_stock_task(trained, data):
     work, arch, _ = trained
-    options = [
-        data,
-        "--beam",
-        "3",
-        "--max-len-b",
-        "9",
-        "--user-dir",
-        USER_DIR,
-        "--task",
-        "translation",
-        *LOSE_NO_SENTENCE,
-    ]
+    options = [data, *DECODING, "--task", "translation"]
     stock, el = (
         run("generate", *options, "--path", work / name / "checkpoint_last.pt") for name in (arch, f"el_{arch}")
     )
@@ -125,18 +116,7 @@ def test_other_tasks(task, data, tmp_path):
     languages = ["--source-lang", "de", "--target-lang", "en"]
     options = OTHER_TASKS[task] + (languages if "bart" in task else [])
     train(data, tmp_path, "transformer", f"el_{task}", *options)
-    options = [
-        data,
-        "--path",
-        tmp_path / "checkpoint_last.pt",
-        "--beam",
-        "3",
-        "--max-len-b",
-        "9",
-        "--user-dir",
-        USER_DIR,
-    ]
-    options += [*languages, *OTHER_TASKS[task], *LOSE_NO_SENTENCE]
+    options = [data, *DECODING, "--path", tmp_path / "checkpoint_last.pt", *languages, *OTHER_TASKS[task]]
     el = run("generate", *options, "--task", f"el_{task}")
     assert "EL-attention enabled in 2 cross-attention modules" in el.stderr
     assert len(texts(el.stdout, "H")) == 40

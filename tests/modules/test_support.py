@@ -58,6 +58,7 @@ CASES = {
     "k_proj is a Sequential": lambda: changed(lambda a: setattr(a, "k_proj", nn.Sequential(a.k_proj))),
     "it is a SparseAttention": lambda: changed(with_class),
     "PointerDecoder has its own forward": lambda: with_decoder_class(forward=lambda *a, **k: None),
+    "own extract_features,": lambda: with_decoder_class(extract_features=lambda *a, **k: None),
     "own extract_features_scriptable": lambda: with_decoder_class(extract_features_scriptable=lambda *a: None),
     "own reorder_encoder_out": with_encoder_class,
     "its decoder is a LightConvDecoder": lambda: build_model(
