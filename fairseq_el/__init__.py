@@ -17,7 +17,7 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 allow_fairseq_checkpoints()
 
 from fairseq_el import models, tasks  # noqa: E402, F401  (registers architectures and tasks)
-from fairseq_el.errors import CheckpointMismatchError, FairseqElError, UnsupportedModelError  # noqa: E402
+from fairseq_el.errors import CheckpointMismatchError, FairseqElError, OptionError, UnsupportedModelError  # noqa: E402
 from fairseq_el.modules import disable_el_attention, el_attention_enabled, enable_el_attention  # noqa: E402
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointMismatchError",
     "FairseqElError",
+    "OptionError",
     "UnsupportedModelError",
     "disable_el_attention",
     "el_attention_enabled",

@@ -12,14 +12,19 @@ class FairseqElError(Exception):
 class UnsupportedModelError(FairseqElError):
     """A model that EL-attention can't decode exactly. Lists every reason, not only the first."""
 
-    def __init__(self, model_name: str, reasons: Sequence[str]):
+    def __init__(self, model_name: str, reasons: Sequence[str], decoder_only: bool = False):
         self.reasons = list(reasons)
+        task = "language_modeling" if decoder_only else "translation"
         listed = "\n".join(f"  - {reason}" for reason in self.reasons)
         super().__init__(
             f"{model_name} can't be decoded with EL-attention, which must give the same output as stock attention:\n"
             f"{listed}\n"
-            "Decode it with the stock task (for example --task translation instead of --task el_translation)."
+            f"Decode it with the stock task (for example --task {task} instead of --task el_{task})."
         )
+
+
+class OptionError(FairseqElError):
+    """An option of the command line has a value that it can't have."""
 
 
 class CheckpointMismatchError(FairseqElError):

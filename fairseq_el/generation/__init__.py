@@ -1,5 +1,17 @@
 """Beam search and sampling for EL models and every other fairseq model."""
 
-from fairseq_el.generation.generator import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, el_generator
+from fairseq_el.generation.generator import (
+    DEFAULT_ENCODER_TOKENS,
+    ELSequenceGenerator,
+    ELSequenceGeneratorWithAlignment,
+    el_generator,
+)
+from fairseq_el.modules import DecodeState
 
-__all__ = ["ELSequenceGenerator", "ELSequenceGeneratorWithAlignment", "el_generator"]
+__all__ = [
+    "DEFAULT_ENCODER_TOKENS",
+    "DecodeState",
+    "ELSequenceGenerator",
+    "ELSequenceGeneratorWithAlignment",
+    "el_generator",
+]

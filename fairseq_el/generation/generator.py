@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
-Hypotheses = List[List[Dict[str, Tensor]]]
+from fairseq_el.generation.beams import Hypotheses
+from fairseq_el.generation.decoding import BatchDecoding
+from fairseq_el.modules import DecodeState
+
+DEFAULT_ENCODER_TOKENS = 8192
 
 
 class ELSequenceGenerator(SequenceGenerator):
     """fairseq's :class:`~fairseq.sequence_generator.SequenceGenerator`: same constructor, inputs and outputs.
 
-    It decodes EL models, other fairseq models, and ensembles of both. Where stock goes wrong it does not:
+    It decodes EL models, other fairseq models, and ensembles of both, with every search strategy. With EL models
+
+    - words forced by ``prefix_tokens`` are read in one pass, once for all beams;
+    - the encoder, prompts and the output projection run over parts of a large batch, so that what they compute in
+      between takes little memory. Results do not depend on it.
+
+    Where stock goes wrong it does not:
 
     - the beam size is set in models that keep it (stock BART) before every batch, for beam size 1 too, so one model
       object can serve generators of different beam sizes;
     - diverse beam search works on every batch: stock 0.12.3 indexes a buffer of the batch by the sentences' numbers in
       the whole data set and ends in an IndexError where these exceed the batch's size; here they count from 0 then;
     - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
+
+    Attributes:
+        encoder_tokens: positions that the encoder (or a prompt's pass) has in flight at a time.
+        record_attention: whether hypotheses get their encoder-decoder attention, as in stock. It takes
+            ``B * b * n * t`` numbers, as much as all else for long inputs.
+        on_step: called after every step with its number and the decode states of the models, for measurements.
     """
 
-    def _generate(self, sample: Dict[str, Any], *args: Any, **kwargs: Any) -> Hypotheses:
+    encoder_tokens: int = DEFAULT_ENCODER_TOKENS
+    record_attention: bool = True
+    on_step: Optional[Callable[[int, List[DecodeState]], None]] = None
+
+    def _generate(
+        self,
+        sample: Dict[str, Any],
+        prefix_tokens: Optional[Tensor] = None,
+        constraints: Optional[Tensor] = None,
+        bos_token: Optional[int] = None,
+    ) -> Hypotheses:
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
         if isinstance(self.search, DiverseBeamSearch):
             sample = _number_within_batch(sample)
-        finalized = super()._generate(sample, *args, **kwargs)
-        for hypotheses in finalized:
-            for hypothesis in hypotheses:
-                hypothesis["steps"] = hypothesis["tokens"].numel()
-        return finalized
+        return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
+
+    def output_rows(self, width: int) -> int:
+        """Rows of the output projection to have in flight: as much as ``encoder_tokens`` feed-forward activations.
+
+        Args:
+            width: ``d`` of the decoder.
+        """
+        return max(self.encoder_tokens * 4 * width // self.vocab_size, 1)
+
+    def adjusted(self, log_probs: Tensor) -> Tensor:
+        """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""
+        log_probs.masked_fill_(log_probs != log_probs, float("-inf"))
+        log_probs[:, self.pad] = float("-inf")
+        log_probs[:, self.unk] -= self.unk_penalty
+        return log_probs
+
+    def language_model_log_probs(self, tokens: Tensor) -> Tensor:
+        """What ``lm_model`` adds to the log-probabilities of the word after ``tokens`` ``(rows, t)``: ``(rows, V)``."""
+        assert self.lm_model is not None
+        log_probs = self.lm_model.get_normalized_probs(self.lm_model(tokens), log_probs=True, sample=None)
+        return log_probs[:, -1, :] * self.lm_weight
 
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):

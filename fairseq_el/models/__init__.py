@@ -2,5 +2,6 @@
 
 from fairseq_el.models.el_bart import ELBARTModel
 from fairseq_el.models.el_transformer import ELTransformerModel
+from fairseq_el.models.el_transformer_lm import ELTransformerLanguageModel
 
-__all__ = ["ELBARTModel", "ELTransformerModel"]
+__all__ = ["ELBARTModel", "ELTransformerLanguageModel", "ELTransformerModel"]

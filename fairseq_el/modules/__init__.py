@@ -1,13 +1,29 @@
 """Stand-ins for fairseq's modules, sharing its parameters."""
 
+from fairseq_el.modules.decode_state import DecodeState
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
-from fairseq_el.modules.enable import disable_el_attention, el_attention_enabled, enable_el_attention
+from fairseq_el.modules.enable import (
+    DEFAULT_SELF_ATTENTION,
+    disable_el_attention,
+    el_attention_enabled,
+    enable_el_attention,
+)
+from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
+from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.modules.support import unsupported_reasons
 
 __all__ = [
+    "DEFAULT_SELF_ATTENTION",
+    "DecodeState",
     "ELMultiheadAttention",
+    "ELSelfAttention",
+    "Features",
+    "KVSelfAttention",
     "SharedEncoderOut",
+    "can_share_past",
+    "decode_prompts",
+    "decode_step",
     "disable_el_attention",
     "el_attention_enabled",
     "enable_el_attention",

@@ -7,55 +7,82 @@ Parameters, buffers, hooks and the state dict are untouched: the attention modul
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import Any, Iterable, List, TypeVar
+from typing import Any, List, TypeVar
 
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.errors import UnsupportedModelError
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
+from fairseq_el.modules.shared_decoder import reorder_shared_state, shared_forward
 from fairseq_el.modules.shared_encoder_out import share_encoder_out
-from fairseq_el.modules.support import cross_attentions, unsupported_reasons
+from fairseq_el.modules.shared_self_attention import SELF_ATTENTION
+from fairseq_el.modules.support import cross_attentions, is_decoder_only, self_attentions, unsupported_reasons
 
 logger = logging.getLogger(__name__)
 
 Models = TypeVar("Models")  # a model, a list of models, or a hub interface that holds some
 
+DEFAULT_SELF_ATTENTION = "el"
+
 _SAVED = "_el_saved_attributes"
 
 
-def enable_el_attention(models: Models) -> Models:
-    """Makes models decode with EL cross-attention, in place.
+def enable_el_attention(models: Models, self_attention: str | None = None) -> Models:
+    """Makes models decode with EL-attention and a past that beams share, in place.
 
-    They can be trained, saved, moved, converted to half precision and reloaded as before. Models that have it enabled
-    already are left as they are.
+    They can be trained, saved, moved, converted to half precision and reloaded as before.
 
     Args:
-        models: a fairseq encoder-decoder model, a list of them (an ensemble), or a hub interface such as the one
-            ``BARTModel.from_pretrained`` returns.
+        models: a fairseq Transformer, with an encoder or a language model without, a list of them (an ensemble), or a
+            hub interface such as the one ``BARTModel.from_pretrained`` returns.
+        self_attention: what decoder self-attention keeps of each word: ``"el"`` the layer's input, ``"kv"`` its key and
+            value, twice as much and less to compute. Default: ``"kv"``, or as it is in a model that has it enabled.
 
     Returns:
         ``models``.
 
     Raises:
         UnsupportedModelError: a model can't be decoded exactly; it lists every reason. No model has been changed.
+        ValueError: ``self_attention`` is neither of the two.
     """
+    if self_attention not in (None, *SELF_ATTENTION):
+        raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
     to_enable = [model for model in _unpack(models) if not _is_enabled(model)]
     for model in to_enable:
         reasons = unsupported_reasons(model)
         if reasons:
-            raise UnsupportedModelError(type(model).__name__, reasons)
+            raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
-        attentions = cross_attentions(model).values()
-        for attention in attentions:
-            _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
-            attention.__class__ = ELMultiheadAttention
-        _shadow(model.encoder, reorder_encoder_out=share_encoder_out)
-        if hasattr(model, "set_beam_size"):
-            _shadow(model, set_beam_size=_ignore_beam_size)
-        logger.info("EL-attention enabled in %d cross-attention modules of %s", len(attentions), type(model).__name__)
+        _enable(model)
+        _set_self_attention(model, self_attention or DEFAULT_SELF_ATTENTION)
+    if self_attention is not None:
+        for model in _unpack(models):
+            _set_self_attention(model, self_attention)
     return models
+
+
+def _enable(model: Any) -> None:
+    for attention in cross_attentions(model).values():
+        _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
+        attention.__class__ = ELMultiheadAttention
+    if not is_decoder_only(model):
+        _shadow(model.encoder, reorder_encoder_out=share_encoder_out)
+    _shadow(
+        model.decoder,
+        forward=functools.partial(shared_forward, model.decoder),
+        reorder_incremental_state=functools.partial(reorder_shared_state, model.decoder),
+    )
+    if hasattr(model, "set_beam_size"):
+        _shadow(model, set_beam_size=_ignore_beam_size)
+
+
+def _set_self_attention(model: Any, self_attention: str) -> None:
+    for attention in self_attentions(model).values():
+        attention.__class__ = SELF_ATTENTION[self_attention]
+    logger.info("EL-attention enabled in %s, with self-attention %r", type(model).__name__, self_attention)
 
 
 def disable_el_attention(models: Models) -> Models:
@@ -63,16 +90,16 @@ def disable_el_attention(models: Models) -> Models:
     for model in _unpack(models):
         if not _is_enabled(model):
             continue
-        for attention in cross_attentions(model).values():
+        for attention in [*cross_attentions(model).values(), *self_attentions(model).values()]:
             attention.__class__ = MultiheadAttention
             _unshadow(attention)
-        _unshadow(model.encoder)
-        _unshadow(model)
+        for module in [model.decoder, model, *([] if is_decoder_only(model) else [model.encoder])]:
+            _unshadow(module)
     return models
 
 
 def el_attention_enabled(models: Any) -> bool:
-    """Whether a model (or every model of an ensemble or hub interface) decodes with EL cross-attention."""
+    """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
     return all(_is_enabled(model) for model in _unpack(models))
 
 
@@ -85,8 +112,7 @@ def _unpack(models: Any) -> List[Any]:
 
 
 def _is_enabled(model: Any) -> bool:
-    attentions: Iterable[MultiheadAttention] = cross_attentions(model).values()
-    return any(isinstance(attention, ELMultiheadAttention) for attention in attentions)
+    return any(type(attention) in SELF_ATTENTION.values() for attention in self_attentions(model).values())
 
 
 def _shadow(module: nn.Module, **attributes: Any) -> None:

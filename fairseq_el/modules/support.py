@@ -9,19 +9,27 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
+from fairseq_el.modules.shared_self_attention import SharedSelfAttention
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
 
 
 def cross_attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:
     """The encoder-decoder attention modules of a model's decoder, by name."""
+    return {name: module for name, module in _attentions(model).items() if module.encoder_decoder_attention}
+
+
+def self_attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:
+    """The self-attention modules of a model's decoder, by name."""
+    return {name: module for name, module in _attentions(model).items() if module.self_attention}
+
+
+def _attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, nn.Module):
         return {}
     return {
-        f"decoder.{name}": module
-        for name, module in decoder.named_modules()
-        if isinstance(module, MultiheadAttention) and module.encoder_decoder_attention
+        f"decoder.{name}": module for name, module in decoder.named_modules() if isinstance(module, MultiheadAttention)
     }
 
 
@@ -29,7 +37,7 @@ def unsupported_reasons(model: nn.Module) -> List[str]:
     """Everything that keeps EL-attention from decoding ``model`` exactly; empty when nothing does."""
     reasons = _encoder_reasons(model) + _decoder_reasons(model)
     by_reason: Dict[str, List[str]] = {}  # the same reason in many layers is said once
-    for name, attention in cross_attentions(model).items():
+    for name, attention in {**cross_attentions(model), **self_attentions(model)}.items():
         for reason in _attention_reasons(attention):
             by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
@@ -38,10 +46,15 @@ def unsupported_reasons(model: nn.Module) -> List[str]:
     return reasons
 
 
+def is_decoder_only(model: nn.Module) -> bool:
+    """Whether it is a language model: a decoder without an encoder."""
+    return not hasattr(model, "encoder")
+
+
 def _encoder_reasons(model: nn.Module) -> List[str]:
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, nn.Module):
-        return ["it has no encoder; EL cross-attention needs an encoder-decoder model"]
+    if is_decoder_only(model):
+        return []
+    encoder = model.encoder
     if not isinstance(encoder, TransformerEncoderBase):
         return [f"its encoder is a {type(encoder).__name__}; only fairseq's TransformerEncoder is supported"]
     if type(encoder).reorder_encoder_out is not TransformerEncoderBase.reorder_encoder_out:
@@ -52,7 +65,7 @@ def _encoder_reasons(model: nn.Module) -> List[str]:
 def _decoder_reasons(model: nn.Module) -> List[str]:
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, nn.Module):
-        return ["it has no decoder; EL cross-attention needs an encoder-decoder model"]
+        return ["it has no decoder"]
     if not isinstance(decoder, TransformerDecoderBase):
         return [f"its decoder is a {type(decoder).__name__}; only fairseq's TransformerDecoder is supported"]
     reasons = [
@@ -62,21 +75,21 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
     ]
     if decoder.cross_self_attention:
         reasons.append("--cross-self-attention joins encoder outputs to the decoder's own keys and values")
-    if not cross_attentions(model):
+    if not is_decoder_only(model) and not cross_attentions(model):
         reasons.append("its decoder has no encoder-decoder attention (--no-cross-attention)")
     return reasons
 
 
 def _attention_reasons(attention: MultiheadAttention) -> List[str]:
     reasons = []
-    if type(attention) not in (MultiheadAttention, ELMultiheadAttention):
+    if type(attention) not in (MultiheadAttention, ELMultiheadAttention, *SharedSelfAttention.__subclasses__()):
         reasons.append(f"it is a {type(attention).__name__}; only fairseq's own MultiheadAttention is supported")
     if attention.use_xformers:
         reasons.append("it uses xformers attention (--encoder-xformers-att-config)")
     if attention.bias_k is not None or attention.bias_v is not None:
-        reasons.append("add_bias_kv adds a key and a value that the encoder's output does not contain")
+        reasons.append("add_bias_kv adds a key and a value that belong to no word")
     if attention.add_zero_attn:
-        reasons.append("add_zero_attn adds a key and a value that the encoder's output does not contain")
+        reasons.append("add_zero_attn adds a key and a value that belong to no word")
     for name in ("k_proj", "v_proj"):
         projection = getattr(attention, name)
         if type(projection) is not nn.Linear:

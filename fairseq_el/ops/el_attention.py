@@ -22,6 +22,8 @@ from typing import Callable
 import torch
 from torch import Tensor
 
+from fairseq_el.ops.masked_softmax import masked_softmax
+
 
 def expand_query(query: Tensor, key_weight: Tensor) -> Tensor:
     """``q_i Wk_i^T`` for every head.
@@ -63,6 +65,7 @@ def el_attention(
     key_bias: Tensor | None = None,
     value_bias: Tensor | None = None,
     key_padding_mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
     softmax_dtype: torch.dtype | None = None,
     dropout: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -78,6 +81,8 @@ def el_attention(
         key_bias: ``bk``; used only as said under *Rounding*. *Shape:* ``(h * dh)``.
         value_bias: ``bv``. *Shape:* ``(h * dh)``.
         key_padding_mask: True where a position of the memory is hidden. *Shape:* ``(B, n)``.
+        attn_mask: True where a position of the memory is hidden from one query. *Shape:* ``(B, b, n)``. Every query
+            must see something.
         softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
         dropout: applied to the attention weights; what it returns need not sum to one.
 
@@ -101,7 +106,11 @@ def el_attention(
         scores = scores + shift.view(num_sentences, -1, 1)
     if key_padding_mask is not None:
         scores = scores.masked_fill_(key_padding_mask.unsqueeze(1), float("-inf"))
-    weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+    if attn_mask is None:
+        weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+    else:
+        hidden = attn_mask.unsqueeze(2).expand(-1, -1, num_heads, -1).reshape(scores.shape)  # (B, b, n) -> (B, b*h, n)
+        weights = masked_softmax(scores, hidden, softmax_dtype)
 
     probs = weights.to(query.dtype)
     if dropout is not None:

@@ -18,6 +18,7 @@ def multihead_attention(
     value_weight: Tensor,
     value_bias: Tensor | None,
     key_padding_mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Multi-head attention as it is usually written: keys and values are built, head by head.
 
@@ -27,6 +28,7 @@ def multihead_attention(
         key_weight, value_weight: *Shape:* ``(h * dh, d)``, as ``nn.Linear`` keeps them.
         key_bias, value_bias: *Shape:* ``(h * dh)`` or None.
         key_padding_mask: True where a position of the memory is hidden. *Shape:* ``(B, n)``.
+        attn_mask: True where a position of the memory is hidden from one query. *Shape:* ``(B, b, n)``.
 
     Returns:
         the heads' outputs ``(B, b, h, dh)`` and the attention weights ``(B, b, h, n)``.
@@ -45,6 +47,8 @@ def multihead_attention(
                 scores = key @ query[s, j, i]
                 if key_padding_mask is not None:
                     scores = scores.masked_fill(key_padding_mask[s], float("-inf"))
+                if attn_mask is not None:
+                    scores = scores.masked_fill(attn_mask[s, j], float("-inf"))
                 weights[s, j, i] = torch.softmax(scores, dim=0)
                 output[s, j, i] = weights[s, j, i] @ value
     return output, weights

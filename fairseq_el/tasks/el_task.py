@@ -8,8 +8,9 @@ from torch import nn
 
 from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.failure_report import report_failures_without_traceback
-from fairseq_el.generation import el_generator
+from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import enable_el_attention
+from fairseq_el.tasks.options import el_options
 
 PREPROCESS = (
     "Run fairseq-preprocess again with the dictionaries the model was trained with: "
@@ -18,13 +19,16 @@ PREPROCESS = (
 
 
 class ELTask:
-    """Mixin: put it before any fairseq task whose models are Transformer encoder-decoders.
+    """Mixin: put it before any fairseq task whose models are Transformers, with an encoder or without.
 
     ::
 
         @register_task("el_my_task", dataclass=MyTaskConfig)
         class ELMyTask(ELTask, MyTask):
             pass
+
+    Put :class:`ELOptions` before the configuration to have its options on the command line. Hypotheses have their
+    attention weights only if ``--print-alignment`` asks for them.
 
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
     """
@@ -49,8 +53,7 @@ class ELTask:
 
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
         """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""
-        cfg = getattr(self, "args", None) or getattr(self, "cfg", None)
-        training_data = self.datasets.get(getattr(cfg, "train_subset", "train"))  # type: ignore[attr-defined]
+        training_data = self.datasets.get(getattr(self._el_config(), "train_subset", "train"))  # type: ignore[attr-defined]
         if dataset is not training_data:
             required_batch_size_multiple = 1
         return super().get_batch_iterator(  # type: ignore[misc]
@@ -58,8 +61,16 @@ class ELTask:
         )
 
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
-        enable_el_attention(models)
-        return el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
+        options = el_options(self._el_config())
+        enable_el_attention(models, self_attention=str(options.el_self_attention))
+        generator = el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
+        if isinstance(generator, ELSequenceGenerator):
+            generator.encoder_tokens = options.el_encoder_tokens
+            generator.record_attention = bool(getattr(args, "print_alignment", None))
+        return generator
+
+    def _el_config(self) -> Any:
+        return getattr(self, "args", None) or getattr(self, "cfg", None)
 
 
 def _sizes(task: Any) -> str:

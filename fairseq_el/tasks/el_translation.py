@@ -1,7 +1,7 @@
 """``--task el_translation`` and its relatives."""
 
-from __future__ import annotations
-
+from argparse import ArgumentParser
+from dataclasses import dataclass
 from typing import Any
 
 from fairseq.tasks import register_task
@@ -10,9 +10,15 @@ from fairseq.tasks.translation_from_pretrained_bart import TranslationFromPretra
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
 from fairseq_el.tasks.el_task import ELTask
+from fairseq_el.tasks.options import ELOptions, add_el_options
 
 
-@register_task("el_translation", dataclass=TranslationConfig)
+@dataclass
+class ELTranslationConfig(ELOptions, TranslationConfig):
+    """The options of ``translation`` and those of EL-attention."""
+
+
+@register_task("el_translation", dataclass=ELTranslationConfig)
 class ELTranslationTask(ELTask, TranslationTask):
     """fairseq's ``translation``, decoding with EL-attention."""
 
@@ -20,6 +26,11 @@ class ELTranslationTask(ELTask, TranslationTask):
 @register_task("el_translation_from_pretrained_bart")
 class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTTask):
     """fairseq's ``translation_from_pretrained_bart`` (mBART), decoding with EL-attention."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        TranslationFromPretrainedBARTTask.add_args(parser)
+        add_el_options(parser)
 
     def __init__(self, args: Any, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(args, src_dict, tgt_dict)
@@ -29,3 +40,8 @@ class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTT
 @register_task("el_translation_multi_simple_epoch")
 class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask):
     """fairseq's ``translation_multi_simple_epoch``, decoding with EL-attention."""
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        TranslationMultiSimpleEpochTask.add_args(parser)
+        add_el_options(parser)

@@ -13,7 +13,7 @@ from fairseq_el.models import ELBARTModel, ELTransformerModel
 WORDS = dictionary()
 
 
-@pytest.mark.parametrize("stock", ["transformer", "bart"])
+@pytest.mark.parametrize("stock", ["transformer", "bart", "transformer_lm"])
 def test_every_stock_architecture_has_an_el_one_with_the_same_settings(stock):
     archs = ARCH_MODEL_INV_REGISTRY[stock]
     assert sorted(ARCH_MODEL_INV_REGISTRY[f"el_{stock}"]) == sorted(f"el_{arch}" for arch in archs)

@@ -1,0 +1,147 @@
+"""The hypotheses of a search: those under way, and those that have ended."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+Hypotheses = List[List[Dict[str, Any]]]
+
+
+class Candidates(NamedTuple):
+    """What a step of the search offers for each sentence, best first. Every tensor has *Shape:* ``(B, c)``."""
+
+    scores: Tensor  # of the whole hypothesis
+    tokens: Tensor  # the word to append
+    beams: Tensor  # the beam to append it to, from 0 to b - 1
+
+    def of(self, sentences: Tensor) -> Candidates:
+        return Candidates(*(tensor.index_select(0, sentences) for tensor in self))
+
+
+class Beams:
+    """Words and scores of the hypotheses under way: ``B`` sentences with ``b`` beams each, side by side."""
+
+    def __init__(self, num_sentences: int, beam_size: int, max_len: int, pad: int, first: int, device: torch.device):
+        """``first``: the symbol that every hypothesis begins with; ``max_len``: words of the longest, without eos."""
+        rows = num_sentences * beam_size
+        self.beam_size = beam_size
+        self.max_len = max_len
+        self.tokens = torch.full((rows, max_len + 2), pad, dtype=torch.long, device=device)
+        self.tokens[:, 0] = first
+        self.scores = torch.zeros(rows, max_len + 1, device=device)  # cumulative, of words 1, 2, ...
+        self.attention: Optional[Tensor] = None  # (B * b, n, max_len + 2), if anybody asked for it
+        # Beams that have ended, in sentences that have not: they are continued, and what becomes of them is ignored.
+        self.ignore = torch.zeros(num_sentences, beam_size, dtype=torch.bool, device=device)
+
+    @property
+    def num_sentences(self) -> int:
+        return self.ignore.size(0)
+
+    def begin_with(self, words: Tensor, scores: Tensor) -> None:
+        """Gives every sentence its first words, in its first beam; the others are what nobody would continue.
+
+        Args:
+            words: *Shape:* ``(B, t)``.
+            scores: cumulative. *Shape:* ``(B, t)``.
+        """
+        length = words.size(1)
+        self.tokens[:, 1 : length + 1] = words.repeat_interleave(self.beam_size, dim=0)
+        self.scores[:, :length] = float("-inf")
+        self.scores[:: self.beam_size, :length] = scores
+
+    def record_attention(self, position: int, attn: Optional[Tensor]) -> None:
+        """``attn`` of the word at ``position``: ``(B * b, n)``."""
+        if attn is None:
+            return
+        if self.attention is None:
+            self.attention = attn.new_zeros(attn.size(0), attn.size(1), self.max_len + 2, dtype=self.scores.dtype)
+        self.attention[:, :, position] = attn
+
+    def keep(self, sentences: Tensor) -> None:
+        """Drops all other sentences. ``sentences``: ``(B')``."""
+        rows = (sentences.unsqueeze(1) * self.beam_size + torch.arange(self.beam_size, device=sentences.device)).view(
+            -1
+        )
+        self.tokens = self.tokens.index_select(0, rows)
+        self.scores = self.scores.index_select(0, rows)
+        self.ignore = self.ignore.index_select(0, sentences)
+        if self.attention is not None:
+            self.attention = self.attention.index_select(0, rows)
+
+    def advance(self, step: int, candidates: Candidates, ended: Tensor) -> Tuple[Tensor, Tensor]:
+        """Continues with the ``b`` best candidates of each sentence that have not ended.
+
+        Args:
+            ended: candidates that end their hypothesis. *Shape:* ``(B, c)``.
+
+        Returns:
+            which candidates, and which beams they continue. *Shape:* ``(B, b)`` each.
+        """
+        beam_size, num_candidates = self.beam_size, ended.size(1)
+        ended = ended.clone()
+        ended[:, :beam_size] |= self.ignore
+        # Best first among those that go on, then, if there are not b of them, those that do not.
+        rank = torch.arange(num_candidates, device=ended.device) + ended.long() * 2 * beam_size
+        rank, active = torch.topk(rank, k=beam_size, dim=1, largest=False)
+        self.ignore = rank >= 2 * beam_size
+
+        beams = candidates.beams.gather(1, active)
+        offsets = torch.arange(self.num_sentences, device=beams.device).unsqueeze(1) * beam_size
+        rows = (beams + offsets).view(-1)
+        self.tokens[:, : step + 1] = self.tokens[:, : step + 1].index_select(0, rows)
+        self.tokens[:, step + 1] = candidates.tokens.gather(1, active).view(-1)
+        self.scores[:, :step] = self.scores[:, :step].index_select(0, rows)
+        self.scores[:, step] = candidates.scores.gather(1, active).view(-1)
+        if self.attention is not None:
+            self.attention[:, :, : step + 2] = self.attention[:, :, : step + 2].index_select(0, rows)
+        return active, beams
+
+
+class EndedHypotheses:
+    """The hypotheses that have ended, at most ``b`` of each sentence; they stay on the device until the end."""
+
+    def __init__(self, num_sentences: int, beam_size: int):
+        self.beam_size = beam_size
+        self._of_sentence: Hypotheses = [[] for _ in range(num_sentences)]
+        self._scores: List[List[Tuple[Tensor, int]]] = [[] for _ in range(num_sentences)]
+
+    def count(self, sentence: int) -> int:
+        return len(self._of_sentence[sentence])
+
+    def add(
+        self, sentences: List[int], tokens: Tensor, scores: Tensor, positional: Tensor, attn: Optional[Tensor]
+    ) -> None:
+        """Adds one hypothesis for each of ``sentences``, in this order.
+
+        Args:
+            tokens: words, eos included. *Shape:* ``(k, t)``.
+            scores: normalised. *Shape:* ``(k)``.
+            positional: scores of the words. *Shape:* ``(k, t)``.
+            attn: *Shape:* ``(k, n, t)`` or None.
+        """
+        nothing = torch.empty(0)
+        for i, sentence in enumerate(sentences):
+            self._scores[sentence].append((scores, i))
+            self._of_sentence[sentence].append(
+                {
+                    "tokens": tokens[i],
+                    "score": scores[i],
+                    "attention": nothing if attn is None else attn[i],
+                    "alignment": nothing,
+                    "positional_scores": positional[i],
+                    "steps": tokens.size(1),  # for --print-step
+                }
+            )
+
+    def best_first(self) -> Hypotheses:
+        chunks = {id(chunk): chunk for scores in self._scores for chunk, _ in scores}
+        on_host = {key: chunk.tolist() for key, chunk in chunks.items()}
+        result = []
+        for hypotheses, scores in zip(self._of_sentence, self._scores):
+            values = [on_host[id(chunk)][i] for chunk, i in scores]
+            order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
+            result.append([hypotheses[i] for i in order])
+        return result

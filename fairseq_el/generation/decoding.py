@@ -1,0 +1,256 @@
+"""A batch on its way through encoder, decoder and search."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from fairseq.search import BeamSearch
+from torch import Tensor
+
+from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
+from fairseq_el.generation.decoders import EnsembleDecoder
+from fairseq_el.generation.prompt import Prompt, forced_lengths
+
+
+class BatchDecoding:
+    """What fairseq's ``SequenceGenerator._generate`` does, step by step, for any of fairseq's search strategies.
+
+    Symbols: ``B`` sentences not finished yet, ``b`` beams, ``V`` words of the vocabulary, ``n`` source length.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        sample: Dict[str, Any],
+        prefix_tokens: Optional[Tensor],
+        constraints: Optional[Tensor],
+        bos_token: Optional[int],
+    ):
+        self.generator = generator
+        source, self.src_lengths = _source(sample["net_input"], generator.pad, generator.eos)
+        num_sentences, src_len = source.shape[:2]
+        if constraints is not None and not generator.search.supports_constraints:
+            raise NotImplementedError("Target-side constraints were provided, but search method doesn't support them")
+        generator.search.init_constraints(constraints, generator.beam_size)
+        self.max_len = self._max_len(src_len)
+        self.sentences = list(range(num_sentences))  # of the batch, that are not finished
+        self.ids = (
+            sample["id"] if isinstance(sample.get("id"), Tensor) else torch.arange(num_sentences).to(source.device)
+        )
+        self.prefix_tokens = prefix_tokens
+
+        first = generator.eos if bos_token is None else bos_token
+        self.beams = Beams(num_sentences, generator.beam_size, self.max_len, generator.pad, first, source.device)
+        self.ended = EndedHypotheses(num_sentences, generator.beam_size)
+        self.decoders = EnsembleDecoder(generator.model.models, num_sentences, generator.beam_size, self.max_len + 1)
+        self.decoders.encode(sample["net_input"], source, generator.encoder_tokens)
+        self.prompt = self._read_prompt(first) if self.decoders.all_share else None
+
+    def run(self) -> Hypotheses:
+        first_step = 0 if self.prompt is None else self.prompt.first_step
+        for step in range(first_step, self.max_len + 1):  # one more than max_len, for eos
+            outputs, attn = self._decode(step)
+            self.beams.record_attention(step + 1, attn)
+            candidates = self._search(step, outputs)
+            if self.generator.on_step is not None:
+                self.generator.on_step(step, self.decoders.states)
+            ended, remaining = self._end(step, candidates)
+            if not remaining or (self.generator.search.stop_on_max_len and step >= self.max_len):
+                break
+            assert step < self.max_len, f"{step} < {self.max_len}"
+            kept = None
+            if len(remaining) < len(self.sentences):
+                kept = torch.tensor(remaining, device=ended.device)
+                candidates, ended = candidates.of(kept), ended.index_select(0, kept)
+                self._keep(remaining, kept)
+            self._advance(step, candidates, ended, kept)
+        return self.ended.best_first()
+
+    def _max_len(self, src_len: int) -> int:
+        generator = self.generator
+        if generator.match_source_len:
+            max_len = int(self.src_lengths.max())
+        else:
+            max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
+        assert generator.min_len <= max_len, "min_len cannot be larger than max_len, please adjust these!"
+        return max_len
+
+    def _read_prompt(self, first: int) -> Prompt:
+        """The first symbol, and the prefix where it can be read at once; else the search is forced along it."""
+        generator = self.generator
+        words = self.beams.tokens[:: generator.beam_size, :0]
+        lengths = None
+        if self.prefix_tokens is not None and generator.lm_model is None:
+            prefix_tokens = self.prefix_tokens[:, : self.max_len]
+            lengths = forced_lengths(prefix_tokens, generator.pad, generator.eos)
+            if lengths is not None:
+                words = prefix_tokens[:, : max(lengths)]
+        # Plain beam search has nothing to do within prompts; the other strategies may draw random numbers.
+        skips = lengths is not None and type(generator.search) is BeamSearch
+        prompt = Prompt(words, lengths, first_step=min(lengths) if skips and lengths else 0)
+        prompt.read(self.decoders, first, generator)
+        if prompt.first_step > 0:
+            assert prompt.log_probs is not None
+            begun = slice(0, prompt.first_step)
+            self.beams.begin_with(prompt.words[:, begun], prompt.log_probs[:, begun].cumsum(dim=1))
+            if prompt.attention is not None:
+                for position in range(prompt.first_step):
+                    attn = prompt.attention[:, position].repeat_interleave(generator.beam_size, dim=0)
+                    self.beams.record_attention(position + 1, attn)
+        return prompt
+
+    def _decode(self, step: int) -> Tuple[Optional[List[Tensor]], Optional[Tensor]]:
+        """Outputs of each model for all beams, or None if all sentences are within their prompts; attention."""
+        tokens, need_attn = self.beams.tokens[:, : step + 1], self.generator.record_attention
+        prompt = self.prompt
+        if prompt is None:
+            return self.decoders.step(tokens, None, need_attn)
+        outputs, attn = None, None
+        if prompt.shortest < step:
+            outputs, attn = self.decoders.step(tokens, prompt.in_search(step), need_attn)
+        if prompt.longest >= step:
+            outputs_or_first, attn = prompt.add_first(step, self.decoders, outputs, attn)
+            outputs = None if prompt.shortest > step else outputs_or_first
+        if prompt.longest == step:
+            for model in self.decoders.models:
+                model.keep_first(None)
+        return outputs, attn
+
+    def _search(self, step: int, outputs: Optional[List[Tensor]]) -> Candidates:
+        """Candidates from the search strategy; plain beam search sees a part of the sentences at a time."""
+        generator, beams = self.generator, self.beams
+        if generator.should_set_src_lengths:
+            generator.search.set_src_lengths(self.src_lengths)
+        num_sentences, beam_size = beams.num_sentences, generator.beam_size
+        part_size = num_sentences
+        if type(generator.search) is BeamSearch and outputs is not None:
+            part_size = max(generator.output_rows(outputs[0].size(2)) // beam_size, 1)
+        found = []
+        for begin in range(0, num_sentences, part_size):
+            part = slice(begin, min(begin + part_size, num_sentences))
+            rows = slice(part.start * beam_size, part.stop * beam_size)
+            log_probs = self._log_probs(step, None if outputs is None else [o[rows] for o in outputs], part, rows)
+            beams.scores = beams.scores.type_as(log_probs)
+            found.append(
+                generator.search.step(
+                    step,
+                    log_probs.view(part.stop - part.start, -1, generator.vocab_size),
+                    beams.scores[rows].view(part.stop - part.start, beam_size, -1)[:, :, :step],
+                    beams.tokens[rows, : step + 1],
+                    self.ids[part],
+                )
+            )
+        return Candidates(*(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*found)))
+
+    def _log_probs(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Tensor:
+        """Log-probabilities ``(rows, V)`` under every rule that fairseq has for them, in its order."""
+        generator, beams = self.generator, self.beams
+        if outputs is None:
+            shape = (rows.stop - rows.start, generator.vocab_size)
+            log_probs = torch.full(shape, float("-inf"), device=beams.tokens.device)
+        else:
+            log_probs = self.decoders.log_probs(outputs, generator.temperature)
+            if generator.lm_model is not None:
+                log_probs += generator.language_model_log_probs(beams.tokens[rows, : step + 1])
+            log_probs = generator.adjusted(log_probs)
+        if step >= self.max_len:
+            log_probs[:, : generator.eos] = float("-inf")
+            log_probs[:, generator.eos + 1 :] = float("-inf")
+        prefix = self.prefix_tokens
+        if prefix is not None and step < prefix.size(1) and step < self.max_len:
+            if self.prompt is not None and self.prompt.log_probs is not None:
+                self.prompt.force(step, log_probs, part, generator.beam_size)
+            else:  # writes to the rows of scores and tokens too
+                log_probs, _, _ = generator._prefix_tokens(
+                    step, log_probs, beams.scores[rows], beams.tokens[rows], prefix[part], generator.beam_size
+                )
+        else:
+            if step < generator.min_len:
+                log_probs[:, generator.eos] = float("-inf")
+            if generator.token_indices_to_suppress is not None:
+                log_probs[:, generator.token_indices_to_suppress] = float("-inf")
+        if generator.repeat_ngram_blocker is not None:
+            log_probs = generator.repeat_ngram_blocker(
+                beams.tokens[rows], log_probs, part.stop - part.start, generator.beam_size, step
+            )
+        return log_probs
+
+    def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
+        """Takes out the hypotheses that end here.
+
+        Returns:
+            which candidates end, ``(B, c)``, and which of the ``B`` sentences go on.
+        """
+        generator, beams, beam_size = self.generator, self.beams, self.generator.beam_size
+        ended = candidates.tokens.eq(generator.eos) & candidates.scores.ne(float("-inf"))
+        ended[:, :beam_size] &= ~beams.ignore
+        on_host = ended[:, :beam_size].cpu().numpy()  # the one time in a step that the host waits for the device
+        found = list(zip(*(indices.tolist() for indices in on_host.nonzero())))  # sentence by sentence, best first
+        taken: List[Tuple[int, int]] = []
+        count = {i: self.ended.count(self.sentences[i]) for i, _ in found}
+        for i, candidate in found:
+            if count[i] < beam_size:
+                count[i] += 1
+                taken.append((i, candidate))
+        if taken:
+            self._take(step, candidates, taken)
+        finished = {i for i in count if count[i] == beam_size or step == self.max_len}
+        return ended, [i for i in range(beams.num_sentences) if i not in finished]
+
+    def _take(self, step: int, candidates: Candidates, taken: List[Tuple[int, int]]) -> None:
+        """Adds candidates, given by sentence and rank, to the hypotheses that have ended."""
+        generator, beams = self.generator, self.beams
+        sentences, ranks = torch.tensor(taken, device=candidates.scores.device).unbind(dim=1)
+        rows = candidates.beams[sentences, ranks] + sentences * generator.beam_size
+        scores = candidates.scores[sentences, ranks]
+        tokens = beams.tokens.index_select(0, rows)[:, 1 : step + 2]
+        tokens[:, step] = generator.eos
+        positional = beams.scores.index_select(0, rows)[:, : step + 1]
+        positional[:, step] = scores
+        positional[:, 1:] = positional[:, 1:] - positional[:, :-1]  # from cumulative to each word's own
+        if generator.normalize_scores:
+            scores = scores / (step + 1) ** generator.len_penalty
+        if generator.match_source_len:
+            scores = scores.masked_fill(step > self.src_lengths.index_select(0, sentences), float("-inf"))
+        attn = None
+        if beams.attention is not None:
+            attn = beams.attention.index_select(0, rows)[:, :, 1 : step + 2]
+        self.ended.add([self.sentences[i] for i, _ in taken], tokens, scores, positional, attn)
+
+    def _keep(self, remaining: List[int], kept: Tensor) -> None:
+        """Drops finished sentences everywhere, except in the decoders, which are told with the new order of beams."""
+        self.generator.search.prune_sentences(kept)
+        self.sentences = [self.sentences[i] for i in remaining]
+        self.ids = self.ids.index_select(0, kept.to(self.ids.device))
+        self.src_lengths = self.src_lengths.index_select(0, kept)
+        self.beams.keep(kept)
+        if self.prefix_tokens is not None:
+            self.prefix_tokens = self.prefix_tokens.index_select(0, kept)
+        if self.prompt is not None:
+            self.prompt.keep(remaining, kept)
+            for model in self.decoders.models:
+                model.keep_first(kept)
+
+    def _advance(self, step: int, candidates: Candidates, ended: Tensor, kept: Optional[Tensor]) -> None:
+        active, beams = self.beams.advance(step, candidates, ended)
+        self.generator.search.update_constraints(active)
+        if kept is None:
+            kept = torch.arange(self.beams.num_sentences, device=beams.device)
+        self.decoders.reorder((beams + kept.unsqueeze(1) * self.generator.beam_size).view(-1))
+
+
+def _source(net_input: Dict[str, Any], pad: int, eos: int) -> Tuple[Tensor, Tensor]:
+    """What the encoder reads, ``(B, n, ...)``, and the lengths of the sentences, ``(B)``, as fairseq finds them."""
+    if "src_tokens" in net_input:
+        source = net_input["src_tokens"]
+        if "src_lengths" in net_input:
+            return source, net_input["src_lengths"]
+        return source, (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
+    for name in ("source", "features"):
+        if name in net_input:
+            source, mask = net_input[name], net_input["padding_mask"]
+            if mask is not None:
+                return source, mask.size(-1) - mask.sum(-1)
+            return source, torch.full((source.size(0),), source.size(-1), device=source.device)
+    raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")

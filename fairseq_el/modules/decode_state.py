@@ -1,0 +1,210 @@
+"""The past of all beams as one shared memory per sentence: pools of nodes, and who descends from which.
+
+A *node* is one word at one place of one hypothesis. For every decoder layer there is a pool of nodes per sentence; what
+a node is, is the layer's business (its input for EL-attention, a key and a value otherwise). One *ancestry* mask,
+shared by all layers, says which nodes lie on the path of which beam:
+
+- following the beams after a step of the search permutes rows of the mask. No cache is copied;
+- a past that beams share is stored once, whatever their number; a prompt is just the first nodes;
+- nodes that no living beam descends from are dropped when the pools are full, before they grow.
+
+Symbols: ``B`` sentences, ``b`` beams, ``U`` nodes in use, ``g`` groups (heads, or 1) and ``w`` width of a pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+_KEY = "fairseq_el.decode_state"
+
+
+def capacity_for(num_nodes: int, beam_size: int) -> int:
+    """Room that pools are given when they must hold ``num_nodes`` nodes: an eighth more, and at least four steps."""
+    room = num_nodes + max(num_nodes // 8, 4 * beam_size)
+    return -(-room // 8) * 8
+
+
+class DecodeState:
+    """What a decoder keeps between steps, for one batch.
+
+    One pass of the decoder is :meth:`begin_prompt` or :meth:`begin_step` and then one :meth:`store` in every layer.
+    """
+
+    def __init__(self, num_sentences: int, beam_size: int, max_steps: Optional[int] = None):
+        """
+        Args:
+            num_sentences: ``B``.
+            beam_size: ``b``.
+            max_steps: there will be no more steps than this, if known; pools do not grow beyond what they can use.
+        """
+        self.num_sentences = num_sentences
+        self.beam_size = beam_size
+        self.max_steps = max_steps
+        self.num_steps = 0  # begun so far, prompts not counted
+        self.num_nodes = 0  # U
+        self.capacity = 0
+        self.ancestry: Optional[Tensor] = None  # (B, b, capacity), True where a node lies on a beam's path
+        self.hidden: Optional[Tensor] = None  # what the queries of this pass do not see: (B, queries, U) or None
+        self.in_prompt = False
+        self.reorder_bytes = 0  # copied so far to follow the beams
+        self.compaction_bytes = 0  # copied so far to drop dead nodes and finished sentences
+        self._part = slice(None)
+        self._pools: Dict[str, List[Tensor]] = {}  # layer -> tensors (B, g, capacity, w)
+
+    @staticmethod
+    def of(incremental_state: Any) -> Optional[DecodeState]:
+        """The state kept in one of fairseq's ``incremental_state`` dictionaries, if there is one."""
+        return None if incremental_state is None else incremental_state.get(_KEY)
+
+    def put_into(self, incremental_state: Any) -> DecodeState:
+        incremental_state[_KEY] = self
+        return self
+
+    def size_bytes(self) -> int:
+        """Bytes of the nodes in use and of their ancestry."""
+        pools = sum(t.numel() // max(t.size(2), 1) * t.element_size() for t in self._tensors())
+        return (pools + self.num_sentences * self.beam_size) * self.num_nodes
+
+    def capacity_bytes(self) -> int:
+        """Bytes that the state holds allocated: pools and ancestry with the room left in them."""
+        tensors = [*self._tensors(), *([] if self.ancestry is None else [self.ancestry])]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def living_nodes(self) -> Tensor:
+        """How many nodes of each sentence some beam descends from. *Shape:* ``(B)``."""
+        assert self.ancestry is not None, "nothing was decoded yet"
+        return self.ancestry.any(dim=1).sum(dim=1)
+
+    def begin_prompt(self, length: int, lengths: Optional[Tensor], device: torch.device, part: slice) -> None:
+        """The coming pass reads the first words of some sentences, once for all their beams.
+
+        Args:
+            length: words of the longest prompt, its first symbol included.
+            lengths: of each prompt of the batch, or None if all have ``length`` words. *Shape:* ``(B)``.
+            part: the sentences of this pass. Parts follow each other until all sentences have had their prompt.
+        """
+        if self.ancestry is None:
+            self.num_nodes = length
+            self.capacity = self._limited(capacity_for(length, self.beam_size))
+            nodes = torch.arange(self.capacity, device=device)
+            ends = length if lengths is None else lengths.view(-1, 1, 1)
+            self.ancestry = (nodes < ends).expand(self.num_sentences, self.beam_size, -1).contiguous()
+        self.in_prompt = True
+        self._part = part
+        self.hidden = None
+        if length > 1:  # causal; a position beyond the end of its prompt sees the prompt, and nobody sees it
+            self.hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1).unsqueeze(0)
+
+    def begin_step(self, device: torch.device, in_search: Optional[Tensor] = None) -> None:
+        """The coming pass reads one word of every beam.
+
+        Args:
+            in_search: False where a sentence is still within its prompt: whatever the pass computes for it is
+                forgotten. *Shape:* ``(B)``.
+        """
+        if self.ancestry is None:
+            self.ancestry = torch.zeros(self.num_sentences, self.beam_size, 0, dtype=torch.bool, device=device)
+        if self.num_nodes + self.beam_size > self.capacity:
+            self._make_room()
+        new = slice(self.num_nodes, self.num_nodes + self.beam_size)
+        own = torch.eye(self.beam_size, dtype=torch.bool, device=device)
+        self.ancestry[:, :, new] = own if in_search is None else own & in_search.view(-1, 1, 1)
+        self.num_nodes += self.beam_size
+        self.num_steps += 1
+        self.in_prompt = False
+        self._part = slice(None)
+        self.hidden = ~self.ancestry[:, :, : self.num_nodes]
+
+    def store(self, layer: str, *nodes: Tensor) -> Tuple[Tensor, ...]:
+        """Adds this pass's nodes to a layer's pools.
+
+        Args:
+            layer: any name, always the same for a layer.
+            nodes: one tensor for each of the layer's pools. *Shape:* ``(B, g, queries, w)``.
+
+        Returns:
+            each pool with all nodes so far; views, not copies. *Shape:* ``(B, g, U, w)``.
+        """
+        pools = self._pools.get(layer)
+        if pools is None:  # zeros, not empty: a hidden node weighs nothing, but nothing times NaN is NaN
+            pools = [n.new_zeros(self.num_sentences, n.size(1), self.capacity, n.size(3)) for n in nodes]
+            self._pools[layer] = pools
+        stored = [pool[self._part, :, : self.num_nodes] for pool in pools]
+        for pool, new in zip(stored, nodes):
+            pool[:, :, self.num_nodes - new.size(2) :] = new
+        return tuple(stored)
+
+    def reorder(self, new_order: Tensor) -> None:
+        """Follows the beams, and drops finished sentences.
+
+        Args:
+            new_order: for each row that stays, the row it continues, beams of a sentence side by side, sentences in
+                their old order. *Shape:* ``(B' * b)`` with ``B' <= B``.
+        """
+        if self.ancestry is None:
+            raise ValueError("The decoder has no state to reorder yet: it has not run a step.")
+        rows = new_order.view(-1, self.beam_size)
+        parents = rows % self.beam_size
+        if rows.size(0) != self.num_sentences:
+            self._move(torch.div(rows[:, 0], self.beam_size, rounding_mode="floor"), None, self.capacity)
+        self.ancestry = self.ancestry.gather(1, parents.unsqueeze(2).expand(-1, -1, self.capacity))
+        self.reorder_bytes += self.ancestry.numel()
+
+    def _limited(self, capacity: int) -> int:
+        if self.max_steps is None:
+            return capacity
+        return min(capacity, self.num_nodes + self.beam_size * max(self.max_steps - self.num_steps, 1))
+
+    def _make_room(self) -> None:
+        """Drops dead nodes, and gives the pools as much room as the living ones need.
+
+        The host waits for the number of living nodes here: once in several steps, right after the search has asked
+        which sentences are finished, when nothing but the reordering is left to wait for.
+        """
+        assert self.ancestry is not None
+        num_living = int(self.living_nodes().max()) if self.num_nodes > 0 else 0
+        living_first = torch.sort(self.ancestry.any(dim=1).to(torch.uint8), dim=1, descending=True, stable=True)[1]
+        self.num_nodes = num_living
+        capacity = self._limited(capacity_for(num_living, self.beam_size))
+        self._move(None, living_first[:, :num_living], capacity)
+
+    def _move(self, sentences: Optional[Tensor], nodes: Optional[Tensor], capacity: int) -> None:
+        """Moves what is kept to new storage, one pool after the other.
+
+        Args:
+            sentences: those that stay (default: all). *Shape:* ``(B')``.
+            nodes: for each sentence that stays, the nodes that stay, in order (default: all). *Shape:* ``(B', U')``.
+        """
+        assert self.ancestry is not None
+        if sentences is not None:
+            self.ancestry = self.ancestry.index_select(0, sentences)
+            self.num_sentences = sentences.numel()
+            for pools in self._pools.values():
+                for i, pool in enumerate(pools):
+                    pools[i] = pool.index_select(0, sentences)
+        if nodes is not None:
+            spare = capacity - nodes.size(1)
+            self.ancestry = F.pad(
+                self.ancestry.gather(2, nodes.unsqueeze(1).expand(-1, self.beam_size, -1)), (0, spare)
+            )
+            nodes = F.pad(nodes, (0, spare))  # node 0 again, as a filler that is finite
+            for pools in self._pools.values():
+                for i, pool in enumerate(pools):
+                    pools[i] = _select_nodes(pool, nodes)
+        self.capacity = capacity
+        self.compaction_bytes += sum(t.numel() * t.element_size() for t in self._tensors())
+
+    def _tensors(self) -> List[Tensor]:
+        return [pool for pools in self._pools.values() for pool in pools]
+
+
+def _select_nodes(pool: Tensor, nodes: Tensor) -> Tensor:
+    """``pool`` ``(B, g, U, w)`` and ``nodes`` ``(B, U')`` to ``(B, g, U', w)``."""
+    num_sentences, num_groups, length, width = pool.shape
+    first = torch.arange(num_sentences * num_groups, device=pool.device).mul_(length).view(num_sentences, num_groups, 1)
+    rows = (first + nodes.unsqueeze(1)).view(-1)  # of the pool seen as (B*g*U, w)
+    return pool.view(-1, width).index_select(0, rows).view(num_sentences, num_groups, -1, width)

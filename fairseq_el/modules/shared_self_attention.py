@@ -1,0 +1,123 @@
+"""Decoder self-attention over the nodes of a :class:`DecodeState` instead of a cache per beam."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from fairseq.modules import MultiheadAttention
+from torch import Tensor
+
+from fairseq_el.modules.decode_state import DecodeState
+from fairseq_el.ops import el_attention, kv_attention
+
+
+class SharedSelfAttention(MultiheadAttention):
+    """fairseq's self-attention, decoding over a past that beams share. Subclasses say what a node is.
+
+    It has the parameters of fairseq's :class:`~fairseq.modules.MultiheadAttention` and nothing beside them. Without a
+    :class:`DecodeState` in the incremental state (in training, scoring, and generators that keep none) it is stock.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Optional[Tensor],
+        value: Optional[Tensor],
+        key_padding_mask: Optional[Tensor] = None,
+        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Optional[Tensor] = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """As stock; with a decode state, one pass of a step or of a prompt.
+
+        Args:
+            query: in a step, one word of ``b`` beams of ``B`` sentences, beams of a sentence side by side; in a prompt,
+                the words of ``B`` sentences. *Shape:* ``(1, B * b, d)`` or ``(t, B, d)``.
+
+        Returns:
+            the output, shaped as ``query``, and None: fairseq's decoder layers ask for no weights.
+        """
+        state = DecodeState.of(incremental_state)
+        if state is None:
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask=key_padding_mask,
+                incremental_state=incremental_state,
+                need_weights=need_weights,
+                static_kv=static_kv,
+                attn_mask=attn_mask,
+                before_softmax=before_softmax,
+                need_head_weights=need_head_weights,
+            )
+        tgt_len, num_rows, width = query.shape
+        num_sentences = num_rows if state.in_prompt else state.num_sentences
+        x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)
+        output = self._prompt(x, state) if state.in_prompt else self._step(x, state)
+        output = output.reshape(num_rows, tgt_len, width).transpose(0, 1)  # (B, queries, h, dh) -> (t, rows, d)
+        return self.out_proj(output), None
+
+    def _step(self, x: Tensor, state: DecodeState) -> Tensor:
+        """``x`` ``(B, b, d)`` to the heads' outputs ``(B, b, h, dh)``."""
+        raise NotImplementedError
+
+    def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
+        """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``, by keys and values that are not kept."""
+        raise NotImplementedError
+
+    def _queries(self, x: Tensor) -> Tensor:
+        """``(B, queries, d)`` to projected and scaled queries ``(B, queries, h, dh)``."""
+        return (self.q_proj(x) * self.scaling).view(*x.shape[:2], self.num_heads, self.head_dim)
+
+    def _keys_and_values(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """``(B, queries, d)`` to keys and values ``(B, h, queries, dh)``."""
+        shape = (*x.shape[:2], self.num_heads, self.head_dim)
+        return self.k_proj(x).view(shape).transpose(1, 2), self.v_proj(x).view(shape).transpose(1, 2)
+
+    def reorder_incremental_state(self, incremental_state: Any, new_order: Tensor) -> Any:
+        """As stock; a decode state is reordered once for all layers, by the decoder."""
+        if DecodeState.of(incremental_state) is not None:
+            return incremental_state
+        return super().reorder_incremental_state(incremental_state, new_order)
+
+
+class ELSelfAttention(SharedSelfAttention):
+    """Nodes are the layer's inputs, ``d`` numbers each: EL-attention, half of what keys and values take."""
+
+    def _step(self, x: Tensor, state: DecodeState) -> Tensor:
+        (memory,) = state.store(self._incremental_state_id, x.unsqueeze(1))
+        output, _ = el_attention(
+            self._queries(x),
+            memory.squeeze(1),
+            self.k_proj.weight,
+            self.v_proj.weight,
+            key_bias=self.k_proj.bias,
+            value_bias=self.v_proj.bias,
+            attn_mask=state.hidden,
+            softmax_dtype=torch.float32,  # as stock, for every dtype
+        )
+        return output
+
+    def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
+        state.store(self._incremental_state_id, x.unsqueeze(1))
+        key, value = self._keys_and_values(x)
+        return kv_attention(self._queries(x), key, value, state.hidden, torch.float32)
+
+
+class KVSelfAttention(SharedSelfAttention):
+    """Nodes are keys and values, ``2 d`` numbers each: multi-head attention, for machines where FLOPs are dear."""
+
+    def _step(self, x: Tensor, state: DecodeState) -> Tensor:
+        key, value = state.store(self._incremental_state_id, *self._keys_and_values(x))
+        return kv_attention(self._queries(x), key, value, state.hidden, torch.float32)
+
+    def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
+        return self._step(x, state)  # the prompt is the whole past
+
+
+SELF_ATTENTION = {"el": ELSelfAttention, "kv": KVSelfAttention}

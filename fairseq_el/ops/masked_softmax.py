@@ -1,0 +1,35 @@
+"""Softmax over what a query sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def masked_softmax(scores: Tensor, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Softmax over the last dimension, without what is hidden.
+
+    Args:
+        scores: overwritten. *Shape:* ``(..., n)``.
+        hidden: True where a position is hidden; every row must see something. *Shape:* ``(..., n)``, broadcast.
+        dtype: what the softmax is computed in (default: the dtype of the scores).
+
+    *Rounding:* a softmax that rounds more than its scores do (float64 models, whose softmax fairseq computes in
+    float32) depends, in its last digits, on where hidden positions lie between visible ones. For them alone, the
+    visible positions are brought together first, so that the result is the one of a memory without the hidden ones.
+    """
+    if dtype is not None and torch.finfo(dtype).eps > torch.finfo(scores.dtype).eps:
+        return _softmax_of_visible(scores, hidden.expand_as(scores), dtype)
+    return torch.softmax(scores.masked_fill_(hidden, float("-inf")), dim=-1, dtype=dtype)
+
+
+def _softmax_of_visible(scores: Tensor, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    visible_first = torch.sort(hidden.to(torch.uint8), dim=-1, stable=True)[1]
+    num_visible = hidden.size(-1) - hidden.sum(dim=-1)
+    result = torch.zeros(scores.shape, dtype=dtype, device=scores.device)
+    for n in num_visible.unique().tolist():
+        rows = num_visible == n
+        positions = visible_first[rows][:, :n]
+        weights = torch.softmax(scores[rows].gather(1, positions), dim=-1, dtype=dtype)
+        result[rows] = result[rows].scatter(1, positions, weights)
+    return result
