@@ -30,8 +30,9 @@ def dictionary(num_words: int = 16) -> Dictionary:
 class TinyTask(FairseqTask):
     """As much of a translation task as generators need."""
 
-    def __init__(self, words: Dictionary):
-        super().__init__(argparse.Namespace())
+    def __init__(self, words: Dictionary, args: argparse.Namespace | None = None):
+        super().__init__(args or argparse.Namespace())
+        self.args = args
         self.words = words
 
     @property
@@ -97,17 +98,15 @@ def _defaults(arch: str) -> argparse.Namespace:
     return args
 
 
-def build_language_model(words: Dictionary, seed: int, dtype: torch.dtype = torch.float64) -> nn.Module:
-    return build_model(
-        "transformer_lm",
-        words,
-        seed,
-        dtype,
-        tokens_per_sample=64,
-        decoder_input_dim=16,
-        decoder_output_dim=16,
-        share_decoder_input_output_embed=True,
-    )
+def build_language_model(words: Dictionary, seed: int, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
+    """A random decoder-only model."""
+    defaults = {
+        "tokens_per_sample": 64,
+        "decoder_input_dim": 16,
+        "decoder_output_dim": 16,
+        "share_decoder_input_output_embed": True,
+    }
+    return build_model("transformer_lm", words, seed, dtype, **{**defaults, **options})
 
 
 def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: bool = True) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class DecodeState:
         self.num_sentences = num_sentences
         self.beam_size = beam_size
         self.max_steps = max_steps
+        self.prompt_length = 0  # words of the longest prompt, the first symbol included
         self.num_steps = 0  # begun so far, prompts not counted
         self.num_nodes = 0  # U
         self.capacity = 0
@@ -88,7 +89,7 @@ class DecodeState:
             part: the sentences of this pass. Parts follow each other until all sentences have had their prompt.
         """
         if self.ancestry is None:
-            self.num_nodes = length
+            self.num_nodes = self.prompt_length = length
             self.capacity = self._limited(capacity_for(length, self.beam_size))
             nodes = torch.arange(self.capacity, device=device)
             ends = length if lengths is None else lengths.view(-1, 1, 1)

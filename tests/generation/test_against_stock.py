@@ -127,6 +127,14 @@ def samples(draw: Any, constrained: bool) -> tuple[dict[str, Any], Any, Any]:
     return sample, prefix_tokens, constraints
 
 
+@st.composite
+def el_options(draw: Any) -> argparse.Namespace:
+    """The options of EL-attention, as the command line would give them to a task."""
+    return argparse.Namespace(
+        el_self_attention=draw(st.sampled_from(["el", "kv"])), el_encoder_tokens=draw(st.sampled_from([1, 9, 8192]))
+    )
+
+
 def run(task: TinyTask, models: list, options: dict, sample: tuple, language_model: Any, seed: int) -> Any:
     """What a generator returns, or the error it raises: an option that stock refuses must be refused as well."""
     batch_, prefix_tokens, constraints = sample
@@ -139,7 +147,7 @@ def run(task: TinyTask, models: list, options: dict, sample: tuple, language_mod
         return None, f"{type(error).__name__}: {error}"
 
 
-def assert_same(mine: Any, theirs: Any) -> None:
+def assert_same(mine: Any, theirs: Any, attention: bool = True) -> None:
     if isinstance(theirs, str) or isinstance(mine, str):
         assert mine == theirs
         return
@@ -148,7 +156,8 @@ def assert_same(mine: Any, theirs: Any) -> None:
         assert [h["tokens"].tolist() for h in my_hypotheses] == [h["tokens"].tolist() for h in their_hypotheses]
         for my, their in zip(my_hypotheses, their_hypotheses):
             assert my["steps"] == their["tokens"].numel()
-            for key in ("score", "positional_scores", "attention"):
+            keys = ("score", "positional_scores", *(["attention"] if attention else []))
+            for key in keys:
                 torch.testing.assert_close(my[key], their[key], rtol=1e-6, atol=1e-6)
             if isinstance(their["alignment"], torch.Tensor):
                 torch.testing.assert_close(my["alignment"], their["alignment"], rtol=1e-6, atol=1e-6)
@@ -168,12 +177,13 @@ def check(data: Any, models: list, options: dict[str, Any], language_model: Any 
     sample = data.draw(samples(constrained="constraints" in options))
     stock_models = copy.deepcopy(models)
     _, expected = run(TinyTask(WORDS), stock_models, options, copy.deepcopy(sample), language_model, seed=7)
-    generator, mine = run(TinyELTask(WORDS), models, options, sample, language_model, seed=7)
+    el_task = TinyELTask(WORDS, data.draw(el_options()))
+    generator, mine = run(el_task, models, options, sample, language_model, seed=7)
     if generator is not None:
         aligned = options.get("print_alignment") is not None
         assert type(generator) is (ELSequenceGeneratorWithAlignment if aligned else ELSequenceGenerator)
         assert fairseq_el.el_attention_enabled(models)
-    assert_same(mine, expected)
+    assert_same(mine, expected, attention=options.get("print_alignment") is not None)
 
 
 @pytest.mark.parametrize("part", range(3))
@@ -223,8 +233,54 @@ def test_mixed_ensembles_and_stock_models(data):
                     fairseq_el.disable_el_attention(model)
             return generator
 
-    _, mine = run(Mixed(WORDS), models, options, sample, None, seed=7)
-    assert_same(mine, expected)
+    _, mine = run(Mixed(WORDS, data.draw(el_options())), models, options, sample, None, seed=7)
+    assert_same(mine, expected, attention=False)
+
+
+@st.composite
+def language_models(draw: Any) -> torch.nn.Module:
+    """A random decoder-only model."""
+    options = {
+        "seed": draw(st.integers(0, 10**6)),
+        "decoder_layers": draw(st.integers(1, 3)),
+        "decoder_attention_heads": draw(st.sampled_from([1, 2, 8])),
+        "decoder_normalize_before": draw(st.booleans()),
+        "decoder_learned_pos": draw(st.booleans()),
+        "no_token_positional_embeddings": draw(st.booleans()),
+        "no_decoder_final_norm": draw(st.booleans()),
+        "layernorm_embedding": draw(st.booleans()),
+        "activation_fn": draw(st.sampled_from(["relu", "gelu"])),
+        "scale_attn": draw(st.booleans()),
+        "scale_heads": draw(st.booleans()),
+        "decoder_input_dim": draw(st.sampled_from([16, 8])),
+    }
+    if draw(st.booleans()):
+        options.update(
+            share_decoder_input_output_embed=False, adaptive_softmax_cutoff="8,14", adaptive_softmax_factor=2
+        )
+    elif options["decoder_input_dim"] != 16:
+        options.update(share_decoder_input_output_embed=False)
+    return build_language_model(WORDS, **options)
+
+
+@settings(max_examples=2 * CASES_PER_TEST)
+@given(data=st.data())
+def test_language_models_continue_prompts(data):
+    """Decoder-only models: prompts of different lengths, some of them empty, one or two models."""
+    models = [data.draw(language_models()) for _ in range(data.draw(st.sampled_from([1, 1, 1, 2])))]
+    options = {**data.draw(generation_options()), "print_alignment": None, "max_len_b": data.draw(st.integers(4, 16))}
+    options.pop("constraints", None)
+    lengths = data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=4))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
+    prompts = torch.randint(4, len(WORDS), (len(lengths), max(lengths)), generator=generator)
+    prompts[torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)] = WORDS.pad()
+    begun = torch.cat([torch.full((len(lengths), 1), WORDS.eos()), prompts], dim=1)
+    batch_ = {"id": torch.arange(len(lengths)), "net_input": {"src_tokens": begun, "src_lengths": begun.ne(1).sum(1)}}
+    results = []
+    for task in (TinyTask(WORDS), TinyELTask(WORDS, data.draw(el_options()))):
+        mine = copy.deepcopy(models)
+        results.append(run(task, mine, options, (copy.deepcopy(batch_), prompts, None), None, seed=7)[1])
+    assert_same(results[1], results[0], attention=False)
 
 
 @settings(max_examples=CASES_PER_TEST)
@@ -232,7 +288,8 @@ def test_mixed_ensembles_and_stock_models(data):
 def test_decoder_logits(data):
     """Step by step over random words: logits of stock and EL models within 1e-10."""
     model = make_model(data.draw(model_options()))
-    el_model = fairseq_el.enable_el_attention(copy.deepcopy(model))
+    self_attention = data.draw(st.sampled_from(["el", "kv"]))
+    el_model = fairseq_el.enable_el_attention(copy.deepcopy(model), self_attention=self_attention)
     sample, _, _ = data.draw(samples(constrained=False))
     num_sentences, beam_size = sample["id"].numel(), data.draw(st.integers(1, 4))
     rows = torch.arange(num_sentences).repeat_interleave(beam_size)

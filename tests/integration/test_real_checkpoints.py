@@ -63,7 +63,7 @@ def test_identical_hypotheses_scores_and_bleu(real, beam):
         run("generate", *arguments, "--beam", beam, "--user-dir", USER_DIR, "--task", task, *LOSE_NO_SENTENCE)
         for task in ("translation", "el_translation")
     )
-    assert "EL-attention enabled in 3 cross-attention modules" in el.stderr
+    assert "EL-attention enabled in " in el.stderr
     assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
     results = [re.findall("^Generate test.*", process.stdout, re.M) for process in (stock, el)]
     assert results[0] == results[1] != []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
-from tiny import batch, build_model, dictionary
+from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.modules.support import cross_attentions
@@ -150,8 +150,35 @@ def test_what_stock_bart_left_behind_does_no_harm():
     assert model.encoder.reorder_encoder_out == model.encoder._reorder_encoder_out
 
 
-def test_only_cross_attention_changes():
-    model = fairseq_el.enable_el_attention(build_model("transformer", WORDS, seed=1))
-    changed = {name for name, module in model.named_modules() if type(module).__name__ == "ELMultiheadAttention"}
-    assert changed == {f"decoder.layers.{i}.encoder_attn" for i in range(2)}
-    assert all(type(layer.self_attn) is MultiheadAttention for layer in model.decoder.layers)
+@pytest.mark.parametrize(("kind", "name"), [("el", "ELSelfAttention"), ("kv", "KVSelfAttention")])
+def test_only_the_decoders_attention_changes(kind, name):
+    model = fairseq_el.enable_el_attention(build_model("transformer", WORDS, seed=1), self_attention=kind)
+    changed = {n: type(m).__name__ for n, m in model.named_modules() if isinstance(m, MultiheadAttention)}
+    expected = {f"encoder.layers.{i}.self_attn": "MultiheadAttention" for i in range(2)}
+    expected.update({f"decoder.layers.{i}.encoder_attn": "ELMultiheadAttention" for i in range(2)})
+    expected.update({f"decoder.layers.{i}.self_attn": name for i in range(2)})
+    assert changed == expected
+    fairseq_el.disable_el_attention(model)
+    assert all(type(m) is MultiheadAttention for m in model.modules() if isinstance(m, MultiheadAttention))
+    assert not any("forward" in vars(m) or "reorder_incremental_state" in vars(m) for m in model.modules())
+
+
+def test_the_kind_of_self_attention_stays_unless_another_is_asked_for():
+    model = fairseq_el.enable_el_attention(build_model("transformer", WORDS, seed=1), self_attention="el")
+    kinds = []
+    for asked in (None, "kv", None, "el"):
+        fairseq_el.enable_el_attention(model, self_attention=asked)
+        kinds.append(type(model.decoder.layers[0].self_attn).__name__)
+    assert kinds == ["ELSelfAttention", "KVSelfAttention", "KVSelfAttention", "ELSelfAttention"]
+    with pytest.raises(ValueError, match=r"self_attention must be one of \['el', 'kv'\]; got 'both'"):
+        fairseq_el.enable_el_attention(model, self_attention="both")
+
+
+def test_a_language_model_can_be_enabled_copied_and_disabled():
+    model = build_language_model(WORDS, seed=1)
+    enabled = fairseq_el.enable_el_attention(copy.deepcopy(model))
+    assert fairseq_el.el_attention_enabled(enabled) and not fairseq_el.el_attention_enabled(model)
+    again = copy.deepcopy(enabled)
+    assert again.decoder.forward.args[0] is again.decoder  # not the decoder that it was copied from
+    assert list(again.state_dict()) == list(model.state_dict())
+    assert not fairseq_el.el_attention_enabled(fairseq_el.disable_el_attention(again))

@@ -72,7 +72,6 @@ CASES = {
         decoder_input_dim=16,
         decoder_output_dim=16,
     ),
-    "it has no encoder": lambda: build_language_model(WORDS, seed=1),
     "nonautoregressive": lambda: build_model("nonautoregressive_transformer", WORDS, seed=1),
 }
 MESSAGES = {"nonautoregressive": "has its own forward"}
@@ -98,6 +97,19 @@ def test_every_reason_is_listed_once():
     assert len(reasons) == 4
     assert any(reason.startswith("decoder.layers.0.encoder_attn and 1 more: add_zero_attn") for reason in reasons)
     assert any(reason.startswith("decoder.layers.1.encoder_attn: add_bias_kv") for reason in reasons)
+
+
+def test_a_language_model_is_refused_with_its_own_task_named():
+    model = build_language_model(WORDS, seed=1)
+    model.decoder.layers[0].self_attn.add_zero_attn = True
+    with pytest.raises(fairseq_el.UnsupportedModelError) as refusal:
+        fairseq_el.enable_el_attention(model)
+    assert "decoder.layers.0.self_attn: add_zero_attn" in str(refusal.value)
+    assert "--task language_modeling instead of --task el_language_modeling" in str(refusal.value)
+
+
+def test_language_models_are_supported():
+    assert unsupported_reasons(build_language_model(WORDS, seed=1)) == []
 
 
 @pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_align", "mbart_base"])

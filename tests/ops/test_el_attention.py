@@ -13,7 +13,7 @@ SIZES = st.tuples(
 )
 
 
-def make_inputs(sizes, seed, dtype=torch.float64, masked=True, biased=True):
+def make_inputs(sizes, seed, dtype=torch.float64, masked=True, biased=True, tree=False):
     num_sentences, num_beams, num_heads, head_dim, width, length = sizes
     generator = torch.Generator().manual_seed(seed)
 
@@ -26,6 +26,13 @@ def make_inputs(sizes, seed, dtype=torch.float64, masked=True, biased=True):
         key_padding_mask[torch.arange(num_sentences), torch.randint(length, (num_sentences,), generator=generator)] = (
             False
         )
+    tree_mask = {}
+    if tree:  # each query sees some positions of its own, and always one that is not padding
+        attn_mask = torch.rand(num_sentences, num_beams, length, generator=generator) < 0.5
+        if key_padding_mask is not None:
+            attn_mask &= key_padding_mask.unsqueeze(1) | (torch.rand(length, generator=generator) < 0.5)
+        visible = ~attn_mask if key_padding_mask is None else ~(attn_mask | key_padding_mask.unsqueeze(1))
+        tree_mask["attn_mask"] = attn_mask & visible.any(dim=2, keepdim=True)
     return {
         "query": normal(num_sentences, num_beams, num_heads, head_dim),
         "memory": normal(num_sentences, length, width),
@@ -34,12 +41,13 @@ def make_inputs(sizes, seed, dtype=torch.float64, masked=True, biased=True):
         "value_weight": normal(num_heads * head_dim, width) / width**0.5,
         "value_bias": normal(num_heads * head_dim) if biased else None,
         "key_padding_mask": key_padding_mask,
+        **tree_mask,
     }
 
 
-@given(SIZES, st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_equals_multihead_attention_in_float64(sizes, seed, masked, biased):
-    inputs = make_inputs(sizes, seed, masked=masked, biased=biased)
+@given(SIZES, st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans())
+def test_equals_multihead_attention_in_float64(sizes, seed, masked, biased, tree):
+    inputs = make_inputs(sizes, seed, masked=masked, biased=biased, tree=tree)
     expected, expected_weights = multihead_attention(**inputs)
     output, weights = el_attention(**inputs)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)

@@ -50,8 +50,32 @@ def test_a_scorer_stays_a_scorer():
 
 
 def test_never_falls_back_silently():
-    with pytest.raises(fairseq_el.UnsupportedModelError, match="it has no encoder"):
-        TinyELTask(WORDS).build_generator([build_language_model(WORDS, seed=1)], SOME)
+    model = build_model("transformer", WORDS, seed=1, cross_self_attention=True, no_cross_attention=True)
+    with pytest.raises(fairseq_el.UnsupportedModelError, match="no encoder-decoder attention"):
+        TinyELTask(WORDS).build_generator([model], SOME)
+
+
+def test_options_reach_model_and_generator():
+    model = build_language_model(WORDS, seed=1)
+    for kind, attention in (("kv", "KVSelfAttention"), ("el", "ELSelfAttention"), ("kv", "KVSelfAttention")):
+        task = TinyELTask(WORDS, argparse.Namespace(el_self_attention=kind, el_encoder_tokens=77))
+        assert task.build_generator([model], SOME).encoder_tokens == 77
+        assert {type(layer.self_attn).__name__ for layer in model.decoder.layers} == {attention}
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_a_number_of_encoder_tokens_that_makes_no_sense(number):
+    task = TinyELTask(WORDS, argparse.Namespace(el_encoder_tokens=number))
+    with pytest.raises(fairseq_el.OptionError, match=rf"--el-encoder-tokens must be at least 1; it is {number}"):
+        task.build_generator([build_model("transformer", WORDS, seed=1)], SOME)
+
+
+@pytest.mark.parametrize("name", ["el_translation_from_pretrained_bart", "el_translation_multi_simple_epoch"])
+def test_older_tasks_have_the_options_too(name):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    TASK_REGISTRY[name].add_args(parser)
+    args, _ = parser.parse_known_args(["data", "--el-self-attention", "el", "--el-encoder-tokens", "12"])
+    assert (args.el_self_attention, args.el_encoder_tokens) == ("el", 12)
 
 
 def test_a_task_with_its_own_generator_keeps_it():

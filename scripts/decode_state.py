@@ -1,0 +1,193 @@
+"""Decodes one batch and counts the decode state from its live tensors, in bytes.
+
+    python scripts/decode_state.py DATA --path model.pt --method el --batch 16 --beam 4 --tgt-len 140 --dtype bf16
+
+DATA is a directory of fairseq-preprocess; without --all its first batch is decoded. With --tgt-len every hypothesis is
+made that long, without it they end where they end. One JSON object is printed:
+
+  cross_bytes            encoder output, its mask, and cached keys and values of encoder-decoder attention, at the end
+  self_bytes             what decoder self-attention keeps between steps, at the end
+  reorder_bytes_per_step copied to follow the beams (for the tree: the ancestry mask)
+  compaction_bytes_per_step copied to drop dead nodes and finished sentences (only the tree has any)
+  node_share             nodes that a beam descends from, against beams times words: mean and maximum over steps
+  capacity_nodes         nodes that the pools have room for, at the end
+  peak_resident_bytes    of the whole process
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils, tasks
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+from fairseq.sequence_generator import SequenceGenerator
+from torch.nn.modules.module import register_module_forward_hook
+
+import fairseq_el
+from fairseq_el.generation import DecodeState, ELSequenceGenerator
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+METHODS = ("stock-duplicated", "stock-shared", "kv", "el")
+
+
+def num_bytes(*tensors: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+
+
+class StateProbe:
+    """Looks at what the decoder's layers are given and keep, after every call of one."""
+
+    def __init__(self) -> None:
+        self.encoder_out = 0
+        self.cached: dict[int, tuple[int, int]] = {}  # layer -> bytes of cross-attention's and of its own cache
+        self.incremental_state: Any = None
+
+    def __call__(self, layer: Any, inputs: Any, output: Any) -> None:
+        if not isinstance(layer, TransformerDecoderLayerBase) or len(inputs) < 4 or inputs[3] is None:
+            return
+        self.encoder_out, self.incremental_state = num_bytes(*inputs[1:3]), inputs[3]
+        cached = [
+            num_bytes(*(attention.get_incremental_state(inputs[3], "attn_state") or {}).values())
+            for attention in (layer.encoder_attn, layer.self_attn)
+            if attention is not None
+        ]
+        self.cached[id(layer)] = (cached[0] if len(cached) > 1 else 0, cached[-1])
+
+    def state_bytes(self) -> tuple[int, int]:
+        cross, own = (sum(of_layers) for of_layers in zip(*self.cached.values()))
+        state = DecodeState.of(self.incremental_state)
+        return self.encoder_out + cross, own if state is None else state.capacity_bytes()
+
+
+class StockReorderings:
+    """Counts what a stock generator copies to follow the beams: tensors that are others afterwards."""
+
+    def __init__(self, generator: SequenceGenerator) -> None:
+        self.copied: list[int] = []
+        ensemble = generator.model
+        self._reorder_state, self._reorder_encoder_out = (
+            ensemble.reorder_incremental_state,
+            ensemble.reorder_encoder_out,
+        )
+        ensemble.reorder_incremental_state = self.reorder_state
+        ensemble.reorder_encoder_out = self.reorder_encoder_out
+
+    def reorder_state(self, incremental_states: Any, new_order: Any) -> None:
+        before = list(_tensors(incremental_states))
+        self._reorder_state(incremental_states, new_order)
+        self.copied.append(_bytes_of_others(_tensors(incremental_states), before))
+
+    def reorder_encoder_out(self, encoder_outs: Any, new_order: Any) -> Any:
+        result = self._reorder_encoder_out(encoder_outs, new_order)
+        if self.copied:  # the first call, before any step, expands the batch to beams
+            self.copied[-1] += _bytes_of_others(_tensors(result), list(_tensors(encoder_outs)))
+        return result
+
+
+def _tensors(thing: Any) -> Any:
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, (dict, list, tuple)):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            yield from _tensors(part)
+
+
+def _bytes_of_others(tensors: Any, before: list[torch.Tensor]) -> int:
+    known = {t.data_ptr() for t in before}
+    return sum(num_bytes(t) for t in tensors if t.data_ptr() not in known)
+
+
+class TreeFigures:
+    """Follows the decode states of an EL generator from step to step."""
+
+    def __init__(self, beam_size: int) -> None:
+        self.beam_size = beam_size
+        self.shares: list[float] = []  # of one sentence at one step
+        self.state: DecodeState | None = None
+
+    def __call__(self, step: int, states: list[DecodeState]) -> None:
+        (self.state,) = states
+        words = self.state.prompt_length + self.state.num_steps
+        living = self.state.living_nodes().tolist()
+        self.shares.extend(nodes / (self.beam_size * words) for nodes in living)
+
+
+def build(args: argparse.Namespace, model: Any, dictionary: Any) -> SequenceGenerator:
+    lengths = {} if args.tgt_len is None else {"max_len_b": args.tgt_len, "min_len": args.tgt_len}
+    options = {"beam_size": args.beam, "max_len_a": 0, "max_len_b": 200, **lengths}
+    if args.method in ("kv", "el"):
+        fairseq_el.enable_el_attention(model, self_attention=args.method)
+        generator = ELSequenceGenerator([model], dictionary, **options)
+        generator.record_attention = False
+        generator.encoder_tokens = args.encoder_tokens
+        return generator
+    if args.method == "stock-duplicated" and hasattr(model, "set_beam_size"):
+        model.set_beam_size = lambda beam_size: None  # as models other than BART, and BART before fairseq 0.12
+    return SequenceGenerator([model], dictionary, **options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="DATA")
+    parser.add_argument("--path", required=True, help="checkpoint")
+    parser.add_argument("--method", choices=METHODS, default="el")
+    parser.add_argument("--batch", type=int, default=16, help="sentences")
+    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument(
+        "--tgt-len", type=int, help="words of every hypothesis (default: as long as they get, up to 200)"
+    )
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--subset", default="test")
+    parser.add_argument("--encoder-tokens", type=int, default=ELSequenceGenerator.encoder_tokens)
+    parser.add_argument("--all", action="store_true", help="all batches of the data, not only the first")
+    args = parser.parse_args()
+
+    state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
+    cfg = state["cfg"]
+    cfg.task.data = args.data
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
+    del state
+    model = model.to(DTYPES[args.dtype]).eval()
+    task.load_dataset(args.subset)
+    batches = task.get_batch_iterator(
+        task.dataset(args.subset), max_sentences=args.batch, max_positions=task.max_positions()
+    ).next_epoch_itr(shuffle=False)
+
+    generator = build(args, model, task.target_dictionary)
+    probe, tree = StateProbe(), TreeFigures(args.beam)
+    register_module_forward_hook(probe)
+    reorderings = None if args.method in ("kv", "el") else StockReorderings(generator)
+    if reorderings is None:
+        generator.on_step = tree
+    begin, sentences = time.perf_counter(), 0
+    for sample in batches:
+        sentences += sample["id"].numel()
+        generator.generate([model], sample)
+        if not args.all:
+            break
+    report = {**vars(args), "sentences": sentences, "seconds": round(time.perf_counter() - begin, 1)}
+    report["cross_bytes"], report["self_bytes"] = probe.state_bytes()
+    if reorderings is not None:
+        report["reorder_bytes_per_step"] = statistics.mean(reorderings.copied)
+    else:
+        assert tree.state is not None
+        report["reorder_bytes_per_step"] = tree.state.reorder_bytes / tree.state.num_steps
+        report["compaction_bytes_per_step"] = tree.state.compaction_bytes / tree.state.num_steps
+        report["node_share"] = {"mean": statistics.mean(tree.shares), "max": max(tree.shares)}
+        report["capacity_nodes"] = tree.state.capacity
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    report["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
