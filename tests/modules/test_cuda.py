@@ -6,11 +6,29 @@ oldest that was tried and does not abort the process without a card (2.6 does).
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from fairseq.modules import MultiheadAttention
+from fairseq.search import BeamSearch
+from tiny import build_language_model, build_model, dictionary
 
-from fairseq_el.modules import ELMultiheadAttention, SharedEncoderOut, share_encoder_out
+from fairseq_el.generation.beams import Beams, Candidates
+from fairseq_el.modules import (
+    DecodeState,
+    ELMultiheadAttention,
+    ELSelfAttention,
+    KVSelfAttention,
+    SharedEncoderOut,
+    decode_prompts,
+    decode_step,
+    enable_el_attention,
+    share_encoder_out,
+)
+
+with contextlib.suppress(ImportError):  # torch 1.12: skipped below
+    from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 pytestmark = pytest.mark.skipif(
@@ -22,8 +40,6 @@ NUM_SENTENCES, NUM_BEAMS, SRC_LEN, WIDTH = 3, 4, 7, 32
 
 @pytest.fixture
 def fake_cuda():
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     with FakeTensorMode():
         yield torch.device("cuda")
 
@@ -34,14 +50,66 @@ def shared_encoder_out(device):
     return SharedEncoderOut(memory, padding_mask, NUM_BEAMS)
 
 
+def put_on(device, module):
+    """Replaces every parameter and buffer by a fake one on the device, in float16."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        owner, _, attribute = name.rpartition(".")
+        on_device = torch.empty(tensor.shape, device=device, dtype=torch.float16)
+        if isinstance(tensor, torch.nn.Parameter):
+            on_device = torch.nn.Parameter(on_device)
+        setattr(module.get_submodule(owner), attribute, on_device)
+    return module.eval()
+
+
+@pytest.mark.parametrize("self_attention", ["el", "kv"])
+@pytest.mark.parametrize("architecture", ["transformer", "transformer_lm"])
+def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture, fake_cuda):
+    """The decoder over a prompt and three steps, and all that happens to beams in between."""
+    words = dictionary()
+    with unset_fake_temporarily():
+        if architecture == "transformer":
+            model = build_model(architecture, words, seed=1, encoder_embed_dim=WIDTH, decoder_learned_pos=True)
+        else:
+            model = build_language_model(
+                words, seed=1, decoder_learned_pos=True, share_decoder_input_output_embed=False
+            )
+    enable_el_attention(model, self_attention=self_attention)
+    put_on(fake_cuda, model)
+    encoder_out = shared_encoder_out(fake_cuda) if architecture == "transformer" else None
+    beams = Beams(NUM_SENTENCES, NUM_BEAMS, 9, words.pad(), words.eos(), fake_cuda)
+    state = DecodeState(NUM_SENTENCES, NUM_BEAMS)
+    incremental_state = {}
+    state.put_into(incremental_state)
+    lengths = torch.full((NUM_SENTENCES,), 3, device=fake_cuda)
+    prompts = beams.tokens[::NUM_BEAMS, :3]
+    with torch.no_grad():
+        for part in (slice(0, 2), slice(2, 3)):
+            decode_prompts(model.decoder, prompts[part], encoder_out, incremental_state, lengths, part)
+        for step in range(3, 6):
+            output = decode_step(model.decoder, beams.tokens[:, : step + 1], encoder_out, incremental_state)
+            log_probs = model.get_normalized_probs((model.decoder.output_layer(output.features), None), log_probs=True)
+            search = BeamSearch(words)
+            found = Candidates(
+                *search.step(
+                    step,
+                    log_probs.view(NUM_SENTENCES, NUM_BEAMS, -1),
+                    beams.scores.view(NUM_SENTENCES, NUM_BEAMS, -1)[:, :, :step],
+                )
+            )
+            ended = found.tokens.eq(words.eos())
+            _, parents = beams.advance(step, found, ended)
+            first = torch.arange(NUM_SENTENCES, device=fake_cuda).unsqueeze(1) * NUM_BEAMS
+            state.reorder((parents + first).view(-1))
+    assert output.features.device.type == "cuda" and output.features.dtype == torch.float16
+    assert state.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
+    kind = {"el": ELSelfAttention, "kv": KVSelfAttention}[self_attention]
+    assert all(type(layer.self_attn) is kind for layer in model.decoder.layers)
+
+
 def test_a_step_of_attention_and_a_compaction(fake_cuda):
     attention = MultiheadAttention(WIDTH, 4, kdim=WIDTH, vdim=WIDTH, encoder_decoder_attention=True)
     attention.__class__ = ELMultiheadAttention
-    for name, parameter in list(attention.named_parameters()):
-        module, _, attribute = name.rpartition(".")
-        on_device = torch.nn.Parameter(torch.empty(parameter.shape, device=fake_cuda, dtype=torch.float16))
-        setattr(attention.get_submodule(module), attribute, on_device)
-    attention.eval()
+    put_on(fake_cuda, attention)
 
     shared = shared_encoder_out(fake_cuda)
     query = torch.randn(1, NUM_SENTENCES * NUM_BEAMS, WIDTH, device=fake_cuda, dtype=torch.float16)
