@@ -28,9 +28,19 @@ setup(
         "rouge-score>=0.1.2",
         "sacrebleu>=2.0",
         "sentencepiece>=0.1.96",
+        "tabulate>=0.8.9",
     ],
+    entry_points={"console_scripts": ["fairseq-el = fairseq_el.cli:main"]},
     extras_require={
-        "demo": ["tabulate>=0.8.9"],
-        "dev": ["hypothesis>=6.60", "mypy>=1.0", "pytest>=7.0", "pytest-xdist>=3.0", "ruff>=0.4", "tabulate>=0.8.9"],
+        "demo": [],  # what it needed is required by the package now
+        "plot": ["matplotlib>=3.3"],
+        "dev": [
+            "hypothesis>=6.60",
+            "matplotlib>=3.3",
+            "mypy>=1.0",
+            "pytest>=7.0",
+            "pytest-xdist>=3.0",
+            "ruff>=0.4",
+        ],
     },
 )

@@ -17,7 +17,13 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 allow_fairseq_checkpoints()
 
 from fairseq_el import models, tasks  # noqa: E402, F401  (registers architectures and tasks)
-from fairseq_el.errors import CheckpointMismatchError, FairseqElError, OptionError, UnsupportedModelError  # noqa: E402
+from fairseq_el.errors import (  # noqa: E402
+    CheckpointMismatchError,
+    FairseqElError,
+    OptionError,
+    OutOfMemoryError,
+    UnsupportedModelError,
+)
 from fairseq_el.modules import disable_el_attention, el_attention_enabled, enable_el_attention  # noqa: E402
 
 __version__ = "0.1.0"
@@ -26,6 +32,7 @@ __all__ = [
     "CheckpointMismatchError",
     "FairseqElError",
     "OptionError",
+    "OutOfMemoryError",
     "UnsupportedModelError",
     "disable_el_attention",
     "el_attention_enabled",

@@ -27,5 +27,9 @@ class OptionError(FairseqElError):
     """An option of the command line has a value that it can't have."""
 
 
+class OutOfMemoryError(FairseqElError):
+    """Decoding ran out of memory. Names a batch size that fits."""
+
+
 class CheckpointMismatchError(FairseqElError):
     """A checkpoint and the data directory do not belong together."""

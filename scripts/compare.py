@@ -24,7 +24,11 @@ from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
-METHODS = {"stock": "translation", "EL-attention": "el_translation"}
+METHODS = {
+    "stock": ["--task", "translation"],
+    "EL, kv": ["--task", "el_translation", "--el-self-attention", "kv"],
+    "EL, el": ["--task", "el_translation", "--el-self-attention", "el"],
+}
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Result:
     seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     cross_attention_bytes: int = 0
+    self_attention_bytes: int = 0
 
 
 def run(command: list[str], log: Path) -> None:
@@ -50,8 +55,9 @@ def run(command: list[str], log: Path) -> None:
 
 def decode(method: str, options: list[str], work: Path, result: Result) -> None:
     """One run of fairseq-generate."""
-    report, log = work / f"{method}.json", work / f"{method}.log"
-    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), "--task", METHODS[method]]
+    name = method.replace(", ", "-")
+    report, log = work / f"{name}.json", work / f"{name}.log"
+    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *METHODS[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     run([sys.executable, str(REPOSITORY / "scripts" / "measured_generate.py"), str(report), *options, *task], log)
     for line in log.read_text(encoding="utf-8").splitlines():
@@ -63,11 +69,12 @@ def decode(method: str, options: list[str], work: Path, result: Result) -> None:
             result.seconds.append(float(re.search(r"in ([\d.]+)s", line).group(1)))
     measured = json.loads(report.read_text())
     result.cross_attention_bytes = measured["cross_attention_bytes"]
+    result.self_attention_bytes = measured["self_attention_bytes"]
     result.peak_bytes.append(measured["peak_cuda_bytes"] or measured["peak_resident_bytes"])
 
 
 def compare(options: list[str], runs: int, work: Path) -> dict[str, Result]:
-    """Both methods, in turn.
+    """All methods, in turn.
 
     Args:
         options: of fairseq-generate, from the data directory on.
@@ -78,10 +85,11 @@ def compare(options: list[str], runs: int, work: Path) -> dict[str, Result]:
     in_turn = [method for _ in range(runs) for method in METHODS]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
         decode(method, options, work, results[method])
-    stock, el = results.values()
-    differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
-    if differing or len(el.tokens) != len(stock.tokens):
-        sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
+    stock, *others = results.values()
+    for el in others:
+        differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
+        if differing or len(el.tokens) != len(stock.tokens):
+            sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
     return results
 
 
@@ -99,22 +107,24 @@ def table(results: dict[str, Result], references: list[str] | None = None) -> st
     rows = []
     for method, result in results.items():
         identical = sum(result.tokens[i] == stock.tokens[i] for i in sentences)
-        less = stock.cross_attention_bytes / result.cross_attention_bytes
+        total, of_stock = (r.cross_attention_bytes + r.self_attention_bytes for r in (result, stock))
         rows.append(
             [
                 method,
                 f"{metric.corpus_score([result.hypotheses[i] for i in sentences], [references]).score:.2f}",
                 f"{identical} of {len(sentences)}",
                 f"{result.cross_attention_bytes:,}",
-                "" if result is stock else f"{less:.1f}x less",
+                f"{result.self_attention_bytes:,}",
+                "" if result is stock else f"{of_stock / total:.1f}x less",
                 f"{statistics.median(result.peak_bytes) / 2**20:.0f} MiB",
                 f"{statistics.median(result.seconds):.2f} s",
             ]
         )
-    headers = ["", "BLEU", "identical to stock", "cross-attention state, bytes", "", "peak memory", "decoding time"]
+    headers = ["", "BLEU", "identical", "cross-attention bytes", "self-attention bytes", "both", "peak memory", "time"]
     return (
-        tabulate(rows, headers=headers, colalign=("left",) + ("right",) * 6, disable_numparse=True)
+        tabulate(rows, headers=headers, colalign=("left",) + ("right",) * 7, disable_numparse=True)
         + f"\n\nBLEU: sacrebleu, {metric.get_signature()}\n"
+        "EL keeps of each word in decoder self-attention its key and value (kv) or its hidden state (el).\n"
         "Peak memory is that of the whole process, Python and torch included. Times are fairseq's own, medians of\n"
         f"{len(stock.seconds)} runs in turn."
     )

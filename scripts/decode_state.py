@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils, tasks
-from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
 from fairseq.sequence_generator import SequenceGenerator
+from state_probe import StateProbe, num_bytes
 from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
@@ -35,35 +35,6 @@ from fairseq_el.generation import DecodeState, ELSequenceGenerator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 METHODS = ("stock-duplicated", "stock-shared", "kv", "el")
-
-
-def num_bytes(*tensors: Any) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
-
-
-class StateProbe:
-    """Looks at what the decoder's layers are given and keep, after every call of one."""
-
-    def __init__(self) -> None:
-        self.encoder_out = 0
-        self.cached: dict[int, tuple[int, int]] = {}  # layer -> bytes of cross-attention's and of its own cache
-        self.incremental_state: Any = None
-
-    def __call__(self, layer: Any, inputs: Any, output: Any) -> None:
-        if not isinstance(layer, TransformerDecoderLayerBase) or len(inputs) < 4 or inputs[3] is None:
-            return
-        self.encoder_out, self.incremental_state = num_bytes(*inputs[1:3]), inputs[3]
-        cached = [
-            num_bytes(*(attention.get_incremental_state(inputs[3], "attn_state") or {}).values())
-            for attention in (layer.encoder_attn, layer.self_attn)
-            if attention is not None
-        ]
-        self.cached[id(layer)] = (cached[0] if len(cached) > 1 else 0, cached[-1])
-
-    def state_bytes(self) -> tuple[int, int]:
-        cross, own = (sum(of_layers) for of_layers in zip(*self.cached.values()))
-        state = DecodeState.of(self.incremental_state)
-        return self.encoder_out + cross, own if state is None else state.capacity_bytes()
 
 
 class StockReorderings:
@@ -175,7 +146,7 @@ def main() -> None:
         if not args.all:
             break
     report = {**vars(args), "sentences": sentences, "seconds": round(time.perf_counter() - begin, 1)}
-    report["cross_bytes"], report["self_bytes"] = probe.state_bytes()
+    report["cross_bytes"], report["self_bytes"] = probe.cross_bytes, probe.self_bytes
     if reorderings is not None:
         report["reorder_bytes_per_step"] = statistics.mean(reorderings.copied)
     else:

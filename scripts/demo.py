@@ -53,7 +53,7 @@ def main() -> None:
     print(table(results, references))
     for i in SHOWN:
         print(f"\n  German   {sources[i]}")
-        print(f"  EL       {results['EL-attention'].hypotheses[i]}")
+        print(f"  EL       {results['EL, kv'].hypotheses[i]}")
         print(f"  written  {references[i]}")
 
 

@@ -40,7 +40,9 @@ pip() {
 
 if [ "$minor" -ge 11 ]; then
     pip install --upgrade 'pip>=24.1' 'setuptools>=70' wheel
-    pip install "${TORCH:-torch==2.13.0}" numpy 'cython>=3' ninja
+    numpy='numpy<2' # fairseq's language models need it
+    [ "$minor" -lt 13 ] || numpy=numpy
+    pip install "${TORCH:-torch==2.13.0}" "$numpy" 'cython>=3' ninja
     pip install 'hydra-core==1.3.2' 'omegaconf==2.3.0' bitarray cffi packaging regex sacrebleu scikit-learn tqdm
     pip install --no-build-isolation --no-deps 'fairseq-fixed==0.12.3.1'
 else

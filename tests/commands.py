@@ -15,7 +15,15 @@ SENTENCEPIECE = ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE 
 LOSE_NO_SENTENCE = ["--required-batch-size-multiple", "1"]  # stock fairseq 0.12.3 drops the last ones otherwise
 
 
-def run(program: str, *args: object, cwd: Path | None = None, stdin: str = "", fails: bool = False, **env: str):
+def run(
+    program: str,
+    *args: object,
+    cwd: Path | None = None,
+    stdin: str = "",
+    fails: bool = False,
+    preexec_fn=None,
+    **env: str,
+):
     """Runs ``fairseq-<program>`` in a process of its own, without the repository on its import path.
 
     Returns the finished process, with ``stdout`` and ``stderr`` as text; fails the test if the exit status is not as
@@ -25,7 +33,15 @@ def run(program: str, *args: object, cwd: Path | None = None, stdin: str = "", f
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment.update({"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env})
     process = subprocess.run(
-        command, cwd=cwd, input=stdin, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        command,
+        cwd=cwd,
+        input=stdin,
+        env=environment,
+        preexec_fn=preexec_fn,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     assert (process.returncode != 0) == fails, (
         f"{' '.join(command)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"

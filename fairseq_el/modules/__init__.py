@@ -7,6 +7,7 @@ from fairseq_el.modules.enable import (
     disable_el_attention,
     el_attention_enabled,
     enable_el_attention,
+    self_attention_of,
 )
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
@@ -27,6 +28,7 @@ __all__ = [
     "disable_el_attention",
     "el_attention_enabled",
     "enable_el_attention",
+    "self_attention_of",
     "share_encoder_out",
     "unsupported_reasons",
 ]

@@ -19,13 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fairseq_el.planning import capacity_for
+
 _KEY = "fairseq_el.decode_state"
-
-
-def capacity_for(num_nodes: int, beam_size: int) -> int:
-    """Room that pools are given when they must hold ``num_nodes`` nodes: an eighth more, and at least four steps."""
-    room = num_nodes + max(num_nodes // 8, 4 * beam_size)
-    return -(-room // 8) * 8
 
 
 class DecodeState:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Models = TypeVar("Models")  # a model, a list of models, or a hub interface that holds some
 
-DEFAULT_SELF_ATTENTION = "el"
+DEFAULT_SELF_ATTENTION = "kv"
 
 _SAVED = "_el_saved_attributes"
 
@@ -56,15 +56,14 @@ def enable_el_attention(models: Models, self_attention: str | None = None) -> Mo
         if reasons:
             raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
-        _enable(model)
-        _set_self_attention(model, self_attention or DEFAULT_SELF_ATTENTION)
-    if self_attention is not None:
-        for model in _unpack(models):
+        _enable(model, self_attention or DEFAULT_SELF_ATTENTION)
+    for model in _unpack(models):
+        if self_attention is not None:
             _set_self_attention(model, self_attention)
     return models
 
 
-def _enable(model: Any) -> None:
+def _enable(model: Any, self_attention: str) -> None:
     for attention in cross_attentions(model).values():
         _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
         attention.__class__ = ELMultiheadAttention
@@ -77,12 +76,13 @@ def _enable(model: Any) -> None:
     )
     if hasattr(model, "set_beam_size"):
         _shadow(model, set_beam_size=_ignore_beam_size)
+    _set_self_attention(model, self_attention)
+    logger.info("EL-attention enabled in %s, with self-attention %r", type(model).__name__, self_attention)
 
 
 def _set_self_attention(model: Any, self_attention: str) -> None:
     for attention in self_attentions(model).values():
         attention.__class__ = SELF_ATTENTION[self_attention]
-    logger.info("EL-attention enabled in %s, with self-attention %r", type(model).__name__, self_attention)
 
 
 def disable_el_attention(models: Models) -> Models:
@@ -101,6 +101,12 @@ def disable_el_attention(models: Models) -> Models:
 def el_attention_enabled(models: Any) -> bool:
     """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
     return all(_is_enabled(model) for model in _unpack(models))
+
+
+def self_attention_of(model: Any) -> str:
+    """What decoder self-attention keeps in a model with EL-attention enabled: ``"el"`` or ``"kv"``."""
+    (kind,) = {type(attention) for attention in self_attentions(model).values()}
+    return next(name for name, known in SELF_ATTENTION.items() if known is kind)
 
 
 def _unpack(models: Any) -> List[Any]:

@@ -29,7 +29,7 @@ class Features(NamedTuple):
 
     features: Tensor  # (rows, t, d)
     attn: Optional[Tensor]  # encoder-decoder attention of one layer, mean over heads: (rows, t, n); or None
-    inner_states: List[Tensor]  # the inputs and outputs of the layers: (t, rows, d)
+    inner_states: List[Tensor]  # the inputs and outputs of the layers, (t, rows, d), if asked for
 
 
 def decode_prompts(
@@ -89,6 +89,7 @@ def _run(
     part: slice,
     incremental_state: Dict[str, Any],
     need_attn: bool = True,
+    need_inner_states: bool = False,
     alignment_layer: Optional[int] = None,
     alignment_heads: Optional[int] = None,
 ) -> Features:
@@ -98,6 +99,7 @@ def _run(
         tokens: *Shape:* ``(rows, t)``.
         positions: embedded. *Shape:* ``(1 or rows, t, d)``.
         need_attn: return attention weights.
+        need_inner_states: return inner states; otherwise each is freed when the next is there.
         alignment_layer, alignment_heads: as fairseq has them: of which layer, and mean over how many heads.
     """
     memory = padding_mask = None
@@ -108,14 +110,15 @@ def _run(
     alignment_layer = decoder.num_layers - 1 if alignment_layer is None else alignment_layer
 
     x = _embed(decoder, tokens, positions).transpose(0, 1)  # (rows, t, d) -> (t, rows, d)
-    inner_states = [x]
+    inner_states = [x] if need_inner_states else []
     attn = None
     for index, layer in enumerate(decoder.layers):
         aligned = need_attn and index == alignment_layer
         x, layer_attn, _ = layer(
             x, memory, padding_mask, incremental_state, need_attn=aligned, need_head_weights=aligned
         )
-        inner_states.append(x)
+        if need_inner_states:
+            inner_states.append(x)
         if aligned and layer_attn is not None:
             attn = layer_attn.float().to(x)[:alignment_heads].mean(dim=0)  # (h, rows, t, n) -> (rows, t, n)
     if decoder.layer_norm is not None:
@@ -178,7 +181,11 @@ def shared_forward(
             src_lengths=src_lengths,
             return_all_hiddens=return_all_hiddens,
         )
-    options: Dict[str, Any] = {"alignment_layer": alignment_layer, "alignment_heads": alignment_heads}
+    options: Dict[str, Any] = {
+        "alignment_layer": alignment_layer,
+        "alignment_heads": alignment_heads,
+        "need_inner_states": True,
+    }
     state.put_into(incremental_state)
     if state.num_nodes == 0 and _same_for_all_beams(prev_output_tokens, state.beam_size):
         first = decode_prompts(

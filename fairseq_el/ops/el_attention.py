@@ -109,8 +109,8 @@ def el_attention(
     if attn_mask is None:
         weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
     else:
-        hidden = attn_mask.unsqueeze(2).expand(-1, -1, num_heads, -1).reshape(scores.shape)  # (B, b, n) -> (B, b*h, n)
-        weights = masked_softmax(scores, hidden, softmax_dtype)
+        of_heads = scores.view(num_sentences, num_beams, num_heads, length)
+        weights = masked_softmax(of_heads, attn_mask.unsqueeze(2), softmax_dtype).view_as(scores)
 
     probs = weights.to(query.dtype)
     if dropout is not None:

@@ -11,6 +11,7 @@ from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import enable_el_attention
 from fairseq_el.tasks.options import el_options
+from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
 
 PREPROCESS = (
     "Run fairseq-preprocess again with the dictionaries the model was trained with: "
@@ -68,6 +69,16 @@ class ELTask:
             generator.encoder_tokens = options.el_encoder_tokens
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
+
+    def inference_step(
+        self, generator: Any, models: Sequence[nn.Module], sample: Any, *more: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            return super().inference_step(generator, models, sample, *more, **kwargs)  # type: ignore[misc]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not isinstance(generator, ELSequenceGenerator):
+                raise
+            raise out_of_memory(models, sample, generator) from error
 
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)

@@ -8,6 +8,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from fairseq.sequence_scorer import SequenceScorer
 from tiny import TinyELTask, TinyTask, batch, build_model, dictionary
 
+import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, el_generator
 
 WORDS = dictionary()
@@ -43,6 +44,37 @@ def test_diverse_beam_search_of_a_later_batch():
     for my_hypotheses, their_hypotheses in zip(mine, expected):
         assert [h["tokens"].tolist() for h in my_hypotheses] == [h["tokens"].tolist() for h in their_hypotheses]
     assert later["id"].tolist() == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_prefix_constrained_search(beam):
+    """``prefix_allowed_tokens_fn``: a search that offers no more candidates than there are beams."""
+
+    def allowed(sentence, words):
+        return [4 + (int(words[-1]) + sentence + i) % 12 for i in range(4)] + [WORDS.eos()]
+
+    options, sample = argparse.Namespace(beam=beam, max_len_b=7), batch(WORDS, SAMPLE_LENGTHS, seed=3)
+    results = []
+    for task in (TinyTask(WORDS), TinyELTask(WORDS)):
+        model = build_model("transformer", WORDS, seed=1)
+        generator = task.build_generator([model], options, prefix_allowed_tokens_fn=allowed)
+        finalized = task.inference_step(generator, [model], sample)
+        results.append([[h["tokens"].tolist() for h in hypotheses] for hypotheses in finalized])
+    assert results[0] == results[1] and any(results[0])
+
+
+def test_attention_is_recorded_as_in_stock_unless_told_not_to():
+    model, sample = build_model("transformer", WORDS, seed=1), batch(WORDS, SAMPLE_LENGTHS, seed=3)
+    options = {"beam_size": 3, "max_len_b": 6}
+    stock = SequenceGenerator([model], WORDS, **options).generate([model], sample)
+    fairseq_el.enable_el_attention(model)
+    generator = ELSequenceGenerator([model], WORDS, **options)
+    for theirs, mine in zip(stock, generator.generate([model], sample)):
+        torch.testing.assert_close(
+            [h["attention"] for h in mine], [h["attention"] for h in theirs], rtol=1e-6, atol=1e-6
+        )
+    generator.record_attention = False
+    assert all(h["attention"].numel() == 0 for hypotheses in generator.generate([model], sample) for h in hypotheses)
 
 
 def test_steps_for_print_step():

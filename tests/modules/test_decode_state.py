@@ -5,8 +5,8 @@ import torch
 from fairseq.modules import MultiheadAttention
 
 from fairseq_el.modules import DecodeState, ELSelfAttention, KVSelfAttention
-from fairseq_el.modules.decode_state import capacity_for
 from fairseq_el.ops.reference import multihead_attention
+from fairseq_el.planning import capacity_for
 
 NUM_SENTENCES, WIDTH, NUM_HEADS = 3, 8, 2
 SWITCHES = {

@@ -1,0 +1,35 @@
+"""Reading the command line, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import Any, NoReturn, Optional, Sequence
+
+from fairseq_el.cli import plan
+from fairseq_el.errors import FairseqElError, OptionError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of after all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"fairseq-el: error: {message}. Try: {self.prog} --help\n")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs ``fairseq-el`` and returns its exit status: 0, 1 for errors, 2 for a command line that makes no sense."""
+    logging.getLogger().setLevel(logging.WARNING)  # fairseq configures it on import, to show much more
+    parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.")
+    commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
+    plan.add_parser(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FairseqElError as error:
+        sys.stderr.write(f"fairseq-el: error: {error}\n")
+        return 2 if isinstance(error, OptionError) else 1
+    except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
+        sys.stderr.close()
+        return 1

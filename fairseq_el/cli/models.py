@@ -1,0 +1,151 @@
+"""The shape of the model that the command line names, by a checkpoint or by an architecture."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    ARCH_MODEL_NAME_REGISTRY,
+    ARCH_MODEL_REGISTRY,
+    MODEL_DATACLASS_REGISTRY,
+)
+
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.failure_report import explain
+from fairseq_el.planning import ModelShape, shape_of
+
+BART_WORDS = 50264  # bart.base and bart.large
+_NOT_WEIGHTS = ("version", "_float_tensor", "_future_mask")
+
+
+def shape_of_checkpoint(path: str) -> ModelShape:
+    """The shape of a checkpoint's model, read off its weights and settings; no model is built.
+
+    Raises:
+        OptionError: there is no such file, or it holds no Transformer.
+        FairseqElError: it can't be read.
+    """
+    if not Path(path).is_file():
+        raise OptionError(f"--path must be a checkpoint that fairseq wrote; there is no file {path}")
+    try:
+        checkpoint = load_checkpoint_to_cpu(path)
+    except Exception as error:
+        raise FairseqElError(explain(error) or f"{path} could not be read: {type(error).__name__}: {error}") from error
+    try:
+        weights, settings = checkpoint["model"], checkpoint["cfg"]["model"]
+        return _shape_of_weights(weights, settings)
+    except (KeyError, TypeError) as error:
+        raise OptionError(
+            f"--path must be a checkpoint of a Transformer, BART or transformer_lm model; {path} has no {error}"
+        ) from error
+
+
+def _shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
+    decoder_only = "encoder.embed_tokens.weight" not in weights
+    sides: Dict[str, int] = {}
+    for side in ("encoder", "decoder"):
+        if side == "encoder" and decoder_only:
+            sides.update(encoder_layers=0, encoder_dim=0, encoder_ffn_dim=0, encoder_heads=0)
+            continue
+        layers = {name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")}
+        ffn_dim, dim = weights[f"{side}.layers.0.fc1.weight"].shape
+        heads = int(_setting(settings, side, "attention_heads"))
+        sides.update({f"{side}_layers": len(layers), f"{side}_dim": dim, f"{side}_ffn_dim": ffn_dim})
+        sides[f"{side}_heads"] = heads
+    distinct = {
+        (tensor.data_ptr(), tensor.shape): tensor.numel()
+        for name, tensor in weights.items()
+        if not name.endswith(_NOT_WEIGHTS)
+    }
+    side = "decoder" if decoder_only else "encoder"
+    return ModelShape(
+        **sides,
+        vocab_size=weights["decoder.embed_tokens.weight"].shape[0],
+        parameters=sum(distinct.values()),
+        decoder_only=decoder_only,
+        pre_norm=bool(_setting(settings, side, "normalize_before")),
+        gelu="gelu" in str(_setting(settings, None, "activation_fn")),
+    )
+
+
+def _setting(settings: Any, side: Optional[str], name: str) -> Any:
+    """A setting of one side, flat (``encoder_attention_heads``) or nested (``encoder.attention_heads``)."""
+    flat = name if side is None else f"{side}_{name}"
+    found = _get(settings, flat)
+    if found is None and side is not None:
+        found = _get(_get(settings, side), name)
+    if found is None:
+        raise KeyError(f"setting {flat}")
+    return found
+
+
+def _get(settings: Any, name: str) -> Any:
+    return settings.get(name) if hasattr(settings, "get") else getattr(settings, name, None)
+
+
+def shape_of_architecture(arch: str, vocab_size: Optional[int]) -> ModelShape:
+    """The shape of a registered architecture's model.
+
+    Raises:
+        OptionError: there is no such architecture, no vocabulary is known, or it is no Transformer.
+    """
+    if arch not in ARCH_MODEL_REGISTRY:
+        near = sorted(name for name in ARCH_MODEL_REGISTRY if arch.partition("_")[0] in name)[:8]
+        some = ", ".join(near or ["transformer", "bart_large", "transformer_lm_gpt"])
+        raise OptionError(f"--arch must be one of fairseq's architectures, such as {some}; got {arch!r}")
+    if vocab_size is None:
+        if not arch.startswith(("bart_", "el_bart_")):
+            raise OptionError(
+                f"--vocab-size is needed with --arch {arch}: give the number of lines of its dict.*.txt plus 4 special "
+                "symbols, or name a checkpoint with --path"
+            )
+        vocab_size = BART_WORDS
+    words = Dictionary()
+    for i in range(len(words), vocab_size):
+        words.add_symbol(f"w{i}")
+    try:
+        with _without_storage():
+            return shape_of(ARCH_MODEL_REGISTRY[arch].build_model(_settings(arch), _Task(words)))
+    except Exception as error:  # any model of fairseq may be asked for, and fail in its own way
+        raise OptionError(
+            f"--arch must be a Transformer, BART or transformer_lm architecture; {arch} can't be planned for: "
+            f"{str(error).partition(chr(10))[0]}"
+        ) from error
+
+
+def _without_storage() -> Any:
+    """While it lasts, tensors have shapes and no bytes; before torch 2 they have both."""
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        return FakeTensorMode()
+    except ImportError:
+        return contextlib.nullcontext()
+
+
+def _settings(arch: str) -> argparse.Namespace:
+    """What fairseq's command line gives a model of this architecture."""
+    settings = argparse.Namespace(arch=arch, task="plan", tokens_per_sample=1024, max_target_positions=1024)
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    parser.parse_args([], settings)
+    ARCH_CONFIG_REGISTRY[arch](settings)
+    defaults = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    configuration = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[arch])
+    if configuration is not None:  # of language models: what the architecture leaves as it is
+        gen_parser_from_dataclass(defaults, configuration())
+    return argparse.Namespace(**{**vars(defaults.parse_args([])), **vars(settings)})
+
+
+class _Task:
+    """As much of a task as models are built with."""
+
+    def __init__(self, words: Dictionary):
+        self.source_dictionary = self.target_dictionary = self.output_dictionary = self.dictionary = words

@@ -1,0 +1,30 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "B": 1}
+_UNITS.update({f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)})
+_UNITS.update({f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", start=1)})
+
+
+def parse_size(text: str) -> int:
+    """Bytes in ``16GiB``, ``16GB``, ``1.5 GiB`` or ``1000000``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match.group(2).upper() not in _UNITS:
+        raise ValueError(f"a size is a number with a unit, such as 16GiB, 16GB or 900MiB, or plain bytes; got {text!r}")
+    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+
+
+def format_size(size: int) -> str:
+    """``1.25 GiB``, in three or four digits."""
+    for unit, power in (("TiB", 4), ("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if size >= 1024**power:
+            value = size / 1024**power
+            return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+    return f"{size} B"

@@ -1,0 +1,42 @@
+"""The memory of the machine that decodes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from fairseq_el.errors import OptionError
+
+
+def free_memory(device: str) -> int:
+    """Bytes that nobody uses now, of the current card (``"cuda"``) or of RAM (``"cpu"``).
+
+    Raises:
+        OptionError: there is no such card, or the system does not say.
+    """
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise OptionError("--device cuda needs --memory, such as --memory 16GiB: torch sees no card here to ask")
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        available = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    except OSError:
+        available = None
+    if available is None:
+        raise OptionError(
+            f"--memory is needed here, such as --memory 16GiB: only Linux says how much is free, and this is {os.name}"
+        )
+    return 1024 * int(available.group(1))
+
+
+def own_memory(device: str) -> int:
+    """Bytes that this process has already, and can use again: torch's pool on the card, or its pages in RAM."""
+    if device == "cuda":
+        return int(torch.cuda.memory_reserved())
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,92 @@
+"""What is decoded, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+DTYPES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}  # bytes per element
+
+# How decoding keeps its past, and what that is called in tables.
+METHODS = {
+    "stock": "stock, cache per beam",
+    "stock-shared": "stock, cross cache shared by beams",
+    "kv": "EL, self-attention kv",
+    "el": "EL, self-attention el",
+}
+
+_SHARE_OF_FOUR_BEAMS = 0.55  # measured with two real models: 0.52 at beam 4, 0.54 at beam 5
+
+
+def default_node_share(beam: int) -> float:
+    """The share of ``b * t`` words that some living beam still descends from.
+
+    One beam shares nothing. Four and more share nearly half; two and three are taken to lie on the line between.
+    """
+    return max(1.0 - (1.0 - _SHARE_OF_FOUR_BEAMS) * (beam - 1) / 3, _SHARE_OF_FOUR_BEAMS)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A batch, and how it is decoded.
+
+    Attributes:
+        batch: sentences, ``B``.
+        beam: beams of each, ``b``.
+        src_len: tokens of the longest source, ``n``; of a language model: of the prompt.
+        tgt_len: words to generate, ``t`` (``--max-len-b``); the end symbol and, in language models, the prompt come on
+            top.
+        dtype: a name in ``DTYPES``.
+        encoder_tokens: positions that the encoder of an EL model has in flight (``--el-encoder-tokens``).
+        overhead: bytes of the process that are not tensors.
+        node_share: expected share of the ``b * t`` words that are kept (default: :func:`default_node_share`).
+        device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
+        scores_kept: whether the encoder's attention keeps all its ``h n n`` scores, as torch 1.12 does, instead of
+            computing them block by block.
+    """
+
+    batch: int
+    beam: int
+    src_len: int
+    tgt_len: int
+    dtype: str
+    encoder_tokens: int
+    overhead: int = 0
+    node_share: Optional[float] = None
+    device: str = "cpu"
+    scores_kept: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Hypotheses under way, ``B b``."""
+        return self.batch * self.beam
+
+    @property
+    def element_size(self) -> int:
+        """``s``."""
+        return DTYPES[self.dtype]
+
+    @property
+    def cast(self) -> int:
+        """Bytes per number that leaves float32 for the model's dtype: 0 where nothing is copied."""
+        return 0 if self.element_size == 4 else self.element_size
+
+    @property
+    def softmax(self) -> int:
+        """Bytes per number while fairseq takes a softmax in float32: its input, its output, and a copy in between.
+
+        Only CUDA's softmax of float16 reads its input as it is.
+        """
+        in_place = self.dtype == "fp32" or (self.dtype == "fp16" and self.device == "cuda")
+        return self.element_size + (0 if in_place else 4) + 4
+
+    @property
+    def attention(self) -> int:
+        """Bytes per attention weight, at most: during the softmax, or when it is cast back (input, output, cast)."""
+        return max(self.softmax, self.element_size + 4 + self.cast)
+
+    def feed_forward(self, gelu: bool) -> int:
+        """Bytes per number inside the feed-forward network: input and output of its activation, and copies."""
+        if not gelu:
+            return 2 * self.element_size
+        return self.attention if self.dtype != "fp16" else 2 + 4 + 4  # .float() copies on every device

@@ -1,0 +1,54 @@
+"""Decoding that ran out of memory: an error that names a batch size which fits."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Sequence
+
+from torch import nn
+
+from fairseq_el.errors import OutOfMemoryError
+from fairseq_el.modules import self_attention_of
+from fairseq_el.planning import Workload, format_size, free_memory, largest_batch, own_memory, shape_of
+
+_DTYPE_NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch could not allocate a tensor, on any device."""
+    said = str(error)
+    return isinstance(error, (RuntimeError, MemoryError)) and (
+        isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+    )
+
+
+def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator: Any) -> OutOfMemoryError:
+    """The error that says how large a batch of such sentences fits, by the arithmetic of ``fairseq-el plan``."""
+    source = sample["net_input"]["src_tokens"]
+    batch, src_len = source.shape[:2]
+    tgt_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
+    what = f"Decoding {batch} sentences of up to {src_len} tokens, beam {generator.beam_size}, ran out of memory"
+    parameter = next(models[0].parameters())
+    try:
+        work = Workload(
+            batch=batch,
+            beam=generator.beam_size,
+            src_len=src_len,
+            tgt_len=tgt_len,
+            dtype=_DTYPE_NAMES[str(parameter.dtype).replace("torch.", "")],
+            encoder_tokens=generator.encoder_tokens,
+            device=parameter.device.type,
+        )
+        usable = free_memory(parameter.device.type) + own_memory(parameter.device.type)
+        fits = largest_batch(self_attention_of(models[0]), shape_of(models[0]), work, usable // len(models))
+    except (KeyError, ValueError, AttributeError):  # not a Transformer in a dtype that plan knows
+        return OutOfMemoryError(f"{what}. Decode with a smaller batch: --batch-size {max(batch // 2, 1)}.")
+    plan = f"By the arithmetic of `fairseq-el plan`, {fits} of them fit in the {format_size(usable)} that it can use"
+    if fits < 1:
+        return OutOfMemoryError(f"{what}. {plan}: not even one. Use a smaller --beam, --max-len-b or shorter sources.")
+    if fits >= batch:  # something else needs memory as well, or it is in pieces
+        fits = max(batch // 2, 1)
+        plan = (
+            f"By the arithmetic of `fairseq-el plan` they fit in the {format_size(usable)} that it can use, so "
+            "something else needs memory too; try half as many"
+        )
+    return OutOfMemoryError(f"{what}. {plan}: --batch-size {fits}.")

@@ -1,0 +1,205 @@
+"""``fairseq-el plan`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from commands import EXAMPLE, REPOSITORY, run
+from tiny import TINY, build_language_model, build_model, dictionary
+
+from fairseq_el.cli import main
+from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.cli.sizes import format_size, parse_size
+from fairseq_el.planning import METHODS, shape_of
+
+DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text(encoding="utf-8")
+BART = ["--arch", "bart_large", "--beam", 4, "--src-len", 1024, "--tgt-len", 140, "--dtype", "fp16", "--device", "cpu"]
+SMALL = ["--beam", 5, "--src-len", 30, "--tgt-len", 30, "--dtype", "fp32", "--device", "cpu", "--memory", "4GiB"]
+
+
+def plan(*arguments, **options):
+    return run("el", "plan", *arguments, **options)
+
+
+def error(process) -> str:
+    """The one line that says what is wrong; fairseq may log others while it is imported."""
+    (line,) = [line for line in process.stderr.splitlines() if not re.match(r"(\S+ )*(INFO|WARNING)\b|INFO:", line)]
+    return line
+
+
+def test_the_example_in_the_documentation():
+    command, output = re.search(r"```sh\nfairseq-el (plan .*?)\n```.*?```\n(.*?)```", DOCUMENT, re.S).groups()
+    assert run("el", *command.split()).stdout == output
+
+
+def test_bart_large_on_16_gib():
+    result = json.loads(plan(*BART, "--memory", "16GiB", "--json").stdout)
+    methods = result["methods"]
+    assert list(methods) == list(METHODS)
+    largest = [methods[name]["largest_batch"]["expected"] for name in METHODS]
+    assert largest == sorted(largest)
+    assert largest[-1] >= 1000
+    assert result["model"]["parameters"] == 406_290_432
+    assert result["memory"] == 16 * 1024**3
+    for method in methods.values():
+        assert method["batch"] == method["largest_batch"]["expected"] >= method["largest_batch"]["worst"]
+        assert method["expected"]["total"] <= result["memory"]
+    recommended = result["recommended"]
+    assert recommended["expected"] == {"batch_size": largest[-1], "max_tokens": 1024 * largest[-1]}
+    assert f"{recommended['worst']['batch_size']} --max-tokens" in plan(*BART, "--memory", "16GiB").stdout
+
+
+def test_batch_is_shown_instead_of_the_largest():
+    result = json.loads(plan(*BART, "--memory", "1GiB", "--batch", 7, "--json").stdout)
+    assert {method["batch"] for method in result["methods"].values()} == {7}
+    assert {method["largest_batch"]["worst"] for method in result["methods"].values()} == {0}
+
+
+def test_bundled_checkpoint():
+    output = plan("--path", EXAMPLE / "model.pt", *SMALL, "--el-self-attention", "kv").stdout
+    assert "Use: --el-self-attention kv --el-encoder-tokens 8192 --batch-size" in output
+    assert "cache per beam" in output
+
+
+def test_options_change_what_they_say():
+    def totals(*options):
+        result = json.loads(plan("--path", EXAMPLE / "model.pt", *SMALL, "--batch", 3000, "--json", *options).stdout)
+        return {name: method["expected"] for name, method in result["methods"].items()}
+
+    usual = totals()
+    assert totals("--overhead", "700MiB")["el"]["overhead"] - usual["el"]["overhead"] == 100 * 1024**2
+    assert totals("--node-share", "0.9")["el"]["decoder_state"] > usual["el"]["decoder_state"]
+    assert totals("--el-encoder-tokens", 100)["el"]["encoding"] < usual["el"]["encoding"]
+    assert totals("--dtype", "fp16")["kv"]["weights"] * 2 == usual["kv"]["weights"]
+
+
+def test_language_model():
+    arguments = ["--arch", "transformer_lm_gpt", "--vocab-size", 50257, "--beam", 4, "--src-len", 500, "--tgt-len", 50]
+    result = json.loads(plan(*arguments, "--dtype", "fp16", "--memory", "8GiB", "--json").stdout)
+    assert list(result["methods"]) == ["stock", "kv", "el"]
+    assert all(method["expected"]["cross_state"] == 0 for method in result["methods"].values())
+    assert "cross-attention" not in plan(*arguments, "--dtype", "fp16", "--memory", "8GiB").stdout
+
+
+def test_available_memory_is_the_default():
+    result = json.loads(plan(*BART, "--json").stdout)
+    assert result["memory"] > 1024**2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: --beam, --src-len, --tgt-len, --dtype"),
+        (BART[2:], "one of the arguments --path --arch is required"),
+        ([*BART, "--memory", "12XB"], "a size is a number with a unit, such as 16GiB, 16GB or 900MiB, .* got '12XB'"),
+        ([*BART, "--beam", 0], "--beam: must be a whole number from 1 on; got '0'"),
+        ([*BART, "--node-share", 1.5], "--node-share: must be above 0 and at most 1; got '1.5'"),
+        (["--path", "nowhere.pt", *SMALL], "there is no file nowhere.pt"),
+        (["--arch", "transformer", *SMALL], "--vocab-size is needed with --arch transformer: give the number of lines"),
+        (
+            ["--arch", "transfomer", *SMALL],
+            "--arch must be one of fairseq's architectures, such as .* got 'transfomer'",
+        ),
+        (["--arch", "lightconv", "--vocab-size", 9, *SMALL], "lightconv can't be planned for: LightConvModel is not"),
+    ],
+)
+def test_usage_errors(arguments, message, capsys):
+    try:
+        status = main(["plan", *map(str, arguments)])
+    except SystemExit as exit_:
+        status = exit_.code
+    assert status == 2
+    assert re.match(f"fairseq-el: error: .*{message}", capsys.readouterr().err)
+
+
+def test_nothing_fits():
+    process = plan(*BART, "--memory", "1GiB", fails=True)
+    assert process.returncode == 1
+    assert re.match(r"fairseq-el: error: not one sentence fits: EL-attention needs 1\.\d+ GiB", error(process))
+    assert "nothing fits" in process.stdout
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"nothing")
+    process = plan("--path", tmp_path / "model.pt", *SMALL, fails=True)
+    assert process.returncode == 1
+    assert error(process).startswith(f"fairseq-el: error: The checkpoint {tmp_path}/model.pt could not be read")
+
+
+def test_a_checkpoint_of_something_else(tmp_path, capsys):
+    save(tmp_path / "model.pt", torch.nn.Linear(2, 2), {})
+    assert main(["plan", "--path", str(tmp_path / "model.pt"), *map(str, SMALL)]) == 2
+    assert "must be a checkpoint of a Transformer, BART or transformer_lm model" in capsys.readouterr().err
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    target = tmp_path / "memory.png"
+    plan(*BART, "--memory", "16GiB", "--plot", target)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [target]
+    before = target.stat().st_mtime_ns
+    assert f"would overwrite {target}; choose another name, or add --force" in error(
+        plan(*BART, "--memory", "16GiB", "--plot", target, fails=True)
+    )
+    assert target.stat().st_mtime_ns == before
+    plan(*BART, "--memory", "16GiB", "--plot", target, "--force")
+    assert target.stat().st_mtime_ns > before
+
+
+def test_plot_without_matplotlib(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
+    process = plan(*BART, "--memory", "16GiB", "--plot", tmp_path / "x.png", fails=True, PYTHONPATH=str(tmp_path))
+    assert process.returncode == 1
+    assert error(process).endswith("pip install fairseq_el[plot]")
+
+
+@pytest.mark.parametrize("name", ["x.txt", "nowhere/x.png"])
+def test_plot_goes_where_it_can(name, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["plan", *map(str, BART), "--plot", str(tmp_path / name)]) == 2
+    assert "--plot must" in capsys.readouterr().err
+
+
+def save(path, model, settings):
+    """As scripts/random_checkpoint.py does it."""
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
+    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
+def test_the_shape_of_a_checkpoint_is_that_of_its_model(arch, tmp_path):
+    settings = {**TINY, "activation_fn": "gelu" if arch == "bart_base" else "relu"}
+    settings.update(encoder_normalize_before=False, decoder_normalize_before=False)
+    if arch == "transformer_lm":
+        model = build_language_model(dictionary(), 1)
+    else:
+        model = build_model(arch, dictionary(), 1, **settings)
+    save(tmp_path / "model.pt", model, settings)
+    assert shape_of_checkpoint(str(tmp_path / "model.pt")) == shape_of(model)
+
+
+def test_the_shape_of_an_architecture_is_that_of_its_model():
+    assert shape_of_architecture("bart_large", None).vocab_size == 50264
+    assert shape_of_architecture("el_bart_large", None) == shape_of_architecture("bart_large", None)
+    assert shape_of_architecture("transformer", 100).parameters == 44_292_096
+
+
+def test_sizes():
+    assert [parse_size(text) for text in ("16GiB", "16GB", "900MiB", "1.5 kib", "12")] == [
+        16 * 1024**3,
+        16 * 10**9,
+        900 * 1024**2,
+        1536,
+        12,
+    ]
+    assert [format_size(size) for size in (5, 2048, 1024**3 * 3 // 2, 123 * 1024**2)] == [
+        "5 B",
+        "2.00 KiB",
+        "1.50 GiB",
+        "123 MiB",
+    ]

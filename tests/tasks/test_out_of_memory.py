@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+from tiny import TinyELTask, batch, build_model, dictionary
+
+import fairseq_el
+from fairseq_el.planning import Workload, largest_batch, memory, shape_of
+from fairseq_el.tasks import out_of_memory as module
+
+WORDS = dictionary()
+GIB = 1 << 30
+
+
+def failing(message, monkeypatch, free, kind=RuntimeError, sentences=64):
+    """What a task says when decoding fails, on a machine where so many bytes can be used."""
+    model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
+    task = TinyELTask(WORDS)
+    generator = task.build_generator([model], argparse.Namespace(beam=4, max_len_b=30))
+    sample = batch(WORDS, [9] * sentences, seed=1)
+
+    def fail(*args, **kwargs):
+        raise kind(message)
+
+    monkeypatch.setattr(model.encoder, "forward_torchscript", fail)
+    monkeypatch.setattr(module, "free_memory", lambda device: free)
+    monkeypatch.setattr(module, "own_memory", lambda device: 0)
+    with pytest.raises(Exception) as caught:
+        task.inference_step(generator, [model], sample)
+    return caught.value, model
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA out of memory. Tried to allocate 2 GiB", "[enforce fail] DefaultCPUAllocator: can't allocate memory"],
+)
+def test_names_the_batch_size_that_plan_would_choose(message, monkeypatch):
+    model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
+    work = Workload(batch=10, beam=4, src_len=9, tgt_len=30, dtype="fp32", encoder_tokens=8192)
+    free = memory("kv", shape_of(model), work).total
+    expected = largest_batch("kv", shape_of(model), work, free)
+    assert expected == 10
+    error, _ = failing(message, monkeypatch, free)
+    assert isinstance(error, fairseq_el.OutOfMemoryError) and isinstance(error.__cause__, RuntimeError)
+    assert str(error).startswith("Decoding 64 sentences of up to 9 tokens, beam 4, ran out of memory. ")
+    assert str(error).endswith(": --batch-size 10.")
+
+
+def test_half_as_many_where_plan_sees_no_problem(monkeypatch):
+    error, _ = failing("out of memory", monkeypatch, free=64 * GIB)
+    assert "something else needs memory too" in str(error) and str(error).endswith("--batch-size 32.")
+
+
+def test_not_even_one_fits(monkeypatch):
+    error, _ = failing("", monkeypatch, free=1000, kind=MemoryError)
+    assert "not even one" in str(error)
+
+
+def test_other_errors_are_left_alone(monkeypatch):
+    error, _ = failing("size mismatch", monkeypatch, free=GIB)
+    assert type(error) is RuntimeError
