@@ -9,7 +9,9 @@ made that long, without it they end where they end. One JSON object is printed:
   self_bytes             what decoder self-attention keeps between steps, at the end
   reorder_bytes_per_step copied to follow the beams (for the tree: the ancestry mask)
   compaction_bytes_per_step copied to drop dead nodes and finished sentences (only the tree has any)
-  node_share             nodes that a beam descends from, against beams times words: mean and maximum over steps
+  node_share             nodes that a beam descends from, against beams times words: mean and maximum over sentences
+                         and steps; and of the sentence with most of them, when a batch needs the most room, mean over
+                         batches: this is what pools must be sized for
   capacity_nodes         nodes that the pools have room for, at the end
   peak_resident_bytes    of the whole process
 """
@@ -81,12 +83,16 @@ class TreeFigures:
     def __init__(self, beam_size: int) -> None:
         self.beam_size = beam_size
         self.shares: list[float] = []  # of one sentence at one step
+        self.peaks: list[tuple[int, float]] = []  # of each batch: most nodes of a sentence, and their share then
         self.state: DecodeState | None = None
 
     def __call__(self, step: int, states: list[DecodeState]) -> None:
         (self.state,) = states
         words = self.state.prompt_length + self.state.num_steps
         living = self.state.living_nodes().tolist()
+        if words == 1:
+            self.peaks.append((0, 0.0))
+        self.peaks[-1] = max(self.peaks[-1], (max(living), max(living) / (self.beam_size * words)))
         self.shares.extend(nodes / (self.beam_size * words) for nodes in living)
 
 
@@ -153,7 +159,8 @@ def main() -> None:
         assert tree.state is not None
         report["reorder_bytes_per_step"] = tree.state.reorder_bytes / tree.state.num_steps
         report["compaction_bytes_per_step"] = tree.state.compaction_bytes / tree.state.num_steps
-        report["node_share"] = {"mean": statistics.mean(tree.shares), "max": max(tree.shares)}
+        largest = statistics.mean(share for _, share in tree.peaks)
+        report["node_share"] = {"mean": statistics.mean(tree.shares), "max": max(tree.shares), "of_largest": largest}
         report["capacity_nodes"] = tree.state.capacity
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     report["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

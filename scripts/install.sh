@@ -51,7 +51,7 @@ else
     pip install 'hydra-core>=1.0.7,<1.1' 'omegaconf<2.1' bitarray cffi regex sacrebleu tqdm
     pip install --no-build-isolation --no-deps 'fairseq==0.12.2'
 fi
-pip install hypothesis mypy pytest pytest-xdist rouge-score ruff sentencepiece tabulate
+pip install hypothesis matplotlib mypy pytest pytest-xdist rouge-score ruff sentencepiece tabulate
 pip install --no-build-isolation --no-deps --editable .
 echo "Installed: $("$venv/bin/python" -c '
 import fairseq, platform, torch

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+import fairseq
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -23,6 +25,8 @@ from fairseq_el.planning import ModelShape, shape_of
 
 BART_WORDS = 50264  # bart.base and bart.large
 _NOT_WEIGHTS = ("version", "_float_tensor", "_future_mask")
+# Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
+_SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 
 def shape_of_checkpoint(path: str) -> ModelShape:
@@ -62,13 +66,17 @@ def _shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
     distinct = {
         (tensor.data_ptr(), tensor.shape): tensor.numel()
         for name, tensor in weights.items()
-        if not name.endswith(_NOT_WEIGHTS)
+        if not name.endswith(_NOT_WEIGHTS) and not _SECOND_COPIES.fullmatch(name)
     }
+    parameters = sum(distinct.values())
+    if fairseq.__version__.startswith("0.12.2"):
+        dim, ffn_dim = sides["encoder_dim"], sides["encoder_ffn_dim"]
+        parameters += sides["encoder_layers"] * (4 * dim * (dim + 1) + 2 * dim * ffn_dim + dim + ffn_dim)
     side = "decoder" if decoder_only else "encoder"
     return ModelShape(
         **sides,
         vocab_size=weights["decoder.embed_tokens.weight"].shape[0],
-        parameters=sum(distinct.values()),
+        parameters=parameters,
         decoder_only=decoder_only,
         pre_norm=bool(_setting(settings, side, "normalize_before")),
         gelu="gelu" in str(_setting(settings, None, "activation_fn")),

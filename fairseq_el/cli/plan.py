@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,19 +14,23 @@ from tabulate import tabulate
 
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.cli.output import write_line
-from fairseq_el.cli.sizes import format_size, parse_size
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.modules import DEFAULT_SELF_ATTENTION
 from fairseq_el.planning import (
+    DEFAULT_OVERHEAD,
     DTYPES,
     METHODS,
     Breakdown,
     ModelShape,
     Workload,
     default_node_share,
+    format_size,
+    free_memory,
+    keeps_scores,
     largest_batch,
     memory,
+    parse_size,
 )
 
 _DESCRIPTION = """\
@@ -106,10 +109,10 @@ def add_parser(commands: Any) -> None:
     machine.add_argument(
         "--overhead",
         type=_size,
-        default=_size("600MiB"),
+        default=DEFAULT_OVERHEAD,
         metavar="SIZE",
         help="memory of the process outside tensors: Python, torch, a CUDA context and the workspaces of its libraries "
-        "(default: 600MiB; importing fairseq_el takes 330MiB with torch 2.13 on a CPU)",
+        "(default: 600MiB; on a CPU with torch 2.13, importing takes 330MiB and decoding brought it to 490 to 630MiB)",
     )
     machine.add_argument(
         "--device",
@@ -135,9 +138,10 @@ def add_parser(commands: Any) -> None:
         "--node-share",
         type=_share,
         metavar="X",
-        help="share of the beam * tgt-len words of a sentence that some beam still descends from in the end, in the "
-        "expected case (default: 0.55 from beam 4 on, where 0.52 and 0.54 were measured; 1 for beam 1, which shares "
-        "nothing; 0.85 for beam 2 and 0.7 for beam 3, on the line between). The worst case is always 1",
+        help="share of the beam * tgt-len words that some beam still descends from, in the sentence of the batch that "
+        "shares least, in the expected case (default: 0.75 from beam 4 on, where 0.58 to 0.74 were measured; 1 for "
+        "beam 1, which shares nothing; 0.92 for beam 2 and 0.83 for beam 3, on the line between). The worst case is "
+        "always 1",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="for programs: everything, in bytes")
@@ -152,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
         shape = shape_of_checkpoint(options.path)
     else:
         shape = shape_of_architecture(options.arch, options.vocab_size)
-    plan = Plan(shape, _workload(options), options.memory or _free_memory(options.device), options.batch)
+    plan = Plan(shape, _workload(options), options.memory or free_memory(options.device), options.batch)
     recommended = options.el_self_attention
     write_line(json.dumps(plan.as_dict(recommended), indent=2) if options.json else plan.as_text(recommended))
     if options.plot is not None:
@@ -286,31 +290,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         overhead=options.overhead,
         node_share=options.node_share,
         device=options.device,
-        scores_kept=_keeps_scores(options.device, options.dtype),
-    )
-
-
-def _keeps_scores(device: str, dtype: str) -> bool:
-    """Whether this torch computes encoder attention with all its scores at once, where the batch is padded."""
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if device == "cuda":
-        return version < (2, 0) or dtype == "fp64"
-    return version < (2, 3)
-
-
-def _free_memory(device: str) -> int:
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise OptionError("--device cuda needs --memory, such as --memory 16GiB: torch sees no card here to ask")
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        available = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-        if available is not None:
-            return 1024 * int(available.group(1))
-    except OSError:
-        pass
-    raise OptionError(
-        f"--memory is needed here, such as --memory 16GiB: only Linux says how much is available, and this is {os.name}"
+        scores_kept=keeps_scores(options.device, options.dtype),
     )
 
 

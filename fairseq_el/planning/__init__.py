@@ -1,13 +1,14 @@
 """How much memory decoding takes: arithmetic on the shape of a model, without fairseq and without decoding."""
 
 from fairseq_el.planning.capacity import capacity_for
-from fairseq_el.planning.machine import free_memory, own_memory
+from fairseq_el.planning.machine import free_memory, keeps_scores, own_memory
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.shapes import ModelShape, shape_of
 from fairseq_el.planning.sizes import format_size, parse_size
-from fairseq_el.planning.workload import DTYPES, METHODS, Workload, default_node_share
+from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, Workload, default_node_share
 
 __all__ = [
+    "DEFAULT_OVERHEAD",
     "DTYPES",
     "METHODS",
     "Breakdown",
@@ -17,6 +18,7 @@ __all__ = [
     "default_node_share",
     "format_size",
     "free_memory",
+    "keeps_scores",
     "largest_batch",
     "memory",
     "own_memory",

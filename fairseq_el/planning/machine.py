@@ -40,3 +40,15 @@ def own_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return 0
+
+
+def keeps_scores(device: str, dtype: str) -> bool:
+    """Whether this torch computes encoder attention with all its scores at once, where the batch is padded.
+
+    Args:
+        dtype: a name in ``DTYPES``.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if device == "cuda":
+        return version < (2, 0) or dtype == "fp64"
+    return version < (2, 3)

@@ -130,9 +130,9 @@ def _encoder_activations(shape: ModelShape, work: Workload, sentences: int) -> i
     return positions * max(in_feed_forward, in_attention)
 
 
-def _step_activations(shape: ModelShape, work: Workload) -> int:
-    """Of one decoder layer in a step, its attention left out: inputs of all layers, and some tensors of this one."""
-    return (shape.decoder_layers + 5) * work.rows * shape.decoder_dim * work.element_size
+def _step_activations(shape: ModelShape, work: Workload, kept: int) -> int:
+    """Of one decoder layer in a step, its attention left out: some tensors of its own, and ``kept`` of others."""
+    return (5 + kept) * work.rows * shape.decoder_dim * work.element_size
 
 
 def _feed_forward(shape: ModelShape, work: Workload) -> int:
@@ -146,7 +146,7 @@ def _stock(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[
     layer_cache = 2 * rows * past * shape.decoder_dim * s
     logits = rows * shape.vocab_size
     kept_log_probs = 4 * logits  # of the step before: the generator's variable lives on
-    activations = _step_activations(shape, work)
+    activations = _step_activations(shape, work, kept=shape.decoder_layers)  # the inputs of all layers
     at_peak = [
         layer_cache + rows * shape.decoder_heads * past * work.attention + activations,  # torch.cat keeps both
         _feed_forward(shape, work) + activations,
@@ -200,7 +200,7 @@ def _el_encoding(shape: ModelShape, work: Workload, memory_bytes: int) -> int:
 
 def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int) -> int:
     s, rows = work.element_size, work.rows
-    activations = _step_activations(shape, work) + rows * capacity  # and which nodes are hidden
+    activations = _step_activations(shape, work, kept=0) + rows * capacity  # and which nodes are hidden
     index_rows = shape.decoder_heads if method == "kv" else 1
     at_peak = [
         # Pools are moved one after the other, with int64 indices of the nodes that stay.
@@ -211,8 +211,7 @@ def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int) -> i
     if method == "kv":
         at_peak.append(rows * shape.decoder_heads * capacity * work.attention + activations)
     else:
-        hidden = rows * shape.decoder_heads * capacity  # the mask, for every head
-        at_peak.append(_el_attention(shape, work, capacity, shape.decoder_dim) + hidden + activations)
+        at_peak.append(_el_attention(shape, work, capacity, shape.decoder_dim) + activations)
     if not shape.decoder_only:
         at_peak.append(_el_attention(shape, work, work.src_len, shape.encoder_dim) + activations)
     return max(at_peak)
@@ -239,7 +238,7 @@ def _prompt(method: str, shape: ModelShape, work: Workload) -> int:
     """The pass of a language model over its prompts, part by part, with causal attention, and the state it fills."""
     s, n, part = work.element_size, work.src_len, _part(work)
     positions = part * n
-    alive = (shape.decoder_layers + shape.pre_norm) * shape.decoder_dim * s  # the inputs of all layers are kept
+    alive = (1 + shape.pre_norm) * shape.decoder_dim * s
     in_attention = 4 * shape.decoder_dim * s + shape.decoder_heads * n * work.attention
     in_feed_forward = shape.decoder_dim * s + shape.decoder_ffn_dim * work.feed_forward(shape.gelu)
     logits = _el_logits(shape, work, positions, group=1)

@@ -8,7 +8,16 @@ from torch import nn
 
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.modules import self_attention_of
-from fairseq_el.planning import Workload, format_size, free_memory, largest_batch, own_memory, shape_of
+from fairseq_el.planning import (
+    DEFAULT_OVERHEAD,
+    Workload,
+    format_size,
+    free_memory,
+    keeps_scores,
+    largest_batch,
+    own_memory,
+    shape_of,
+)
 
 _DTYPE_NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
 
@@ -28,17 +37,20 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
     tgt_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
     what = f"Decoding {batch} sentences of up to {src_len} tokens, beam {generator.beam_size}, ran out of memory"
     parameter = next(models[0].parameters())
+    device, dtype = parameter.device.type, _DTYPE_NAMES.get(str(parameter.dtype).replace("torch.", ""), "")
     try:
         work = Workload(
             batch=batch,
             beam=generator.beam_size,
             src_len=src_len,
             tgt_len=tgt_len,
-            dtype=_DTYPE_NAMES[str(parameter.dtype).replace("torch.", "")],
+            dtype=dtype,
             encoder_tokens=generator.encoder_tokens,
-            device=parameter.device.type,
+            overhead=DEFAULT_OVERHEAD,
+            device=device,
+            scores_kept=keeps_scores(device, dtype),
         )
-        usable = free_memory(parameter.device.type) + own_memory(parameter.device.type)
+        usable = free_memory(device) + own_memory(device)
         fits = largest_batch(self_attention_of(models[0]), shape_of(models[0]), work, usable // len(models))
     except (KeyError, ValueError, AttributeError):  # not a Transformer in a dtype that plan knows
         return OutOfMemoryError(f"{what}. Decode with a smaller batch: --batch-size {max(batch // 2, 1)}.")

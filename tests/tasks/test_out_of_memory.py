@@ -7,7 +7,7 @@ import torch
 from tiny import TinyELTask, batch, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.planning import Workload, largest_batch, memory, shape_of
+from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, largest_batch, memory, shape_of
 from fairseq_el.tasks import out_of_memory as module
 
 WORDS = dictionary()
@@ -38,7 +38,9 @@ def failing(message, monkeypatch, free, kind=RuntimeError, sentences=64):
 )
 def test_names_the_batch_size_that_plan_would_choose(message, monkeypatch):
     model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
-    work = Workload(batch=10, beam=4, src_len=9, tgt_len=30, dtype="fp32", encoder_tokens=8192)
+    work = Workload(
+        batch=10, beam=4, src_len=9, tgt_len=30, dtype="fp32", encoder_tokens=8192, overhead=DEFAULT_OVERHEAD
+    )
     free = memory("kv", shape_of(model), work).total
     expected = largest_batch("kv", shape_of(model), work, free)
     assert expected == 10
