@@ -141,7 +141,7 @@ class EndedHypotheses:
         on_host = {key: chunk.tolist() for key, chunk in chunks.items()}
         result = []
         for hypotheses, scores in zip(self._of_sentence, self._scores):
-            values = [on_host[id(chunk)][i] for chunk, i in scores]
-            order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
-            result.append([hypotheses[i] for i in order])
+            values = torch.tensor([on_host[id(chunk)][i] for chunk, i in scores])
+            order = torch.sort(values, descending=True)[1]  # stock's own call: equal scores stay in its order
+            result.append([hypotheses[i] for i in order.tolist()])
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
 
+import fairseq
 import torch
 from fairseq.search import BeamSearch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
 from fairseq_el.generation.decoders import EnsembleDecoder
 from fairseq_el.generation.prompt import Prompt, forced_lengths
+
+# fairseq 0.12.2 takes the length of a source to be that of its words, without eos, whatever the batch says; later
+# versions go by the batch. Only --match-source-len sees it.
+_COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
 
 
 class BatchDecoding:
@@ -244,7 +249,7 @@ def _source(net_input: Dict[str, Any], pad: int, eos: int) -> Tuple[Tensor, Tens
     """What the encoder reads, ``(B, n, ...)``, and the lengths of the sentences, ``(B)``, as fairseq finds them."""
     if "src_tokens" in net_input:
         source = net_input["src_tokens"]
-        if "src_lengths" in net_input:
+        if "src_lengths" in net_input and not _COUNTS_WORDS:
             return source, net_input["src_lengths"]
         return source, (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
     for name in ("source", "features"):

@@ -59,16 +59,27 @@ def real(request, shared, tmp_path_factory):
 @pytest.mark.parametrize("beam", BEAMS)
 def test_identical_hypotheses_scores_and_bleu(real, beam):
     arguments, references = real
-    stock, el = (
-        run("generate", *arguments, "--beam", beam, "--user-dir", USER_DIR, "--task", task, *LOSE_NO_SENTENCE)
-        for task in ("translation", "el_translation")
-    )
-    assert "EL-attention enabled in " in el.stderr
-    assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
-    results = [re.findall("^Generate test.*", process.stdout, re.M) for process in (stock, el)]
-    assert results[0] == results[1] != []
-    scores = []
-    for process in (stock, el):
-        by_id = {int(index[2:]): text for index, text in texts(process.stdout, "D")}
-        scores.append(sacrebleu.corpus_bleu([by_id[i] for i in range(NUM_SENTENCES)], [references]).score)
-    assert scores[0] == scores[1] > 5
+    methods = {
+        "stock": ["--task", "translation", *LOSE_NO_SENTENCE],
+        "kv": ["--task", "el_translation", "--el-self-attention", "kv"],
+        "el": ["--task", "el_translation", "--el-self-attention", "el"],
+    }
+    results = {
+        name: run("generate", *arguments, "--beam", beam, "--user-dir", USER_DIR, *method)
+        for name, method in methods.items()
+    }
+    stock = results.pop("stock")
+    for name, el in results.items():
+        assert f"with self-attention '{name}'" in el.stderr
+        assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
+        assert generate_line(el) == generate_line(stock) != []
+        assert bleu(el, references) == bleu(stock, references) > 5
+
+
+def generate_line(process) -> list[str]:
+    return re.findall("^Generate test.*", process.stdout, re.M)
+
+
+def bleu(process, references: list[str]) -> float:
+    by_id = {int(index[2:]): text for index, text in texts(process.stdout, "D")}
+    return sacrebleu.corpus_bleu([by_id[i] for i in range(NUM_SENTENCES)], [references]).score

@@ -54,7 +54,7 @@ def test_equals_multihead_attention_in_float64(sizes, seed, masked):
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision_errs_at_most_twice_as_much_as_plain(dtype):
     """Against float64: no more than twice the error of attention in the same dtype over a cache of each beam's own."""
     exact, low = (make_inputs((3, 4, 4, 16, 40), seed=1, dtype=d) for d in (torch.float64, dtype))
