@@ -57,8 +57,8 @@ def enable_el_attention(models: Models, self_attention: str | None = None) -> Mo
             raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
         _enable(model, self_attention or DEFAULT_SELF_ATTENTION)
-    for model in _unpack(models):
-        if self_attention is not None:
+    if self_attention is not None:
+        for model in _unpack(models):
             _set_self_attention(model, self_attention)
     return models
 
@@ -77,7 +77,13 @@ def _enable(model: Any, self_attention: str) -> None:
     if hasattr(model, "set_beam_size"):
         _shadow(model, set_beam_size=_ignore_beam_size)
     _set_self_attention(model, self_attention)
-    logger.info("EL-attention enabled in %s, with self-attention %r", type(model).__name__, self_attention)
+    logger.info(
+        "EL-attention enabled in %d cross-attention modules and %d self-attention modules (%s) of %s",
+        len(cross_attentions(model)),
+        len(self_attentions(model)),
+        self_attention,
+        type(model).__name__,
+    )
 
 
 def _set_self_attention(model: Any, self_attention: str) -> None:

@@ -70,7 +70,7 @@ def test_identical_hypotheses_scores_and_bleu(real, beam):
     }
     stock = results.pop("stock")
     for name, el in results.items():
-        assert f"with self-attention '{name}'" in el.stderr
+        assert f"EL-attention enabled in 3 cross-attention modules and 3 self-attention modules ({name})" in el.stderr
         assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
         assert generate_line(el) == generate_line(stock) != []
         assert bleu(el, references) == bleu(stock, references) > 5
