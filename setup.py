@@ -32,7 +32,6 @@ setup(
     ],
     entry_points={"console_scripts": ["fairseq-el = fairseq_el.cli:main"]},
     extras_require={
-        "demo": [],  # what it needed is required by the package now
         "plot": ["matplotlib>=3.3"],
         "dev": [
             "hypothesis>=6.60",

@@ -1,8 +1,8 @@
-"""Decodes a data set with stock fairseq and with EL-attention, in turn, and prints one table.
+"""Decodes a data set with stock fairseq and with both kinds of EL-attention, in turn, and prints one table.
 
     python scripts/compare.py DATA --path model.pt [--runs N] [any option of fairseq-generate]
 
-Every run is fairseq-generate in a process of its own. If a hypothesis differs between the two, no figures are printed
+Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
 and the exit status is 1.
 """
 

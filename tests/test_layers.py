@@ -17,7 +17,7 @@ BELOW = {  # what each part of the package may import
     "ops": {"ops"},
     "modules": {"ops", "modules", "planning", "errors"},
     "models": {"modules", "models", "errors"},
-    "generation": {"ops", "modules", "generation", "errors"},
+    "generation": {"ops", "modules", "planning", "generation", "errors"},
     "tasks": {"modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors"},
     "cli": {"modules", "models", "generation", "tasks", "planning", "cli", "errors", "failure_report"},

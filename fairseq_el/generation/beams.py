@@ -45,12 +45,14 @@ class Beams:
 
         Args:
             words: *Shape:* ``(B, t)``.
-            scores: cumulative. *Shape:* ``(B, t)``.
+            scores: of each word. *Shape:* ``(B, t)``.
         """
         length = words.size(1)
         self.tokens[:, 1 : length + 1] = words.repeat_interleave(self.beam_size, dim=0)
         self.scores[:, :length] = float("-inf")
-        self.scores[:: self.beam_size, :length] = scores
+        first_beams = self.scores[:: self.beam_size]
+        for i in range(length):  # rounded after every word, as a search would; cumsum rounds less often
+            first_beams[:, i] = scores[:, i] if i == 0 else scores[:, i] + first_beams[:, i - 1]
 
     def record_attention(self, position: int, attn: Optional[Tensor]) -> None:
         """``attn`` of the word at ``position``: ``(B * b, n)``."""
@@ -62,9 +64,8 @@ class Beams:
 
     def keep(self, sentences: Tensor) -> None:
         """Drops all other sentences. ``sentences``: ``(B')``."""
-        rows = (sentences.unsqueeze(1) * self.beam_size + torch.arange(self.beam_size, device=sentences.device)).view(
-            -1
-        )
+        beams = torch.arange(self.beam_size, device=sentences.device)
+        rows = (sentences.unsqueeze(1) * self.beam_size + beams).view(-1)
         self.tokens = self.tokens.index_select(0, rows)
         self.scores = self.scores.index_select(0, rows)
         self.ignore = self.ignore.index_select(0, sentences)
@@ -101,12 +102,10 @@ class Beams:
 
 
 class EndedHypotheses:
-    """The hypotheses that have ended, at most ``b`` of each sentence; they stay on the device until the end."""
+    """The hypotheses that have ended, sentence by sentence; they stay on the device until the end."""
 
-    def __init__(self, num_sentences: int, beam_size: int):
-        self.beam_size = beam_size
+    def __init__(self, num_sentences: int):
         self._of_sentence: Hypotheses = [[] for _ in range(num_sentences)]
-        self._scores: List[List[Tuple[Tensor, int]]] = [[] for _ in range(num_sentences)]
 
     def count(self, sentence: int) -> int:
         return len(self._of_sentence[sentence])
@@ -124,7 +123,6 @@ class EndedHypotheses:
         """
         nothing = torch.empty(0)
         for i, sentence in enumerate(sentences):
-            self._scores[sentence].append((scores, i))
             self._of_sentence[sentence].append(
                 {
                     "tokens": tokens[i],
@@ -137,11 +135,10 @@ class EndedHypotheses:
             )
 
     def best_first(self) -> Hypotheses:
-        chunks = {id(chunk): chunk for scores in self._scores for chunk, _ in scores}
-        on_host = {key: chunk.tolist() for key, chunk in chunks.items()}
+        all_scores = [hypothesis["score"] for hypotheses in self._of_sentence for hypothesis in hypotheses]
+        on_host = torch.stack(all_scores).float().cpu() if all_scores else torch.empty(0)
         result = []
-        for hypotheses, scores in zip(self._of_sentence, self._scores):
-            values = torch.tensor([on_host[id(chunk)][i] for chunk, i in scores])
-            order = torch.sort(values, descending=True)[1]  # stock's own call: equal scores stay in its order
+        for hypotheses, scores in zip(self._of_sentence, on_host.split([len(h) for h in self._of_sentence])):
+            order = torch.sort(scores, descending=True)[1]  # stock's own call: equal scores stay in its order
             result.append([hypotheses[i] for i in order.tolist()])
         return result

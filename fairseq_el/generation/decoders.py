@@ -10,6 +10,7 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 
 from fairseq_el.modules import DecodeState, can_share_past, decode_prompts, decode_step, el_attention_enabled
+from fairseq_el.planning import sentences_at_once
 
 NetInput = Dict[str, Any]
 
@@ -179,7 +180,7 @@ def mean_attention(attns: Sequence[Optional[Tensor]]) -> Optional[Tensor]:
 def _encode_in_parts(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -> Dict[str, List[Tensor]]:
     """The encoder's output and padding mask, with only a part of the batch in flight at a time."""
     num_sentences, length = source.shape[:2]
-    part_size = max(max_tokens // max(length, 1), 1)
+    part_size = sentences_at_once(max_tokens, length)
     if part_size >= num_sentences:
         return encoder.forward_torchscript(net_input)
     memory: Optional[Tensor] = None

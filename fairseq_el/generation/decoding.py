@@ -47,7 +47,7 @@ class BatchDecoding:
 
         first = generator.eos if bos_token is None else bos_token
         self.beams = Beams(num_sentences, generator.beam_size, self.max_len, generator.pad, first, source.device)
-        self.ended = EndedHypotheses(num_sentences, generator.beam_size)
+        self.ended = EndedHypotheses(num_sentences)
         self.decoders = EnsembleDecoder(generator.model.models, num_sentences, generator.beam_size, self.max_len + 1)
         self.decoders.encode(sample["net_input"], source, generator.encoder_tokens)
         self.prompt = self._read_prompt(first) if self.decoders.all_share else None
@@ -98,7 +98,7 @@ class BatchDecoding:
         if prompt.first_step > 0:
             assert prompt.log_probs is not None
             begun = slice(0, prompt.first_step)
-            self.beams.begin_with(prompt.words[:, begun], prompt.log_probs[:, begun].cumsum(dim=1))
+            self.beams.begin_with(prompt.words[:, begun], prompt.log_probs[:, begun])
             if prompt.attention is not None:
                 for position in range(prompt.first_step):
                     attn = prompt.attention[:, position].repeat_interleave(generator.beam_size, dim=0)
@@ -114,9 +114,9 @@ class BatchDecoding:
         outputs, attn = None, None
         if prompt.shortest < step:
             outputs, attn = self.decoders.step(tokens, prompt.in_search(step), need_attn)
-        if prompt.longest >= step:
-            outputs_or_first, attn = prompt.add_first(step, self.decoders, outputs, attn)
-            outputs = None if prompt.shortest > step else outputs_or_first
+        attn = prompt.add_attention(step, attn, self.generator.beam_size)
+        if step in prompt.lengths:
+            outputs = prompt.add_first(step, self.decoders, outputs)
         if prompt.longest == step:
             for model in self.decoders.models:
                 model.keep_first(None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
 from fairseq_el.modules import DecodeState
+from fairseq_el.planning import output_rows_at_once
 
 DEFAULT_ENCODER_TOKENS = 8192
 
@@ -59,12 +60,8 @@ class ELSequenceGenerator(SequenceGenerator):
         return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
 
     def output_rows(self, width: int) -> int:
-        """Rows of the output projection to have in flight: as much as ``encoder_tokens`` feed-forward activations.
-
-        Args:
-            width: ``d`` of the decoder.
-        """
-        return max(self.encoder_tokens * 4 * width // self.vocab_size, 1)
+        """Rows of the output projection to have in flight. ``width``: ``d`` of the decoder."""
+        return output_rows_at_once(self.encoder_tokens, width, self.vocab_size)
 
     def adjusted(self, log_probs: Tensor) -> Tensor:
         """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional
 
 import torch
 from torch import Tensor
 
 from fairseq_el.generation.decoders import EnsembleDecoder, mean_attention
+from fairseq_el.planning import sentences_at_once
 
 
 class Prompt:
@@ -37,7 +38,7 @@ class Prompt:
         first_column = self.words.new_full((self.words.size(0), 1), first)
         tokens = torch.cat([first_column, self.words], dim=1)  # (B, p + 1)
         ends = None if self.shortest == self.longest else self._ends + 1
-        part_size = max(generator.encoder_tokens // tokens.size(1), 1)
+        part_size = sentences_at_once(generator.encoder_tokens, tokens.size(1))
         log_probs, attns = [], []
         for begin in range(0, tokens.size(0), part_size):
             part = slice(begin, min(begin + part_size, tokens.size(0)))
@@ -53,24 +54,24 @@ class Prompt:
         """Sentences whose prompt ended before ``step``; None if all have. *Shape:* ``(B)``."""
         return None if self.longest < step else self._ends < step
 
-    def add_first(
-        self, step: int, decoders: EnsembleDecoder, outputs: Optional[List[Tensor]], attn: Optional[Tensor]
-    ) -> Tuple[List[Tensor], Optional[Tensor]]:
-        """Puts the features of each prompt's last word where the search begins with them.
+    def add_first(self, step: int, decoders: EnsembleDecoder, outputs: Optional[List[Tensor]]) -> List[Tensor]:
+        """Features of all beams, with those of the last words of prompts that end at ``step`` put in.
 
         Args:
-            outputs: features of each model, if the decoders have run this step. *Shape:* ``(B * b, 1, d)``.
-            attn: mean attention. *Shape:* ``(B * b, n)`` or None.
+            outputs: of each model, if the decoders have run this step. *Shape:* ``(B * b, 1, d)``.
         """
-        beam_size = decoders.models[0].beam_size
-        if self.attention is not None:
-            begun = self.attention[:, step].repeat_interleave(beam_size, dim=0)
-            attn = begun if attn is None else torch.where(self._rows(self._ends >= step, beam_size), begun, attn)
         firsts = [model.first() for model in decoders.models]
         if outputs is None:
-            return firsts, attn
-        at_end = self._rows(self._ends == step, beam_size).unsqueeze(2)
-        return [torch.where(at_end, first, output) for first, output in zip(firsts, outputs)], attn
+            return firsts
+        at_end = self._rows(self._ends == step, decoders.models[0].beam_size).unsqueeze(2)
+        return [torch.where(at_end, first, output) for first, output in zip(firsts, outputs)]
+
+    def add_attention(self, step: int, attn: Optional[Tensor], beam_size: int) -> Optional[Tensor]:
+        """``attn`` ``(B * b, n)`` of a step, or None if the decoders have not run, with that of prompts put in."""
+        if self.attention is None or step > self.longest:
+            return attn
+        begun = self.attention[:, step].repeat_interleave(beam_size, dim=0)
+        return begun if attn is None else torch.where(self._rows(self._ends >= step, beam_size), begun, attn)
 
     def force(self, step: int, log_probs: Tensor, part: slice, beam_size: int) -> None:
         """Leaves sentences that are still in their prompt only the next word of it. ``log_probs``: ``(rows, V)``."""

@@ -13,7 +13,7 @@ Symbols: ``B`` sentences, ``b`` beams, ``U`` nodes in use, ``g`` groups (heads, 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -147,7 +147,7 @@ class DecodeState:
         rows = new_order.view(-1, self.beam_size)
         parents = rows % self.beam_size
         if rows.size(0) != self.num_sentences:
-            self._move(torch.div(rows[:, 0], self.beam_size, rounding_mode="floor"), None, self.capacity)
+            self._keep_sentences(torch.div(rows[:, 0], self.beam_size, rounding_mode="floor"))
         self.ancestry = self.ancestry.gather(1, parents.unsqueeze(2).expand(-1, -1, self.capacity))
         self.reorder_bytes += self.ancestry.numel()
 
@@ -163,37 +163,28 @@ class DecodeState:
         which sentences are finished, when nothing but the reordering is left to wait for.
         """
         assert self.ancestry is not None
-        num_living = int(self.living_nodes().max()) if self.num_nodes > 0 else 0
+        self.num_nodes = int(self.living_nodes().max()) if self.num_nodes > 0 else 0
+        self.capacity = self._limited(capacity_for(self.num_nodes, self.beam_size))
         living_first = torch.sort(self.ancestry.any(dim=1).to(torch.uint8), dim=1, descending=True, stable=True)[1]
-        self.num_nodes = num_living
-        capacity = self._limited(capacity_for(num_living, self.beam_size))
-        self._move(None, living_first[:, :num_living], capacity)
+        nodes = living_first[:, : self.num_nodes]
+        spare = (0, self.capacity - self.num_nodes)
+        self.ancestry = F.pad(self.ancestry.gather(2, nodes.unsqueeze(1).expand(-1, self.beam_size, -1)), spare)
+        nodes = F.pad(nodes, spare)  # node 0 again, as a filler that is finite
+        self._replace_pools(lambda pool: _select_nodes(pool, nodes))
 
-    def _move(self, sentences: Optional[Tensor], nodes: Optional[Tensor], capacity: int) -> None:
-        """Moves what is kept to new storage, one pool after the other.
-
-        Args:
-            sentences: those that stay (default: all). *Shape:* ``(B')``.
-            nodes: for each sentence that stays, the nodes that stay, in order (default: all). *Shape:* ``(B', U')``.
-        """
+    def _keep_sentences(self, sentences: Tensor) -> None:
+        """Drops all other sentences. ``sentences``: ``(B')``."""
         assert self.ancestry is not None
-        if sentences is not None:
-            self.ancestry = self.ancestry.index_select(0, sentences)
-            self.num_sentences = sentences.numel()
-            for pools in self._pools.values():
-                for i, pool in enumerate(pools):
-                    pools[i] = pool.index_select(0, sentences)
-        if nodes is not None:
-            spare = capacity - nodes.size(1)
-            self.ancestry = F.pad(
-                self.ancestry.gather(2, nodes.unsqueeze(1).expand(-1, self.beam_size, -1)), (0, spare)
-            )
-            nodes = F.pad(nodes, (0, spare))  # node 0 again, as a filler that is finite
-            for pools in self._pools.values():
-                for i, pool in enumerate(pools):
-                    pools[i] = _select_nodes(pool, nodes)
-        self.capacity = capacity
-        self.compaction_bytes += sum(t.numel() * t.element_size() for t in self._tensors())
+        self.num_sentences = sentences.numel()
+        self.ancestry = self.ancestry.index_select(0, sentences)
+        self._replace_pools(lambda pool: pool.index_select(0, sentences))
+
+    def _replace_pools(self, moved: Callable[[Tensor], Tensor]) -> None:
+        """Moves what is kept to new storage, one pool after the other, so that only one is there twice."""
+        for pools in self._pools.values():
+            for i in range(len(pools)):
+                pools[i] = moved(pools[i])
+                self.compaction_bytes += pools[i].numel() * pools[i].element_size()
 
     def _tensors(self) -> List[Tensor]:
         return [pool for pools in self._pools.values() for pool in pools]

@@ -154,43 +154,23 @@ def shared_forward(
     encoder_out: Any = None,
     incremental_state: Any = None,
     features_only: bool = False,
-    full_context_alignment: bool = False,
-    alignment_layer: Optional[int] = None,
-    alignment_heads: Optional[int] = None,
-    src_lengths: Any = None,
-    return_all_hiddens: bool = False,
+    **options: Any,
 ) -> Any:
     """Stands in for ``decoder.forward`` while EL-attention is enabled: as stock, over a state that beams share.
 
     This is how generators that know nothing of EL-attention decode. Without a shared encoder output there is no telling
     which rows are beams of one sentence, and everything is stock.
     """
-    state = DecodeState.of(incremental_state)
-    if state is None and incremental_state is not None:
-        state = _new_state(decoder, encoder_out)
+    state = DecodeState.of(incremental_state) or _begin(decoder, encoder_out, incremental_state)
     if state is None:
         return type(decoder).forward(
-            decoder,
-            prev_output_tokens,
-            encoder_out=encoder_out,
-            incremental_state=incremental_state,
-            features_only=features_only,
-            full_context_alignment=full_context_alignment,
-            alignment_layer=alignment_layer,
-            alignment_heads=alignment_heads,
-            src_lengths=src_lengths,
-            return_all_hiddens=return_all_hiddens,
+            decoder, prev_output_tokens, encoder_out, incremental_state, features_only, **options
         )
-    options: Dict[str, Any] = {
-        "alignment_layer": alignment_layer,
-        "alignment_heads": alignment_heads,
-        "need_inner_states": True,
-    }
-    state.put_into(incremental_state)
+    options = {name: options.get(name) for name in ("alignment_layer", "alignment_heads")}
+    options["need_inner_states"] = True
     if state.num_nodes == 0 and _same_for_all_beams(prev_output_tokens, state.beam_size):
-        first = decode_prompts(
-            decoder, prev_output_tokens[:: state.beam_size], encoder_out, incremental_state, **options
-        )
+        prompts = prev_output_tokens[:: state.beam_size]
+        first = decode_prompts(decoder, prompts, encoder_out, incremental_state, **options)
         output = Features(
             first.features.repeat_interleave(state.beam_size, dim=0),
             None if first.attn is None else first.attn.repeat_interleave(state.beam_size, dim=0),
@@ -202,10 +182,12 @@ def shared_forward(
     return x, {"attn": [output.attn], "inner_states": output.inner_states}
 
 
-def _new_state(decoder: Any, encoder_out: Any) -> Optional[DecodeState]:
-    if not isinstance(encoder_out, SharedEncoderOut) or not can_share_past(decoder):
+def _begin(decoder: Any, encoder_out: Any, incremental_state: Any) -> Optional[DecodeState]:
+    """A state in ``incremental_state``, if the rows of the batch are known to be beams and may share it."""
+    if incremental_state is None or not isinstance(encoder_out, SharedEncoderOut) or not can_share_past(decoder):
         return None
-    return DecodeState(encoder_out["encoder_out"][0].size(1), encoder_out.beam_size)
+    num_sentences = encoder_out["encoder_out"][0].size(1)
+    return DecodeState(num_sentences, encoder_out.beam_size).put_into(incremental_state)
 
 
 def _same_for_all_beams(tokens: Tensor, beam_size: int) -> bool:

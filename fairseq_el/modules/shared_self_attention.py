@@ -25,12 +25,8 @@ class SharedSelfAttention(MultiheadAttention):
         key: Optional[Tensor],
         value: Optional[Tensor],
         key_padding_mask: Optional[Tensor] = None,
-        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
-        need_weights: bool = True,
-        static_kv: bool = False,
-        attn_mask: Optional[Tensor] = None,
-        before_softmax: bool = False,
-        need_head_weights: bool = False,
+        incremental_state: Optional[Dict[str, Any]] = None,
+        **options: Any,
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """As stock; with a decode state, one pass of a step or of a prompt.
 
@@ -43,18 +39,7 @@ class SharedSelfAttention(MultiheadAttention):
         """
         state = DecodeState.of(incremental_state)
         if state is None:
-            return super().forward(
-                query,
-                key,
-                value,
-                key_padding_mask=key_padding_mask,
-                incremental_state=incremental_state,
-                need_weights=need_weights,
-                static_kv=static_kv,
-                attn_mask=attn_mask,
-                before_softmax=before_softmax,
-                need_head_weights=need_head_weights,
-            )
+            return super().forward(query, key, value, key_padding_mask, incremental_state, **options)
         tgt_len, num_rows, width = query.shape
         num_sentences = num_rows if state.in_prompt else state.num_sentences
         x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)
@@ -67,7 +52,7 @@ class SharedSelfAttention(MultiheadAttention):
         raise NotImplementedError
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
-        """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``, by keys and values that are not kept."""
+        """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``: by keys and values, which is less work."""
         raise NotImplementedError
 
     def _queries(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict
 
 from fairseq_el.planning.capacity import capacity_for
+from fairseq_el.planning.parts import output_rows_at_once, sentences_at_once
 from fairseq_el.planning.shapes import ModelShape
 from fairseq_el.planning.workload import METHODS, Workload, default_node_share
 
@@ -104,11 +105,6 @@ def state_capacity(shape: ModelShape, work: Workload, worst: bool) -> int:
     return min(capacity_for(nodes, work.beam), prompt + work.beam * steps)
 
 
-def output_rows(shape: ModelShape, work: Workload) -> int:
-    """Rows of the output projection that an EL generator has in flight; as ``ELSequenceGenerator.output_rows``."""
-    return max(work.encoder_tokens * 4 * shape.decoder_dim // shape.vocab_size, 1)
-
-
 def _buffers(shape: ModelShape, work: Workload) -> int:
     """Source tokens; words (int64) and scores (float32) of the hypotheses, twice while they follow the beams."""
     length = work.tgt_len + 2 + (work.src_len if shape.decoder_only else 0)
@@ -186,7 +182,7 @@ def _el(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str
 
 def _part(work: Workload) -> int:
     """Sentences that the encoder, or a prompt's pass, has in flight."""
-    return min(work.batch, max(work.encoder_tokens // max(work.src_len, 1), 1))
+    return min(work.batch, sentences_at_once(work.encoder_tokens, work.src_len))
 
 
 def _el_encoding(shape: ModelShape, work: Workload, memory_bytes: int) -> int:
@@ -228,7 +224,7 @@ def _el_attention(shape: ModelShape, work: Workload, length: int, width: int) ->
 def _el_logits(shape: ModelShape, work: Workload, num_rows: int, group: int = 0) -> int:
     """Logits and log-probabilities of a part of ``num_rows`` rows, in parts of whole groups (default: beams)."""
     group = group or work.beam
-    part = max(output_rows(shape, work) // group, 1) * group
+    part = max(output_rows_at_once(work.encoder_tokens, shape.decoder_dim, shape.vocab_size) // group, 1) * group
     if part >= num_rows:
         return num_rows * shape.vocab_size * max(work.softmax, 4 + 4)  # log-probabilities plus scores
     return part * shape.vocab_size * (4 + work.softmax)  # log-probabilities of the part before live on

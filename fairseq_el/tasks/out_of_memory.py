@@ -6,7 +6,7 @@ from typing import Any, Dict, Sequence
 
 from torch import nn
 
-from fairseq_el.errors import OutOfMemoryError
+from fairseq_el.errors import OptionError, OutOfMemoryError
 from fairseq_el.modules import self_attention_of
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
@@ -52,7 +52,7 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
         )
         usable = free_memory(device) + own_memory(device)
         fits = largest_batch(self_attention_of(models[0]), shape_of(models[0]), work, usable // len(models))
-    except (KeyError, ValueError, AttributeError):  # not a Transformer in a dtype that plan knows
+    except (KeyError, ValueError, AttributeError, OptionError):  # a model, dtype or system that plan does not know
         return OutOfMemoryError(f"{what}. Decode with a smaller batch: --batch-size {max(batch // 2, 1)}.")
     plan = f"By the arithmetic of `fairseq-el plan`, {fits} of them fit in the {format_size(usable)} that it can use"
     if fits < 1:

@@ -58,7 +58,7 @@ def rows_of(parents):
     return (parents + torch.arange(parents.size(0)).unsqueeze(1) * parents.size(1)).reshape(-1)
 
 
-def as_precise_as_stock(monkeypatch):
+def with_a_precise_softmax(monkeypatch):
     """Lets the modules' softmax be as precise as their dtype, to see more digits than stock's float32 shows."""
     import fairseq_el.modules.shared_self_attention as module
 
@@ -76,7 +76,7 @@ def as_precise_as_stock(monkeypatch):
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_200_steps_of_switching_beams_equal_a_cache_per_beam(kind, switch, beam_size, monkeypatch):
-    as_precise_as_stock(monkeypatch)
+    with_a_precise_softmax(monkeypatch)
     attention = self_attention(kind)
     naive = NaiveCache(attention)
     state, generator = DecodeState(NUM_SENTENCES, beam_size), torch.Generator().manual_seed(1)
@@ -103,7 +103,7 @@ def test_200_steps_of_switching_beams_equal_a_cache_per_beam(kind, switch, beam_
 
 @pytest.mark.parametrize("kind", [ELSelfAttention, KVSelfAttention])
 def test_finished_sentences_leave_and_bytes_are_exact(kind, monkeypatch):
-    as_precise_as_stock(monkeypatch)
+    with_a_precise_softmax(monkeypatch)
     attention, beam_size = self_attention(kind), 3
     naive = NaiveCache(attention)
     state, incremental_state = DecodeState(NUM_SENTENCES, beam_size), {}
@@ -132,7 +132,7 @@ def test_finished_sentences_leave_and_bytes_are_exact(kind, monkeypatch):
 @pytest.mark.parametrize("kind", [ELSelfAttention, KVSelfAttention])
 def test_prompts_are_read_in_parts_and_stored_once(kind, monkeypatch):
     """Prompts of different lengths, then steps in which one sentence is still within its prompt."""
-    as_precise_as_stock(monkeypatch)
+    with_a_precise_softmax(monkeypatch)
     attention, beam_size, lengths = self_attention(kind), 2, torch.tensor([3, 5, 4])
     naive = NaiveCache(attention)
     generator = torch.Generator().manual_seed(3)

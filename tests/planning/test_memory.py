@@ -20,9 +20,10 @@ from fairseq_el.planning import (
     default_node_share,
     largest_batch,
     memory,
+    output_rows_at_once,
     shape_of,
 )
-from fairseq_el.planning.memory import output_rows, state_bytes, state_capacity
+from fairseq_el.planning.memory import state_bytes, state_capacity
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCH = {"stock": "transformer", "stock-shared": "bart_base", "kv": "bart_base", "el": "bart_base"}
@@ -193,7 +194,8 @@ def test_output_rows_are_those_of_the_generator():
     run = Run("el", "fp32", words=4996, encoder_tokens=700)
     generator = ELSequenceGenerator([run.model], run.words, beam_size=3)
     generator.encoder_tokens = 700
-    assert output_rows(run.shape, run.work) == generator.output_rows(32)
+    shape = run.shape
+    assert output_rows_at_once(700, shape.decoder_dim, shape.vocab_size) == generator.output_rows(32)
 
 
 @pytest.mark.parametrize("method", METHODS)

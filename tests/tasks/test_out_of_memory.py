@@ -29,7 +29,7 @@ def failing(message, monkeypatch, free, kind=RuntimeError, sentences=64):
     monkeypatch.setattr(module, "own_memory", lambda device: 0)
     with pytest.raises(Exception) as caught:
         task.inference_step(generator, [model], sample)
-    return caught.value, model
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,34 @@ def test_names_the_batch_size_that_plan_would_choose(message, monkeypatch):
     free = memory("kv", shape_of(model), work).total
     expected = largest_batch("kv", shape_of(model), work, free)
     assert expected == 10
-    error, _ = failing(message, monkeypatch, free)
+    error = failing(message, monkeypatch, free)
     assert isinstance(error, fairseq_el.OutOfMemoryError) and isinstance(error.__cause__, RuntimeError)
     assert str(error).startswith("Decoding 64 sentences of up to 9 tokens, beam 4, ran out of memory. ")
     assert str(error).endswith(": --batch-size 10.")
 
 
 def test_half_as_many_where_plan_sees_no_problem(monkeypatch):
-    error, _ = failing("out of memory", monkeypatch, free=64 * GIB)
+    error = failing("out of memory", monkeypatch, free=64 * GIB)
     assert "something else needs memory too" in str(error) and str(error).endswith("--batch-size 32.")
 
 
 def test_not_even_one_fits(monkeypatch):
-    error, _ = failing("", monkeypatch, free=1000, kind=MemoryError)
+    error = failing("", monkeypatch, free=1000, kind=MemoryError)
     assert "not even one" in str(error)
 
 
 def test_other_errors_are_left_alone(monkeypatch):
-    error, _ = failing("size mismatch", monkeypatch, free=GIB)
+    error = failing("size mismatch", monkeypatch, free=GIB)
     assert type(error) is RuntimeError
+
+
+def test_half_as_many_where_the_system_does_not_say_what_is_free(monkeypatch):
+    def unknown(device):
+        raise fairseq_el.OptionError("--memory is needed here")
+
+    monkeypatch.setattr(module, "own_memory", unknown)
+    model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
+    task = TinyELTask(WORDS)
+    generator = task.build_generator([model], argparse.Namespace(beam=4, max_len_b=30))
+    error = module.out_of_memory([model], batch(WORDS, [9] * 64, seed=1), generator)
+    assert str(error).endswith("ran out of memory. Decode with a smaller batch: --batch-size 32.")
