@@ -5,8 +5,10 @@
 DATA is a directory of fairseq-preprocess; without --all its first batch is decoded. With --tgt-len every hypothesis is
 made that long, without it they end where they end. One JSON object is printed:
 
-  cross_bytes            encoder output, its mask, and cached keys and values of encoder-decoder attention, at the end
+  cross_bytes            encoder output (stock keeps the source's embeddings with it), its mask, and cached keys and
+                         values of encoder-decoder attention, at the end
   self_bytes             what decoder self-attention keeps between steps, at the end
+  planned_cross_bytes, planned_self_bytes  the same by the formulas of fairseq-el plan, for the room that pools had
   reorder_bytes_per_step copied to follow the beams (for the tree: the ancestry mask)
   compaction_bytes_per_step copied to drop dead nodes and finished sentences (only the tree has any)
   node_share             nodes that a beam descends from, against beams times words: mean and maximum over sentences
@@ -19,6 +21,7 @@ made that long, without it they end where they end. One JSON object is printed:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -34,6 +37,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
+from fairseq_el.planning import Workload, memory, shape_of
+from fairseq_el.planning.memory import state_bytes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 METHODS = ("stock-duplicated", "stock-shared", "kv", "el")
@@ -44,6 +49,7 @@ class StockReorderings:
 
     def __init__(self, generator: SequenceGenerator) -> None:
         self.copied: list[int] = []
+        self.encoder_out_bytes = 0
         ensemble = generator.model
         self._reorder_state, self._reorder_encoder_out = (
             ensemble.reorder_incremental_state,
@@ -61,6 +67,9 @@ class StockReorderings:
         result = self._reorder_encoder_out(encoder_outs, new_order)
         if self.copied:  # the first call, before any step, expands the batch to beams
             self.copied[-1] += _bytes_of_others(_tensors(result), list(_tensors(encoder_outs)))
+        self.encoder_out_bytes = num_bytes(
+            *(t for t in _tensors(result) if t.is_floating_point() or t.dtype == torch.bool)
+        )
         return result
 
 
@@ -95,6 +104,32 @@ class TreeFigures:
         self.peaks[-1] = max(self.peaks[-1], (max(living), max(living) / (self.beam_size * words)))
         self.shares.extend(nodes / (self.beam_size * words) for nodes in living)
 
+    def report(self) -> dict[str, Any]:
+        state = self.state
+        assert state is not None
+        largest = statistics.mean(share for _, share in self.peaks)
+        return {
+            "reorder_bytes_per_step": state.reorder_bytes / state.num_steps,
+            "compaction_bytes_per_step": state.compaction_bytes / state.num_steps,
+            "node_share": {"mean": statistics.mean(self.shares), "max": max(self.shares), "of_largest": largest},
+            "capacity_nodes": state.capacity,
+        }
+
+
+def planned(args: argparse.Namespace, model: Any, sample: Any, report: dict[str, Any]) -> dict[str, int]:
+    """What ``fairseq-el plan`` computes for this batch; for stock only where the length of outputs is given."""
+    method = {"stock-duplicated": "stock"}.get(args.method, args.method)
+    batch, src_len = sample["net_input"]["src_tokens"].shape
+    work = Workload(batch, args.beam, src_len, args.tgt_len or 0, args.dtype, args.encoder_tokens)
+    shape = shape_of(model)
+    parts = memory(method, shape, work)
+    figures = {"planned_cross_bytes": parts.cross_state}
+    if "capacity_nodes" in report:
+        figures["planned_self_bytes"] = state_bytes(method, shape, work, report["capacity_nodes"])
+    elif args.tgt_len is not None:
+        figures["planned_self_bytes"] = parts.decoder_state
+    return figures
+
 
 def build(args: argparse.Namespace, model: Any, dictionary: Any) -> SequenceGenerator:
     lengths = {} if args.tgt_len is None else {"max_len_b": args.tgt_len, "min_len": args.tgt_len}
@@ -108,6 +143,46 @@ def build(args: argparse.Namespace, model: Any, dictionary: Any) -> SequenceGene
     if args.method == "stock-duplicated" and hasattr(model, "set_beam_size"):
         model.set_beam_size = lambda beam_size: None  # as models other than BART, and BART before fairseq 0.12
     return SequenceGenerator([model], dictionary, **options)
+
+
+def load(args: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The dictionary of the target side, the model, and the batches."""
+    state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
+    cfg = state["cfg"]
+    cfg.task.data = args.data
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
+    model = model.to(DTYPES[args.dtype]).eval()
+    task.load_dataset(args.subset)
+    batches = task.get_batch_iterator(
+        task.dataset(args.subset), max_sentences=args.batch, max_positions=task.max_positions()
+    ).next_epoch_itr(shuffle=False)
+    return task.target_dictionary, model, batches if args.all else itertools.islice(batches, 1)
+
+
+def decode(args: argparse.Namespace, dictionary: Any, model: Any, batches: Any) -> dict[str, Any]:
+    """Decodes, and returns the figures, those of the state after the last batch."""
+    generator = build(args, model, dictionary)
+    probe, tree, reorderings = StateProbe(), TreeFigures(args.beam), None
+    handle = register_module_forward_hook(probe)
+    if isinstance(generator, ELSequenceGenerator):
+        generator.on_step = tree
+    else:
+        reorderings = StockReorderings(generator)
+    begin, sentences, figures = time.perf_counter(), 0, {}
+    for sample in batches:
+        sentences += sample["id"].numel()
+        generator.generate([model], sample)
+        figures = {"cross_bytes": probe.cross_bytes, "self_bytes": probe.self_bytes}
+        if reorderings is not None:
+            figures["cross_bytes"] += reorderings.encoder_out_bytes - probe.encoder_out_bytes
+            figures["reorder_bytes_per_step"] = statistics.mean(reorderings.copied)
+        else:
+            figures.update(tree.report())
+        figures.update(planned(args, model, sample, figures))
+    handle.remove()
+    return {**figures, "sentences": sentences, "seconds": round(time.perf_counter() - begin, 1)}
 
 
 def main() -> None:
@@ -125,43 +200,7 @@ def main() -> None:
     parser.add_argument("--encoder-tokens", type=int, default=ELSequenceGenerator.encoder_tokens)
     parser.add_argument("--all", action="store_true", help="all batches of the data, not only the first")
     args = parser.parse_args()
-
-    state = checkpoint_utils.load_checkpoint_to_cpu(args.path)
-    cfg = state["cfg"]
-    cfg.task.data = args.data
-    task = tasks.setup_task(cfg.task)
-    model = task.build_model(cfg.model)
-    model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
-    del state
-    model = model.to(DTYPES[args.dtype]).eval()
-    task.load_dataset(args.subset)
-    batches = task.get_batch_iterator(
-        task.dataset(args.subset), max_sentences=args.batch, max_positions=task.max_positions()
-    ).next_epoch_itr(shuffle=False)
-
-    generator = build(args, model, task.target_dictionary)
-    probe, tree = StateProbe(), TreeFigures(args.beam)
-    register_module_forward_hook(probe)
-    reorderings = None if args.method in ("kv", "el") else StockReorderings(generator)
-    if reorderings is None:
-        generator.on_step = tree
-    begin, sentences = time.perf_counter(), 0
-    for sample in batches:
-        sentences += sample["id"].numel()
-        generator.generate([model], sample)
-        if not args.all:
-            break
-    report = {**vars(args), "sentences": sentences, "seconds": round(time.perf_counter() - begin, 1)}
-    report["cross_bytes"], report["self_bytes"] = probe.cross_bytes, probe.self_bytes
-    if reorderings is not None:
-        report["reorder_bytes_per_step"] = statistics.mean(reorderings.copied)
-    else:
-        assert tree.state is not None
-        report["reorder_bytes_per_step"] = tree.state.reorder_bytes / tree.state.num_steps
-        report["compaction_bytes_per_step"] = tree.state.compaction_bytes / tree.state.num_steps
-        largest = statistics.mean(share for _, share in tree.peaks)
-        report["node_share"] = {"mean": statistics.mean(tree.shares), "max": max(tree.shares), "of_largest": largest}
-        report["capacity_nodes"] = tree.state.capacity
+    report = {**vars(args), **decode(args, *load(args))}
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     report["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(json.dumps(report))

@@ -20,6 +20,7 @@ class StateProbe:
 
     def __init__(self) -> None:
         self.cross_bytes = 0  # encoder output, its mask, and keys and values cached by encoder-decoder attention
+        self.encoder_out_bytes = 0  # the first of these
         self.self_bytes = 0  # what decoder self-attention keeps
         self.peak_cross_bytes = 0
         self.peak_self_bytes = 0
@@ -35,7 +36,8 @@ class StateProbe:
         )
         cross, own = (sum(of_layers) for of_layers in zip(*self._cached.values()))
         state = incremental_state.get(DECODE_STATE)
-        self.cross_bytes = num_bytes(encoder_out, padding_mask) + cross
+        self.encoder_out_bytes = num_bytes(encoder_out, padding_mask)
+        self.cross_bytes = self.encoder_out_bytes + cross
         self.self_bytes = own if state is None else state.capacity_bytes()
         self.peak_cross_bytes = max(self.peak_cross_bytes, self.cross_bytes)
         self.peak_self_bytes = max(self.peak_self_bytes, self.self_bytes)
