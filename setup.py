@@ -33,12 +33,13 @@ setup(
     entry_points={"console_scripts": ["fairseq-el = fairseq_el.cli:main"]},
     extras_require={
         "plot": ["matplotlib>=3.3"],
+        "bench": ["ctranslate2>=4.4", "matplotlib>=3.3", "transformers>=5"],
         "dev": [
             "hypothesis>=6.60",
             "matplotlib>=3.3",
             "mypy>=1.0",
             "pytest>=7.0",
-            "pytest-xdist>=3.0",
+            "pytest-xdist>=3.2",
             "ruff>=0.4",
         ],
     },

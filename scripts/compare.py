@@ -1,4 +1,4 @@
-"""Decodes a data set with stock fairseq and with both kinds of EL-attention, in turn, and prints one table.
+"""Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
 
     python scripts/compare.py DATA --path model.pt [--runs N] [any option of fairseq-generate]
 
@@ -26,9 +26,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
 METHODS = {
     "stock": ["--task", "translation"],
-    "EL, kv": ["--task", "el_translation", "--el-self-attention", "kv"],
-    "EL, el": ["--task", "el_translation", "--el-self-attention", "el"],
+    "EL, kv": ["--el-self-attention", "kv"],
+    "EL, el": ["--el-self-attention", "el"],
+    "EL, shared-kv": ["--el-backend", "shared-kv"],
 }
+# Stock blocks no repeated n-gram on a CPU (README); for hypotheses to be the same, EL must block none either.
+EL = ["--task", "el_translation", "--el-ngram-blocking", "stock"]
 
 
 @dataclass
@@ -57,7 +60,7 @@ def decode(method: str, options: list[str], work: Path, result: Result) -> None:
     """One run of fairseq-generate."""
     name = method.replace(", ", "-")
     report, log = work / f"{name}.json", work / f"{name}.log"
-    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *METHODS[method]]
+    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     run([sys.executable, str(REPOSITORY / "scripts" / "measured_generate.py"), str(report), *options, *task], log)
     for line in log.read_text(encoding="utf-8").splitlines():
@@ -124,7 +127,8 @@ def table(results: dict[str, Result], references: list[str] | None = None) -> st
     return (
         tabulate(rows, headers=headers, colalign=("left",) + ("right",) * 7, disable_numparse=True)
         + f"\n\nBLEU: sacrebleu, {metric.get_signature()}\n"
-        "EL keeps of each word in decoder self-attention its key and value (kv) or its hidden state (el).\n"
+        "EL keeps of each word in decoder self-attention its key and value (kv) or its hidden state (el); of the\n"
+        "source the encoder's output, or with shared-kv also keys and values of every layer, once for all beams.\n"
         "Peak memory is that of the whole process, Python and torch included. Times are fairseq's own, medians of\n"
         f"{len(stock.seconds)} runs in turn."
     )

@@ -167,7 +167,7 @@ def decode(args: argparse.Namespace, dictionary: Any, model: Any, batches: Any) 
     probe, tree, reorderings = StateProbe(), TreeFigures(args.beam), None
     handle = register_module_forward_hook(probe)
     if isinstance(generator, ELSequenceGenerator):
-        generator.on_step = tree
+        generator.on_step = lambda step, states: (tree(step, states), probe.on_step(step, states))
     else:
         reorderings = StockReorderings(generator)
     begin, sentences, figures = time.perf_counter(), 0, {}

@@ -2,10 +2,10 @@
 
     python scripts/measured_generate.py REPORT.json DATA --path model.pt [any option of fairseq-generate]
 
-Counted at every decoder layer call, from the live tensors: the cross-attention state, that is the encoder's output and
-its padding mask as the layer gets them, and the keys and values that encoder-decoder attention has cached; and what
-decoder self-attention keeps. The report has the largest sums seen, the peak resident memory of this process, and the
-peak of the CUDA allocator if there is one.
+Counted from the live tensors, for stock at every decoder layer call and for EL-attention after every step: the
+cross-attention state, that is the encoder's output and its padding mask as layers get them, and the keys and values
+that encoder-decoder attention has cached; and what decoder self-attention keeps. The report has the largest sums seen,
+the peak resident memory of this process, and the peak of the CUDA allocator if there is one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,19 @@ from state_probe import StateProbe
 from torch.nn.modules.module import register_module_forward_hook
 
 
+def observe_el_generators(probe: StateProbe) -> None:
+    """For stock runs, fairseq_el is not imported here: it may be on the command line (``--user-dir``) all the same."""
+    if "el_" in "".join(sys.argv):
+        from fairseq_el.generation import ELSequenceGenerator
+
+        ELSequenceGenerator.on_step = staticmethod(probe.on_step)  # type: ignore[assignment]
+
+
 def main() -> None:
     report_path, sys.argv = sys.argv[1], ["fairseq-generate", *sys.argv[2:]]
     probe = StateProbe()
     register_module_forward_hook(probe)
+    observe_el_generators(probe)
     generate.cli_main()
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     report = {

@@ -16,11 +16,13 @@ def num_bytes(*tensors: Any) -> int:
 
 
 class StateProbe:
-    """A global forward hook of modules: looks at decoder layers of one model after each call."""
+    """Looks at one model: at stock's decoder layers after each call, as a global forward hook of modules; at EL's
+    decode state after each step, as ``on_step`` of its generators.
+    """
 
     def __init__(self) -> None:
         self.cross_bytes = 0  # encoder output, its mask, and keys and values cached by encoder-decoder attention
-        self.encoder_out_bytes = 0  # the first of these
+        self.encoder_out_bytes = 0  # the first of these, in stock
         self.self_bytes = 0  # what decoder self-attention keeps
         self.peak_cross_bytes = 0
         self.peak_self_bytes = 0
@@ -39,6 +41,14 @@ class StateProbe:
         self.encoder_out_bytes = num_bytes(encoder_out, padding_mask)
         self.cross_bytes = self.encoder_out_bytes + cross
         self.self_bytes = own if state is None else state.capacity_bytes()
+        self._update_peaks()
+
+    def on_step(self, step: int, states: list[Any]) -> None:
+        if states:
+            self.cross_bytes, self.self_bytes = states[0].source_bytes(), states[0].capacity_bytes()
+            self._update_peaks()
+
+    def _update_peaks(self) -> None:
         self.peak_cross_bytes = max(self.peak_cross_bytes, self.cross_bytes)
         self.peak_self_bytes = max(self.peak_self_bytes, self.self_bytes)
 

@@ -4,7 +4,7 @@
 #   scripts/train_language_model.sh TRAIN.txt TEST.txt DIRECTORY [any option of fairseq-train]
 #
 # The last tenth of TRAIN.txt is for validation. Leaves DIRECTORY/data-bin and DIRECTORY/checkpoint_last.pt; steps that
-# are done already are skipped. Takes two minutes on two cores; --max-update 2000 gives a better model.
+# are done already are skipped. Takes about two minutes of one core; --max-update 2000 gives a better model.
 set -eu
 
 if [ $# -lt 3 ] || [ ! -f "$1" ] || [ ! -f "$2" ]; then

@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- modules <- models, generation <- tasks <- cli."""
+"""Imports point one way: ops <- modules <- models, generation <- tasks <- bench <- cli."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ BELOW = {  # what each part of the package may import
     "modules": {"ops", "modules", "planning", "errors"},
     "models": {"modules", "models", "errors"},
     "generation": {"ops", "modules", "planning", "generation", "errors"},
-    "tasks": {"modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
+    "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors"},
-    "cli": {"modules", "models", "generation", "tasks", "planning", "cli", "errors", "failure_report"},
+    "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report"},
+    "cli": {"ops", "modules", "models", "generation", "tasks", "bench", "planning", "cli", "errors", "failure_report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from typing import Any, NoReturn, Optional, Sequence
 
-from fairseq_el.cli import plan
+from fairseq_el.cli import bench, plan
 from fairseq_el.errors import FairseqElError, OptionError
 
 
@@ -24,7 +25,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.")
     commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     plan.add_parser(commands)
+    bench.add_parser(commands)
     options = parser.parse_args(arguments)
+    options.command_line = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return int(options.run(options))
     except FairseqElError as error:

@@ -16,7 +16,8 @@ from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.modules import DEFAULT_SELF_ATTENTION
+from fairseq_el.modules import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
+from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
     DTYPES,
@@ -32,6 +33,7 @@ from fairseq_el.planning import (
     memory,
     parse_size,
 )
+from fairseq_el.planning.dtypes import TORCH_DTYPES
 
 _DESCRIPTION = """\
 Says how much memory decoding takes, and how large a batch fits, for stock fairseq and for EL-attention. It is
@@ -46,10 +48,12 @@ Then give fairseq-generate the --batch-size it prints. Every row is explained in
 
 _ROWS = (  # of the table: title, and which part of a breakdown
     ("weights", "weights"),
+    ("weights packed for the processor", "packed"),
     ("process (--overhead)", "overhead"),
     ("sources, words, scores", "buffers"),
     ("a) reading sources or prompts", "encoding"),
     ("b) cross-attention state", "cross_state"),
+    ("b) source's keys and values", "source_keys_values"),
     ("b) decoder state, expected", "decoder_state"),
     ("b) attention record", "attention_record"),
     ("b) logits, search, a step", "step"),
@@ -121,6 +125,13 @@ def add_parser(commands: Any) -> None:
         help="where it is decoded; it decides about some copies (default here: %(default)s)",
     )
     el = parser.add_argument_group("EL-attention (as the options of el_* tasks)")
+    el.add_argument(
+        "--el-backend",
+        choices=["el", "shared-kv"],
+        default=DEFAULT_BACKEND,
+        help="what encoder-decoder attention keeps: el nothing but the encoder's output, shared-kv keys and values of "
+        "every layer too, once for all beams (default: %(default)s)",
+    )
     el.add_argument(
         "--el-self-attention",
         choices=["el", "kv"],
@@ -210,6 +221,7 @@ class Plan:
             "memory": self.limit,
             "methods": methods,
             "recommended": {
+                "el_backend": self.work.backend,
                 "el_self_attention": recommended,
                 **{
                     case: {"batch_size": batch, "max_tokens": self.max_tokens(batch)}
@@ -254,12 +266,13 @@ class Plan:
             else f"{shape.encoder_layers} + {shape.decoder_layers} layers"
         )
         source = "prompts" if shape.decoder_only else "sources"
+        weights = "weights + packed weights" if work.can_pack else "weights"
         return (
             f"{shape.parameters:,} parameters, {layers}, width {shape.decoder_dim}, {shape.vocab_size:,} words; "
             f"{work.dtype} on {work.device}\n"
             f"beam {work.beam}, {source} of {work.src_len:,} tokens, {work.tgt_len:,} words out; "
             f"{format_size(self.limit)} of memory\n"
-            "total = weights + process + sources, words, scores + the larger of a and the sum of b"
+            f"total = {weights} + process + sources, words, scores + the larger of a and the sum of b"
         )
 
     def _advice(self, recommended: str) -> str:
@@ -267,6 +280,8 @@ class Plan:
         if usual == 0:
             return f"With --el-self-attention {recommended} nothing fits."
         options = f"--el-self-attention {recommended} --el-encoder-tokens {self.work.encoder_tokens}"
+        if self.work.backend != DEFAULT_BACKEND:
+            options = f"--el-backend {self.work.backend} {options}"
         share = default_node_share(self.work.beam) if self.work.node_share is None else self.work.node_share
         lines = [
             f"Use: {options} --batch-size {usual} --max-tokens {self.max_tokens(usual)}",
@@ -291,6 +306,9 @@ def _workload(options: argparse.Namespace) -> Workload:
         node_share=options.node_share,
         device=options.device,
         scores_kept=keeps_scores(options.device, options.dtype),
+        can_pack=can_pack(options.device, TORCH_DTYPES[options.dtype]),
+        packs_last=True,
+        backend=options.el_backend,
     )
 
 

@@ -6,19 +6,42 @@ import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from fairseq.models import FairseqIncrementalDecoder
+from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqIncrementalDecoder
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
 from torch import Tensor, nn
 
-from fairseq_el.modules import DecodeState, can_share_past, decode_prompts, decode_step, el_attention_enabled
-from fairseq_el.planning import sentences_at_once
+from fairseq_el.modules import (
+    DecodeState,
+    Linears,
+    NetInput,
+    can_share_past,
+    decode_prompts,
+    decode_step,
+    el_attention_enabled,
+    encode,
+)
 
-NetInput = Dict[str, Any]
+_NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
+_MODELS = (BaseFairseqModel, TransformerModelBase)
+
+
+def _known(name: str, classes: Sequence[type]) -> List[Any]:
+    return [getattr(known, name) for known in classes]
 
 
 class ModelDecoder:
     """One model. EL models decode from a state that beams share, others as a stock generator would have them."""
 
-    def __init__(self, model: nn.Module, num_sentences: int, beam_size: int, max_steps: int, incremental: bool):
+    def __init__(
+        self,
+        model: nn.Module,
+        num_sentences: int,
+        beam_size: int,
+        max_steps: int,
+        incremental: bool,
+        backend: str,
+        linears: Linears,
+    ):
         self.model: Any = model
         self.beam_size = beam_size
         self.incremental_state: Optional[Dict[str, Any]] = {} if incremental else None
@@ -26,7 +49,8 @@ class ModelDecoder:
         self._encoder_out: Any = None
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
         if incremental and el_attention_enabled(model) and can_share_past(self.model.decoder):
-            self.state = DecodeState(num_sentences, beam_size, max_steps).put_into(self.incremental_state)
+            state = DecodeState(num_sentences, beam_size, max_steps, backend, linears)
+            self.state = state.put_into(self.incremental_state)
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
@@ -34,7 +58,7 @@ class ModelDecoder:
         if self.state is None:
             out = self.model.encoder.forward_torchscript(net_input)
         else:
-            out = _encode_in_parts(self.model.encoder, net_input, source, max_tokens)
+            out = encode(self.model.encoder, net_input, source, max_tokens)
         self._encoder_out = self.model.encoder.reorder_encoder_out(out, rows)
 
     def prompt(
@@ -108,10 +132,35 @@ class ModelDecoder:
     def log_probs(self, output: Tensor, temperature: float) -> Tensor:
         """``(rows, 1, d or V)``, as :meth:`step` gives it, to log-probabilities ``(rows, V)``."""
         if self.state is not None:
-            output = self.model.decoder.output_layer(output)
+            output = self._project(output)
         if temperature != 1.0:
             output = output / temperature
         return self.model.get_normalized_probs((output, None), log_probs=True, sample=None)[:, -1]
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether log-probabilities are a softmax over what the output projection gives."""
+        model, decoder = self.model, self.model.decoder if self.state is not None else None
+        return (
+            decoder is not None
+            and decoder.adaptive_softmax is None
+            and type(decoder).output_layer is TransformerDecoderBase.output_layer
+            and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
+            and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
+        )
+
+    def logits(self, output: Tensor, temperature: float) -> Tensor:
+        """As :meth:`log_probs`, before the softmax, in float32. *Shape:* ``(rows, V)``."""
+        logits = self._project(output)[:, -1]
+        if temperature != 1.0:
+            logits = logits / temperature
+        return logits.float()
+
+    def _project(self, features: Tensor) -> Tensor:
+        decoder = self.model.decoder
+        if decoder.adaptive_softmax is not None or self.state is None:
+            return decoder.output_layer(features)
+        return self.state.linears(decoder.output_projection, features)
 
     def reorder(self, new_order: Tensor) -> None:
         """Follows the beams. ``new_order``: ``(B' * b)``, as in :meth:`DecodeState.reorder`."""
@@ -131,10 +180,24 @@ class ModelDecoder:
 class EnsembleDecoder:
     """All models of an ensemble: what a search sees of them is log-probabilities."""
 
-    def __init__(self, models: Sequence[nn.Module], num_sentences: int, beam_size: int, max_steps: int):
+    def __init__(self, generator: Any, source: Tensor, max_steps: int):
+        """``source``: what the encoder will read, ``(B, n, ...)``."""
+        models = generator.model.models
+        num_sentences, src_len = source.shape[:2]
         incremental = all(isinstance(getattr(model, "decoder", None), FairseqIncrementalDecoder) for model in models)
         self.has_encoder = hasattr(models[0], "encoder")
-        self.models = [ModelDecoder(m, num_sentences, beam_size, max_steps, incremental) for m in models]
+        self.models = [
+            ModelDecoder(
+                model,
+                num_sentences,
+                generator.beam_size,
+                max_steps,
+                incremental,
+                generator.backend_for(model, num_sentences, src_len, max_steps),
+                generator.linears_for(model, num_sentences, max_steps),
+            )
+            for model in models
+        ]
 
     @property
     def all_share(self) -> bool:
@@ -157,6 +220,15 @@ class EnsembleDecoder:
             return log_probs[0]
         return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(len(log_probs))
 
+    @property
+    def has_logits(self) -> bool:
+        """Whether :meth:`log_probs` is a softmax over the :meth:`logits` of one model."""
+        return len(self.models) == 1 and self.models[0].has_logits
+
+    def logits(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
+        """Of the only model, in float32 and free to be changed: ``(rows, V)``."""
+        return self.models[0].logits(outputs[0], temperature)
+
     def step(
         self, tokens: Tensor, in_search: Optional[Tensor], need_attn: bool
     ) -> Tuple[List[Tensor], Optional[Tensor]]:
@@ -175,28 +247,3 @@ def mean_attention(attns: Sequence[Optional[Tensor]]) -> Optional[Tensor]:
     if not known:
         return None
     return sum(known[1:], known[0]) / len(attns)
-
-
-def _encode_in_parts(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -> Dict[str, List[Tensor]]:
-    """The encoder's output and padding mask, with only a part of the batch in flight at a time."""
-    num_sentences, length = source.shape[:2]
-    part_size = sentences_at_once(max_tokens, length)
-    if part_size >= num_sentences:
-        return encoder.forward_torchscript(net_input)
-    memory: Optional[Tensor] = None
-    masks: List[Tensor] = []
-    for begin in range(0, num_sentences, part_size):
-        part = slice(begin, begin + part_size)
-        out = encoder.forward_torchscript(
-            {
-                name: value[part] if isinstance(value, Tensor) and value.size(0) == num_sentences else value
-                for name, value in net_input.items()
-            }
-        )
-        encoded = out["encoder_out"][0].transpose(0, 1)  # (n, B', d) -> (B', n, d)
-        if memory is None:
-            memory = encoded.new_empty(num_sentences, *encoded.shape[1:])
-        memory[part] = encoded
-        masks.extend(out["encoder_padding_mask"][:1])
-    assert memory is not None
-    return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": [torch.cat(masks)] if masks else []}

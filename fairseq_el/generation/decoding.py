@@ -10,8 +10,10 @@ from fairseq.search import BeamSearch
 from torch import Tensor
 
 from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
+from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.generation.decoders import EnsembleDecoder
 from fairseq_el.generation.prompt import Prompt, forced_lengths
+from fairseq_el.ops import log_normalizer
 
 # fairseq 0.12.2 takes the length of a source to be that of its words, without eos, whatever the batch says; later
 # versions go by the batch. Only --match-source-len sees it.
@@ -48,7 +50,7 @@ class BatchDecoding:
         first = generator.eos if bos_token is None else bos_token
         self.beams = Beams(num_sentences, generator.beam_size, self.max_len, generator.pad, first, source.device)
         self.ended = EndedHypotheses(num_sentences)
-        self.decoders = EnsembleDecoder(generator.model.models, num_sentences, generator.beam_size, self.max_len + 1)
+        self.decoders = EnsembleDecoder(generator, source, self.max_len + 1)
         self.decoders.encode(sample["net_input"], source, generator.encoder_tokens)
         self.prompt = self._read_prompt(first) if self.decoders.all_share else None
 
@@ -135,51 +137,93 @@ class BatchDecoding:
         for begin in range(0, num_sentences, part_size):
             part = slice(begin, min(begin + part_size, num_sentences))
             rows = slice(part.start * beam_size, part.stop * beam_size)
-            log_probs = self._log_probs(step, None if outputs is None else [o[rows] for o in outputs], part, rows)
-            beams.scores = beams.scores.type_as(log_probs)
-            found.append(
-                generator.search.step(
-                    step,
-                    log_probs.view(part.stop - part.start, -1, generator.vocab_size),
-                    beams.scores[rows].view(part.stop - part.start, beam_size, -1)[:, :, :step],
-                    beams.tokens[rows, : step + 1],
-                    self.ids[part],
-                )
-            )
+            part_outputs = None if outputs is None else [output[rows] for output in outputs]
+            if self._finds_in_logits(step, part_outputs):
+                found.append(self._best_of_logits(step, part_outputs, part, rows))
+            else:
+                found.append(self._search_log_probs(step, part_outputs, part, rows))
         return Candidates(*(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*found)))
 
-    def _log_probs(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Tensor:
-        """Log-probabilities ``(rows, V)`` under every rule that fairseq has for them, in its order."""
+    def _finds_in_logits(self, step: int, outputs: Optional[List[Tensor]]) -> bool:
+        """Whether the search needs no log-probabilities: plain beam search with one model, outside of prefixes."""
+        generator = self.generator
+        return (
+            outputs is not None
+            and type(generator.search) is BeamSearch
+            and generator.lm_model is None
+            and self.decoders.has_logits
+            and not self._in_prefix(step)
+            and 2 * generator.beam_size < generator.vocab_size
+        )
+
+    def _best_of_logits(self, step: int, outputs: Any, part: slice, rows: slice) -> Candidates:
+        generator, beams = self.generator, self.beams
+        logits = self.decoders.logits(outputs, generator.temperature)
+        normalizer = log_normalizer(logits)
+        logits = self._under_rules(step, generator.penalized(logits), part, rows)
+        scores = beams.scores[rows, step - 1] if step > 0 else None
+        return best_candidates(logits, normalizer, scores, generator.beam_size)
+
+    def _search_log_probs(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Candidates:
+        generator, beams = self.generator, self.beams
+        log_probs = self._under_rules(step, self._log_probs(step, outputs, rows), part, rows)
+        beams.scores = beams.scores.type_as(log_probs)
+        return Candidates(
+            *generator.search.step(
+                step,
+                log_probs.view(part.stop - part.start, -1, generator.vocab_size),
+                beams.scores[rows].view(part.stop - part.start, generator.beam_size, -1)[:, :, :step],
+                beams.tokens[rows, : step + 1],
+                self.ids[part],
+            )
+        )
+
+    def _log_probs(self, step: int, outputs: Optional[List[Tensor]], rows: slice) -> Tensor:
+        """Log-probabilities ``(rows, V)`` under the rules that are the same in every step."""
         generator, beams = self.generator, self.beams
         if outputs is None:
             shape = (rows.stop - rows.start, generator.vocab_size)
-            log_probs = torch.full(shape, float("-inf"), device=beams.tokens.device)
-        else:
-            log_probs = self.decoders.log_probs(outputs, generator.temperature)
-            if generator.lm_model is not None:
-                log_probs += generator.language_model_log_probs(beams.tokens[rows, : step + 1])
-            log_probs = generator.adjusted(log_probs)
-        if step >= self.max_len:
-            log_probs[:, : generator.eos] = float("-inf")
-            log_probs[:, generator.eos + 1 :] = float("-inf")
+            return torch.full(shape, float("-inf"), device=beams.tokens.device)
+        log_probs = self.decoders.log_probs(outputs, generator.temperature)
+        if generator.lm_model is not None:
+            log_probs += generator.language_model_log_probs(beams.tokens[rows, : step + 1])
+        return generator.adjusted(log_probs)
+
+    def _in_prefix(self, step: int) -> bool:
         prefix = self.prefix_tokens
-        if prefix is not None and step < prefix.size(1) and step < self.max_len:
-            if self.prompt is not None and self.prompt.log_probs is not None:
-                self.prompt.force(step, log_probs, part, generator.beam_size)
+        return prefix is not None and step < prefix.size(1) and step < self.max_len
+
+    def _under_rules(self, step: int, scores: Tensor, part: slice, rows: slice) -> Tensor:
+        """What fairseq forbids or forces in this step, in its order.
+
+        Args:
+            scores: of the next word, changed in place: log-probabilities, or (outside of prefixes) logits. A rule
+                forbids words or leaves them as they are. *Shape:* ``(rows, V)``.
+        """
+        generator, beams = self.generator, self.beams
+        read_prompt = self.prompt is not None and self.prompt.log_probs is not None
+        blocks_first = read_prompt and not generator.ngram_blocking_as_stock  # a forced word may repeat what it likes
+        if blocks_first:
+            generator.block_ngrams(scores, beams.tokens[rows], step)
+        if step >= self.max_len:
+            scores[:, : generator.eos] = float("-inf")
+            scores[:, generator.eos + 1 :] = float("-inf")
+        if self._in_prefix(step):
+            if read_prompt:
+                self.prompt.force(step, scores, part, generator.beam_size)  # type: ignore[union-attr]
             else:  # writes to the rows of scores and tokens too
-                log_probs, _, _ = generator._prefix_tokens(
-                    step, log_probs, beams.scores[rows], beams.tokens[rows], prefix[part], generator.beam_size
+                prefix = self.prefix_tokens[part]  # type: ignore[index]
+                scores, _, _ = generator._prefix_tokens(
+                    step, scores, beams.scores[rows], beams.tokens[rows], prefix, generator.beam_size
                 )
         else:
             if step < generator.min_len:
-                log_probs[:, generator.eos] = float("-inf")
+                scores[:, generator.eos] = float("-inf")
             if generator.token_indices_to_suppress is not None:
-                log_probs[:, generator.token_indices_to_suppress] = float("-inf")
-        if generator.repeat_ngram_blocker is not None:
-            log_probs = generator.repeat_ngram_blocker(
-                beams.tokens[rows], log_probs, part.stop - part.start, generator.beam_size, step
-            )
-        return log_probs
+                scores[:, generator.token_indices_to_suppress] = float("-inf")
+        if not blocks_first:
+            generator.block_ngrams(scores, beams.tokens[rows], step)
+        return scores
 
     def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
         """Takes out the hypotheses that end here.

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Optional
 
 import torch
+from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
-from fairseq_el.modules import DecodeState
+from fairseq_el.modules import DecodeState, Linears, backend_of, el_attention_enabled, is_final, worth_packing
+from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
 
-DEFAULT_ENCODER_TOKENS = 8192
+DEFAULT_ENCODER_TOKENS = 2048
+MANY_STEPS = 10_000  # of all batches that are still to come
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -32,17 +36,24 @@ class ELSequenceGenerator(SequenceGenerator):
       object can serve generators of different beam sizes;
     - diverse beam search works on every batch: stock 0.12.3 indexes a buffer of the batch by the sentences' numbers in
       the whole data set and ends in an IndexError where these exceed the batch's size; here they count from 0 then;
+    - ``--no-repeat-ngram-size`` forbids repeated n-grams on every device. Stock 0.12 compares with the end of a padded
+      buffer unless its CUDA extension is built, and so forbids nothing (:attr:`ngram_blocking_as_stock` does the same);
     - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
 
     Attributes:
         encoder_tokens: positions that the encoder (or a prompt's pass) has in flight at a time.
         record_attention: whether hypotheses get their encoder-decoder attention, as in stock. It takes
             ``B * b * n * t`` numbers, as much as all else for long inputs.
+        memory_budget: bytes that cross-attention may keep of the source where the backend is ``"auto"`` (default: half
+            of the memory that is free).
+        ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
         on_step: called after every step with its number and the decode states of the models, for measurements.
     """
 
     encoder_tokens: int = DEFAULT_ENCODER_TOKENS
     record_attention: bool = True
+    memory_budget: Optional[int] = None
+    ngram_blocking_as_stock: bool = False
     on_step: Optional[Callable[[int, List[DecodeState]], None]] = None
 
     def _generate(
@@ -59,16 +70,53 @@ class ELSequenceGenerator(SequenceGenerator):
             sample = _number_within_batch(sample)
         return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
 
+    def backend_for(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> str:
+        """What cross-attention keeps for a batch: ``"el"`` or ``"shared-kv"``."""
+        backend = backend_of(model) if el_attention_enabled(model) else "el"
+        if backend != "auto":
+            return backend
+        steps = (self.min_len, max_steps - 1)
+        return choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+
+    def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
+        """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
+        num_rows = num_sentences * self.beam_size
+        kept = self.__dict__.setdefault("_kept_linears", {})
+        linears = kept.get(id(model)) or Linears(num_rows, pack=False)
+        if is_final(model):
+            kept[id(model)] = linears
+            max_steps = MANY_STEPS
+        linears.pack = worth_packing(next(model.parameters()).dtype, num_rows, max_steps)
+        return linears
+
     def output_rows(self, width: int) -> int:
         """Rows of the output projection to have in flight. ``width``: ``d`` of the decoder."""
         return output_rows_at_once(self.encoder_tokens, width, self.vocab_size)
 
     def adjusted(self, log_probs: Tensor) -> Tensor:
         """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""
-        log_probs.masked_fill_(log_probs != log_probs, float("-inf"))
-        log_probs[:, self.pad] = float("-inf")
-        log_probs[:, self.unk] -= self.unk_penalty
-        return log_probs
+        return self.penalized(log_probs.masked_fill_(log_probs != log_probs, float("-inf")))
+
+    def penalized(self, scores: Tensor) -> Tensor:
+        """The same without NaN, for logits too. ``scores``: ``(rows, V)``, changed in place."""
+        scores[:, self.pad] = float("-inf")
+        scores[:, self.unk] -= self.unk_penalty
+        return scores
+
+    def block_ngrams(self, scores: Tensor, tokens: Tensor, step: int) -> None:
+        """``--no-repeat-ngram-size``.
+
+        Args:
+            scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
+            tokens: words so far, padded. *Shape:* ``(rows, max_len + 2)``.
+        """
+        blocker = self.repeat_ngram_blocker
+        if blocker is None:
+            return
+        if type(blocker) is NGramRepeatBlock and not self.ngram_blocking_as_stock:
+            block_repeated_ngrams(scores, tokens[:, : step + 1], blocker.no_repeat_ngram_size)
+        else:
+            blocker(tokens, scores, tokens.size(0) // self.beam_size, self.beam_size, step)
 
     def language_model_log_probs(self, tokens: Tensor) -> Tensor:
         """What ``lm_model`` adds to the log-probabilities of the word after ``tokens`` ``(rows, t)``: ``(rows, V)``."""

@@ -3,32 +3,46 @@
 from fairseq_el.modules.decode_state import DecodeState
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 from fairseq_el.modules.enable import (
+    BACKENDS,
+    DEFAULT_BACKEND,
     DEFAULT_SELF_ATTENTION,
+    backend_of,
     disable_el_attention,
     el_attention_enabled,
     enable_el_attention,
     self_attention_of,
 )
+from fairseq_el.modules.encode import EncoderOut, NetInput, encode
+from fairseq_el.modules.linears import Linears, is_final, worth_packing
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.modules.support import unsupported_reasons
 
 __all__ = [
+    "BACKENDS",
+    "DEFAULT_BACKEND",
     "DEFAULT_SELF_ATTENTION",
     "DecodeState",
     "ELMultiheadAttention",
     "ELSelfAttention",
+    "EncoderOut",
     "Features",
     "KVSelfAttention",
+    "Linears",
+    "NetInput",
     "SharedEncoderOut",
+    "backend_of",
     "can_share_past",
     "decode_prompts",
     "decode_step",
     "disable_el_attention",
     "el_attention_enabled",
     "enable_el_attention",
+    "encode",
+    "is_final",
     "self_attention_of",
     "share_encoder_out",
     "unsupported_reasons",
+    "worth_packing",
 ]

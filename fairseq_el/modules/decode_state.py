@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fairseq_el.modules.linears import Linears
 from fairseq_el.planning import capacity_for
 
 _KEY = "fairseq_el.decode_state"
@@ -28,15 +29,28 @@ class DecodeState:
     """What a decoder keeps between steps, for one batch.
 
     One pass of the decoder is :meth:`begin_prompt` or :meth:`begin_step` and then one :meth:`store` in every layer.
+
+    Attributes:
+        backend: what cross-attention keeps: ``"el"`` nothing, ``"shared-kv"`` keys and values, once per sentence.
+        linears: how the decoder's linear layers are computed.
     """
 
-    def __init__(self, num_sentences: int, beam_size: int, max_steps: Optional[int] = None):
+    def __init__(
+        self,
+        num_sentences: int,
+        beam_size: int,
+        max_steps: Optional[int] = None,
+        backend: str = "el",
+        linears: Optional[Linears] = None,
+    ):
         """
         Args:
             num_sentences: ``B``.
             beam_size: ``b``.
             max_steps: there will be no more steps than this, if known; pools do not grow beyond what they can use.
         """
+        self.backend = backend
+        self.linears = linears or Linears(num_sentences * beam_size, pack=False)
         self.num_sentences = num_sentences
         self.beam_size = beam_size
         self.max_steps = max_steps
@@ -51,6 +65,8 @@ class DecodeState:
         self.compaction_bytes = 0  # copied so far to drop dead nodes and finished sentences
         self._part = slice(None)
         self._pools: Dict[str, List[Tensor]] = {}  # layer -> tensors (B, g, capacity, w)
+        self._source: Dict[str, List[Tensor]] = {}  # layer -> keys and values of the source (B, h, n, dh)
+        self.encoder_out: Optional[Dict[str, List[Tensor]]] = None  # of the last pass
 
     @staticmethod
     def of(incremental_state: Any) -> Optional[DecodeState]:
@@ -70,6 +86,13 @@ class DecodeState:
         """Bytes that the state holds allocated: pools and ancestry with the room left in them."""
         tensors = [*self._tensors(), *([] if self.ancestry is None else [self.ancestry])]
         return sum(t.numel() * t.element_size() for t in tensors)
+
+    def source_bytes(self) -> int:
+        """Bytes kept of the source: the encoder's output and mask, and with ``"shared-kv"`` keys and values."""
+        kept = [t for tensors in self._source.values() for t in tensors]
+        for tensors in (self.encoder_out or {}).values():
+            kept.extend(tensors)
+        return sum(t.numel() * t.element_size() for t in kept)
 
     def living_nodes(self) -> Tensor:
         """How many nodes of each sentence some beam descends from. *Shape:* ``(B)``."""
@@ -135,6 +158,27 @@ class DecodeState:
             pool[:, :, self.num_nodes - new.size(2) :] = new
         return tuple(stored)
 
+    def source_keys_values(self, layer: str, project: Callable[[], Tuple[Tensor, Tensor]]) -> Tuple[Tensor, Tensor]:
+        """Keys and values of the source for the sentences of this pass, projected in their first.
+
+        Args:
+            layer: any name, always the same for a layer.
+            project: gives those of this pass's sentences. *Shape:* ``(B', h, n, dh)`` each.
+        """
+        kept = self._source.get(layer)
+        if self.in_prompt or kept is None:
+            projected = project()
+            if projected[0].size(0) == self.num_sentences:
+                self._source[layer] = list(projected)
+                return projected
+            if kept is None:  # filled part by part
+                kept = [t.new_empty(self.num_sentences, *t.shape[1:]) for t in projected]
+                self._source[layer] = kept
+            for tensor, part in zip(kept, projected):
+                tensor[self._part] = part
+            return projected
+        return kept[0], kept[1]
+
     def reorder(self, new_order: Tensor) -> None:
         """Follows the beams, and drops finished sentences.
 
@@ -178,6 +222,9 @@ class DecodeState:
         self.num_sentences = sentences.numel()
         self.ancestry = self.ancestry.index_select(0, sentences)
         self._replace_pools(lambda pool: pool.index_select(0, sentences))
+        for tensors in self._source.values():
+            for i in range(len(tensors)):
+                tensors[i] = tensors[i].index_select(0, sentences)
 
     def _replace_pools(self, moved: Callable[[Tensor], Tensor]) -> None:
         """Moves what is kept to new storage, one pool after the other, so that only one is there twice."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
-from fairseq_el.ops import el_attention
+from fairseq_el.modules.decode_state import DecodeState
+from fairseq_el.ops import el_attention, kv_attention
+from fairseq_el.planning import sentences_at_once
+
+PROJECTED_AT_ONCE = 2048  # positions of the source: what is in flight stays small, and on a CPU in its cache
 
 
 class ELMultiheadAttention(MultiheadAttention):
-    """Encoder-decoder attention that keeps nothing in the incremental state.
+    """Encoder-decoder attention over an encoder output that beams share.
 
     It has the parameters of fairseq's :class:`~fairseq.modules.MultiheadAttention` and nothing beside them: weights
-    are read where they are at every step, so nothing can go stale. While decoding it runs :func:`el_attention` over an
-    encoder output shared by the beams; in training and scoring it is stock attention.
+    are read where they are at every step, so nothing can go stale. While decoding it runs :func:`el_attention` and
+    keeps nothing; or, where the :class:`DecodeState` of the batch says ``"shared-kv"``, :func:`kv_attention` over keys
+    and values that this state keeps once per sentence. In training and scoring it is stock attention.
     """
 
     def forward(
@@ -25,7 +30,7 @@ class ELMultiheadAttention(MultiheadAttention):
         key: Optional[Tensor],
         value: Optional[Tensor],
         key_padding_mask: Optional[Tensor] = None,
-        incremental_state: Optional[Dict[str, Dict[str, Optional[Tensor]]]] = None,
+        incremental_state: Optional[Dict[str, Any]] = None,
         need_weights: bool = True,
         static_kv: bool = False,
         attn_mask: Optional[Tensor] = None,
@@ -39,7 +44,7 @@ class ELMultiheadAttention(MultiheadAttention):
             key: the encoder's output, ``B`` sentences. *Shape:* ``(n, B, d)``.
             value: the same tensor as ``key``.
             key_padding_mask: True at padding. *Shape:* ``(B, n)``.
-            incremental_state: given while decoding; nothing is stored in it.
+            incremental_state: given while decoding.
             need_weights, need_head_weights: return the weights, averaged over heads or for each head.
 
         Returns:
@@ -66,37 +71,78 @@ class ELMultiheadAttention(MultiheadAttention):
                 f"got key {'missing' if key is None else 'given'}, attn_mask "
                 f"{'missing' if attn_mask is None else 'given'}, before_softmax={before_softmax}"
             )
-        output, weights = self._attend(query, key.transpose(0, 1), key_padding_mask)
-        if not (need_weights or need_head_weights):
-            return output, None
-        return output, weights if need_head_weights else weights.mean(dim=0)
-
-    def _attend(self, query: Tensor, memory: Tensor, key_padding_mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-        """``query`` ``(t, B * b, d_model)``, ``memory`` ``(B, n, d)`` to output and weights ``(h, B * b, t, n)``."""
-        tgt_len, num_rows, _ = query.shape
-        num_sentences, src_len, _ = memory.shape
+        tgt_len, num_rows, width = query.shape
+        src_len, num_sentences, _ = key.shape
         if num_rows % num_sentences != 0:
             raise ValueError(
                 f"EL-attention needs the same number of beams for every sentence, but there are {num_rows} queries for "
                 f"{num_sentences} encoder outputs. Pass the encoder's output once per sentence, beams side by side."
             )
-        q = self.q_proj(query) * self.scaling
-        # (t, B*b, h*dh) -> (B, b*t, h, dh)
-        q = q.transpose(0, 1).reshape(num_sentences, -1, self.num_heads, self.head_dim)
-        output, weights = el_attention(
-            q,
-            memory,
-            self.k_proj.weight,
-            self.v_proj.weight,
-            key_bias=self.k_proj.bias,
-            value_bias=self.v_proj.bias,
-            key_padding_mask=None if key_padding_mask is None else key_padding_mask.to(torch.bool),
-            softmax_dtype=torch.float32,  # as stock, for every dtype
-            dropout=self.dropout_module if self._dropout_is_active() else None,
+        x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, B*b, d) -> (B, b*t, d)
+        state = DecodeState.of(incremental_state)
+        output, weights = self.attend(
+            x, key.transpose(0, 1), key_padding_mask, state, need_weights=need_weights or need_head_weights
         )
-        output = output.reshape(num_rows, tgt_len, -1).transpose(0, 1)  # (B, b*t, h, dh) -> (t, B*b, h*dh)
+        output = output.reshape(num_rows, tgt_len, -1).transpose(0, 1)  # (B, b*t, d) -> (t, B*b, d)
+        if weights is None:
+            return output, None
         weights = weights.view(num_rows, tgt_len, self.num_heads, src_len).permute(2, 0, 1, 3)
-        return self.out_proj(output), weights
+        return output, weights if need_head_weights else weights.mean(dim=0)
+
+    def attend(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        key_padding_mask: Optional[Tensor],
+        state: Optional[DecodeState],
+        need_weights: bool,
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Queries that share an encoder output: the beams of a step, or the words of a prompt.
+
+        Args:
+            x: *Shape:* ``(B, queries, d_model)``.
+            memory: the encoder's output. *Shape:* ``(B, n, d)``.
+            key_padding_mask: True at padding. *Shape:* ``(B, n)``.
+            state: of the batch, if its past is shared.
+
+        Returns:
+            the output, ``(B, queries, d_model)``, and the weights ``(B, queries, h, n)`` or None.
+        """
+        query = (self.q_proj(x) if state is None else state.linears(self.q_proj, x)) * self.scaling
+        query = query.view(*x.shape[:2], self.num_heads, self.head_dim)
+        padding = None if key_padding_mask is None else key_padding_mask.to(torch.bool)
+        weights = None
+        if state is not None and state.backend == "shared-kv" and not need_weights:
+            key, value = state.source_keys_values(self._incremental_state_id, lambda: self._project(memory))
+            heads = kv_attention(query, key, value, None if padding is None else padding.unsqueeze(1), torch.float32)
+        else:
+            heads, weights = el_attention(
+                query,
+                memory,
+                self.k_proj.weight,
+                self.v_proj.weight,
+                key_bias=self.k_proj.bias,
+                value_bias=self.v_proj.bias,
+                key_padding_mask=padding,
+                softmax_dtype=torch.float32,  # as stock, for every dtype
+                dropout=self.dropout_module if self._dropout_is_active() else None,
+                need_weights=need_weights,
+            )
+        heads = heads.reshape(*x.shape[:2], -1)  # (B, queries, h, dh) -> (B, queries, h*dh)
+        return (self.out_proj(heads) if state is None else state.linears(self.out_proj, heads)), weights
+
+    def _project(self, memory: Tensor) -> Tuple[Tensor, Tensor]:
+        """``(B, n, d)`` to keys and values ``(B, h, n, dh)``, each head's contiguous."""
+        num_sentences, src_len, _ = memory.shape
+        shape = (num_sentences, self.num_heads, src_len, self.head_dim)
+        key, value = memory.new_empty(shape), memory.new_empty(shape)
+        part_size = sentences_at_once(PROJECTED_AT_ONCE, src_len)
+        for begin in range(0, num_sentences, part_size):
+            part = slice(begin, begin + part_size)
+            for module, heads in ((self.k_proj, key), (self.v_proj, value)):
+                projected = module(memory[part])  # (B', n, h*dh) -> (B', h, n, dh)
+                heads[part] = projected.view(-1, src_len, *shape[1::2]).transpose(1, 2)
+        return key, value
 
     def _dropout_is_active(self) -> bool:
         module = self.dropout_module

@@ -25,12 +25,14 @@ logger = logging.getLogger(__name__)
 
 Models = TypeVar("Models")  # a model, a list of models, or a hub interface that holds some
 
+BACKENDS = ("el", "shared-kv", "auto")
+DEFAULT_BACKEND = "el"
 DEFAULT_SELF_ATTENTION = "kv"
 
 _SAVED = "_el_saved_attributes"
 
 
-def enable_el_attention(models: Models, self_attention: str | None = None) -> Models:
+def enable_el_attention(models: Models, backend: str | None = None, self_attention: str | None = None) -> Models:
     """Makes models decode with EL-attention and a past that beams share, in place.
 
     They can be trained, saved, moved, converted to half precision and reloaded as before.
@@ -38,6 +40,9 @@ def enable_el_attention(models: Models, self_attention: str | None = None) -> Mo
     Args:
         models: a fairseq Transformer, with an encoder or a language model without, a list of them (an ensemble), or a
             hub interface such as the one ``BARTModel.from_pretrained`` returns.
+        backend: what cross-attention keeps of the source: ``"el"`` nothing but the encoder's output; ``"shared-kv"``
+            keys and values of every layer, once for all beams: ``2 L`` times as much, and less to compute where FLOPs
+            are dear; ``"auto"`` chooses for every batch. Default: ``"el"``, or as it is in a model that has it enabled.
         self_attention: what decoder self-attention keeps of each word: ``"el"`` the layer's input, ``"kv"`` its key and
             value, twice as much and less to compute. Default: ``"kv"``, or as it is in a model that has it enabled.
 
@@ -46,8 +51,10 @@ def enable_el_attention(models: Models, self_attention: str | None = None) -> Mo
 
     Raises:
         UnsupportedModelError: a model can't be decoded exactly; it lists every reason. No model has been changed.
-        ValueError: ``self_attention`` is neither of the two.
+        ValueError: ``backend`` or ``self_attention`` is none of these.
     """
+    if backend not in (None, *BACKENDS):
+        raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
         raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
     to_enable = [model for model in _unpack(models) if not _is_enabled(model)]
@@ -56,14 +63,16 @@ def enable_el_attention(models: Models, self_attention: str | None = None) -> Mo
         if reasons:
             raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
-        _enable(model, self_attention or DEFAULT_SELF_ATTENTION)
-    if self_attention is not None:
-        for model in _unpack(models):
+        _enable(model, backend or DEFAULT_BACKEND, self_attention or DEFAULT_SELF_ATTENTION)
+    for model in _unpack(models):
+        if self_attention is not None:
             _set_self_attention(model, self_attention)
+        if backend is not None:
+            model.decoder.__dict__["el_backend"] = backend
     return models
 
 
-def _enable(model: Any, self_attention: str) -> None:
+def _enable(model: Any, backend: str, self_attention: str) -> None:
     for attention in cross_attentions(model).values():
         _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
         attention.__class__ = ELMultiheadAttention
@@ -73,13 +82,15 @@ def _enable(model: Any, self_attention: str) -> None:
         model.decoder,
         forward=functools.partial(shared_forward, model.decoder),
         reorder_incremental_state=functools.partial(reorder_shared_state, model.decoder),
+        el_backend=backend,
     )
     if hasattr(model, "set_beam_size"):
         _shadow(model, set_beam_size=_ignore_beam_size)
     _set_self_attention(model, self_attention)
     logger.info(
-        "EL-attention enabled in %d cross-attention modules and %d self-attention modules (%s) of %s",
+        "EL-attention enabled in %d cross-attention modules (%s) and %d self-attention modules (%s) of %s",
         len(cross_attentions(model)),
+        backend,
         len(self_attentions(model)),
         self_attention,
         type(model).__name__,
@@ -107,6 +118,11 @@ def disable_el_attention(models: Models) -> Models:
 def el_attention_enabled(models: Any) -> bool:
     """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
     return all(_is_enabled(model) for model in _unpack(models))
+
+
+def backend_of(model: Any) -> str:
+    """What cross-attention keeps in a model with EL-attention enabled: ``"el"``, ``"shared-kv"`` or ``"auto"``."""
+    return model.decoder.__dict__["el_backend"]
 
 
 def self_attention_of(model: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
-from fairseq.modules import FairseqDropout
 from torch import Tensor
 
 from fairseq_el.modules.decode_state import DecodeState
+from fairseq_el.modules.layers import has_active_dropout, is_plain_decoder_layer, run_decoder_layer
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut
 
 
@@ -18,10 +18,7 @@ def can_share_past(decoder: Any) -> bool:
     Not while dropout is active (``--retain-dropout``): every beam draws its own random numbers then, and stock's cache
     per beam is what gives the same results from the same seed.
     """
-    return not any(
-        isinstance(module, FairseqDropout) and module.p > 0 and (module.training or module.apply_during_inference)
-        for module in decoder.modules()
-    )
+    return not has_active_dropout(decoder)
 
 
 class Features(NamedTuple):
@@ -104,29 +101,62 @@ def _run(
     """
     memory = padding_mask = None
     if encoder_out is not None:
-        memory = encoder_out["encoder_out"][0][:, part]
+        memory = encoder_out["encoder_out"][0][:, part].transpose(0, 1)  # (n, B, d) -> (B', n, d)
         masks = encoder_out["encoder_padding_mask"]
         padding_mask = masks[0][part] if masks else None
     alignment_layer = decoder.num_layers - 1 if alignment_layer is None else alignment_layer
+    state = _state(incremental_state)
+    state.encoder_out = encoder_out
 
-    x = _embed(decoder, tokens, positions).transpose(0, 1)  # (rows, t, d) -> (t, rows, d)
+    x = _embed(decoder, tokens, positions)  # (rows, t, d)
+    shape = x.shape
+    if not state.in_prompt:
+        x = x.view(state.num_sentences, -1, x.size(2))  # (B*b, 1, d) -> (B, b, d)
     inner_states = [x] if need_inner_states else []
     attn = None
     for index, layer in enumerate(decoder.layers):
         aligned = need_attn and index == alignment_layer
-        x, layer_attn, _ = layer(
-            x, memory, padding_mask, incremental_state, need_attn=aligned, need_head_weights=aligned
-        )
+        run_layer = run_decoder_layer if is_plain_decoder_layer(layer) else _run_stock_layer
+        x, layer_attn = run_layer(layer, x, memory, padding_mask, state, aligned)
         if need_inner_states:
             inner_states.append(x)
         if aligned and layer_attn is not None:
-            attn = layer_attn.float().to(x)[:alignment_heads].mean(dim=0)  # (h, rows, t, n) -> (rows, t, n)
+            by_head = layer_attn.view(*shape[:2], *layer_attn.shape[2:])  # (B, queries, h, n) -> (rows, t, h, n)
+            attn = by_head.float().to(x)[:, :, :alignment_heads].mean(dim=2)
     if decoder.layer_norm is not None:
         x = decoder.layer_norm(x)
-    x = x.transpose(0, 1)  # (t, rows, d) -> (rows, t, d)
+    x = x.view(shape)
     if decoder.project_out_dim is not None:
         x = decoder.project_out_dim(x)
-    return Features(x, attn, inner_states)
+    return Features(x, attn, [inner.view(shape).transpose(0, 1) for inner in inner_states])
+
+
+def _run_stock_layer(
+    layer: Any,
+    x: Tensor,
+    memory: Optional[Tensor],
+    padding_mask: Optional[Tensor],
+    state: DecodeState,
+    need_attn: bool,
+) -> Tuple[Tensor, Optional[Tensor]]:
+    """As :func:`run_decoder_layer`, by the layer's own ``forward``."""
+    incremental_state: Dict[str, Any] = {}
+    state.put_into(incremental_state)
+    shape = x.shape
+    rows = x if state.in_prompt else x.reshape(-1, 1, shape[2])  # (B, queries, d) -> (rows, t, d)
+    y, attn, _ = layer(
+        rows.transpose(0, 1),
+        None if memory is None else memory.transpose(0, 1),
+        padding_mask,
+        incremental_state,
+        need_attn=need_attn,
+        need_head_weights=need_attn,
+    )
+    y = y.transpose(0, 1).reshape(shape)
+    if not need_attn or attn is None:  # without need_attn a layer may still return a mean over heads
+        return y, None
+    attn = attn.permute(1, 2, 0, 3)  # (h, rows, t, n) -> (rows, t, h, n)
+    return y, attn.reshape(*shape[:2], *attn.shape[2:])
 
 
 def _embed(decoder: Any, tokens: Tensor, positions: Optional[Tensor]) -> Tensor:

@@ -43,9 +43,13 @@ class SharedSelfAttention(MultiheadAttention):
         tgt_len, num_rows, width = query.shape
         num_sentences = num_rows if state.in_prompt else state.num_sentences
         x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)
-        output = self._prompt(x, state) if state.in_prompt else self._step(x, state)
-        output = output.reshape(num_rows, tgt_len, width).transpose(0, 1)  # (B, queries, h, dh) -> (t, rows, d)
-        return self.out_proj(output), None
+        output = self.attend(x, state)
+        return output.reshape(num_rows, tgt_len, width).transpose(0, 1), None  # (B, queries, d) -> (t, rows, d)
+
+    def attend(self, x: Tensor, state: DecodeState) -> Tensor:
+        """``x`` ``(B, queries, d)`` of a step (its beams) or a prompt (its words) to the output, shaped the same."""
+        heads = self._prompt(x, state) if state.in_prompt else self._step(x, state)  # (B, queries, h, dh)
+        return state.linears(self.out_proj, heads.reshape(x.shape))
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
         """``x`` ``(B, b, d)`` to the heads' outputs ``(B, b, h, dh)``."""
@@ -55,14 +59,11 @@ class SharedSelfAttention(MultiheadAttention):
         """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``: by keys and values, which is less work."""
         raise NotImplementedError
 
-    def _queries(self, x: Tensor) -> Tensor:
-        """``(B, queries, d)`` to projected and scaled queries ``(B, queries, h, dh)``."""
-        return (self.q_proj(x) * self.scaling).view(*x.shape[:2], self.num_heads, self.head_dim)
-
-    def _keys_and_values(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """``(B, queries, d)`` to keys and values ``(B, h, queries, dh)``."""
+    def _queries_keys_values(self, x: Tensor, state: DecodeState) -> Tuple[Tensor, Tensor, Tensor]:
+        """``(B, queries, d)`` to scaled queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
         shape = (*x.shape[:2], self.num_heads, self.head_dim)
-        return self.k_proj(x).view(shape).transpose(1, 2), self.v_proj(x).view(shape).transpose(1, 2)
+        query, key, value = state.linears.together((self.q_proj, self.k_proj, self.v_proj), x)
+        return (query * self.scaling).view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
     def reorder_incremental_state(self, incremental_state: Any, new_order: Tensor) -> Any:
         """As stock; a decode state is reordered once for all layers, by the decoder."""
@@ -76,8 +77,9 @@ class ELSelfAttention(SharedSelfAttention):
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
         (memory,) = state.store(self._incremental_state_id, x.unsqueeze(1))
+        query = state.linears(self.q_proj, x) * self.scaling
         output, _ = el_attention(
-            self._queries(x),
+            query.view(*x.shape[:2], self.num_heads, self.head_dim),
             memory.squeeze(1),
             self.k_proj.weight,
             self.v_proj.weight,
@@ -85,21 +87,22 @@ class ELSelfAttention(SharedSelfAttention):
             value_bias=self.v_proj.bias,
             attn_mask=state.hidden,
             softmax_dtype=torch.float32,  # as stock, for every dtype
+            need_weights=False,
         )
         return output
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         state.store(self._incremental_state_id, x.unsqueeze(1))
-        key, value = self._keys_and_values(x)
-        return kv_attention(self._queries(x), key, value, state.hidden, torch.float32)
+        return kv_attention(*self._queries_keys_values(x, state), state.hidden, torch.float32)
 
 
 class KVSelfAttention(SharedSelfAttention):
     """Nodes are keys and values, ``2 d`` numbers each: multi-head attention, for machines where FLOPs are dear."""
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
-        key, value = state.store(self._incremental_state_id, *self._keys_and_values(x))
-        return kv_attention(self._queries(x), key, value, state.hidden, torch.float32)
+        query, *nodes = self._queries_keys_values(x, state)
+        key, value = state.store(self._incremental_state_id, *nodes)
+        return kv_attention(query, key, value, state.hidden, torch.float32)
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         return self._step(x, state)  # the prompt is the whole past

@@ -68,7 +68,8 @@ def el_attention(
     attn_mask: Tensor | None = None,
     softmax_dtype: torch.dtype | None = None,
     dropout: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
+    need_weights: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """Attention of ``b`` queries per sentence over one shared memory per sentence.
 
     Two dense products per sentence, ``(b*h, d) x (d, n)`` and ``(b*h, n) x (n, d)``; the memory is only read.
@@ -85,10 +86,11 @@ def el_attention(
             must see something.
         softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
         dropout: applied to the attention weights; what it returns need not sum to one.
+        need_weights: return the attention weights.
 
     Returns:
         the heads' outputs ``(B, b, h, dh)`` and the attention weights before dropout ``(B, b, h, n)``, the latter in
-        ``softmax_dtype``.
+        ``softmax_dtype``, or None.
 
     *Rounding:* fairseq computes every softmax in float32. For float64 inputs that rounds the scores, and the weights
     of a query sum to one only within float32's precision, so the key bias does not vanish and the value bias is not
@@ -96,6 +98,8 @@ def el_attention(
     float64's precision. Where the softmax is as precise as the scores there is nothing to reproduce.
     """
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
+    if not need_weights and not rounds:
+        softmax_dtype = None  # softmax computes 16-bit numbers in float32 anyway, and rounds once
     num_sentences, num_beams, num_heads, head_dim = query.shape
     length, width = memory.shape[1:]
 
@@ -122,4 +126,4 @@ def el_attention(
         if dropout is not None or rounds:  # probs don't sum to one: probs (H Wv + 1 bv) = (probs H) Wv + (probs 1) bv
             bias = probs.sum(dim=-1).view(num_sentences, num_beams, num_heads, 1) * bias
         output = output + bias
-    return output, weights.view(num_sentences, num_beams, num_heads, length)
+    return output, weights.view(num_sentences, num_beams, num_heads, length) if need_weights else None

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.ops.masked_softmax import masked_softmax
+
+# torch's fused attention; before 2.1 it has no scale, and the queries that come here are scaled.
+_FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)
 
 
 def kv_attention(
@@ -22,18 +26,23 @@ def kv_attention(
     """``softmax(q_i K_i^T) V_i`` (Vaswani et al. 2017, equation 1) with one set of keys and values per sentence.
 
     Two dense products per sentence and head, ``(b, dh) x (dh, n)`` and ``(b, n) x (n, dh)``; nothing is expanded to
-    beams.
+    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do.
 
     Args:
         query: projected and scaled queries. *Shape:* ``(B, b, h, dh)``.
         key, value: *Shape:* ``(B, h, n, dh)``; a slice of longer storage will do.
-        attn_mask: True where a position is hidden from one query. *Shape:* ``(B, b, n)``. Every query must see
-            something.
+        attn_mask: True where a position is hidden from one query. *Shape:* ``(B, b, n)`` or ``(B, 1, n)``. Every query
+            must see something.
         softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
 
     Returns:
         the heads' outputs. *Shape:* ``(B, b, h, dh)``.
     """
+    rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
+    if _FUSED and not rounds:
+        visible = None if attn_mask is None else ~attn_mask.unsqueeze(1)
+        fused = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=visible, scale=1.0)
+        return fused.transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
     scores = torch.matmul(query.transpose(1, 2), key.transpose(2, 3))  # (B, h, b, dh) x (B, h, dh, n) -> (B, h, b, n)
     if attn_mask is None:
         weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)

@@ -52,3 +52,23 @@ def multihead_attention(
                 weights[s, j, i] = torch.softmax(scores, dim=0)
                 output[s, j, i] = weights[s, j, i] @ value
     return output, weights
+
+
+def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
+    """``scores`` ``(rows, V)`` without the words that would repeat an n-gram of ``tokens`` ``(rows, t)``.
+
+    The first symbol counts as a word in n-grams of two words and more.
+    """
+    result = scores.clone()
+    for row, words in enumerate(tokens.tolist()):
+        known = {tuple(words[i : i + ngram_size]) for i in range(ngram_size == 1, len(words) - ngram_size + 1)}
+        end = words[len(words) - ngram_size + 1 :]
+        for word in range(scores.size(1)):
+            if (*end, word) in known:
+                result[row, word] = float("-inf")
+    return result
+
+
+def top_of_rows(scores: Tensor, k: int) -> Tensor:
+    """The ``k`` largest of each row of ``scores`` ``(rows, V)``, largest first. *Shape:* ``(rows, k)``."""
+    return torch.stack([torch.tensor(sorted(row, reverse=True)[:k], dtype=scores.dtype) for row in scores.tolist()])

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict
 
 from fairseq_el.planning.capacity import capacity_for
-from fairseq_el.planning.parts import output_rows_at_once, sentences_at_once
+from fairseq_el.planning.parts import PROJECTED_AT_ONCE, output_rows_at_once, packs_weights, sentences_at_once
 from fairseq_el.planning.shapes import ModelShape
 from fairseq_el.planning.workload import METHODS, Workload, default_node_share
 
 _MOST_SENTENCES = 1 << 24
+_MANY = 10_000  # uses of a weight that stays from batch to batch
 
 
 @dataclass(frozen=True)
@@ -23,20 +24,24 @@ class Breakdown:
 
     Attributes:
         weights: of the model.
+        packed: their copies laid out for the processor, in decoding.
         overhead: of the process, outside tensors.
-        buffers: source, words and scores of the hypotheses, with the copies that following the beams makes.
+        buffers: source, words and scores of the hypotheses; in stock, with the copies that following the beams makes.
         encoding: what else is alive while the source (or a prompt) is read.
-        cross_state: what cross-attention keeps.
+        cross_state: what cross-attention keeps of the source; in EL models, the encoder's output.
+        source_keys_values: what cross-attention of EL models keeps beside it, if it does.
         decoder_state: what decoder self-attention keeps.
         attention_record: the encoder-decoder attention that stock generators keep for every hypothesis.
         step: what else is alive at the peak of a step: logits and search, or activations, or copies of a cache.
     """
 
     weights: int
+    packed: int
     overhead: int
     buffers: int
     encoding: int
     cross_state: int
+    source_keys_values: int
     decoder_state: int
     attention_record: int
     step: int
@@ -44,12 +49,13 @@ class Breakdown:
     @property
     def decoding(self) -> int:
         """What is alive at the peak of a step beside weights, buffers and overhead."""
-        return self.cross_state + self.decoder_state + self.attention_record + self.step
+        state = self.cross_state + self.source_keys_values + self.decoder_state
+        return state + self.attention_record + self.step
 
     @property
     def total(self) -> int:
         """Encoding and decoding follow each other, so only the larger counts."""
-        return self.weights + self.overhead + self.buffers + max(self.encoding, self.decoding)
+        return self.weights + self.packed + self.overhead + self.buffers + max(self.encoding, self.decoding)
 
     def as_dict(self) -> Dict[str, int]:
         return {**asdict(self), "total": self.total}
@@ -69,9 +75,7 @@ def memory(method: str, shape: ModelShape, work: Workload, worst: bool = False) 
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}; got {method!r}")
     parts = _el(method, shape, work, worst) if method in ("el", "kv") else _stock(method, shape, work, worst)
-    return Breakdown(
-        weights=shape.parameters * work.element_size, overhead=work.overhead, buffers=_buffers(shape, work), **parts
-    )
+    return Breakdown(weights=shape.parameters * work.element_size, overhead=work.overhead, **parts)
 
 
 def largest_batch(method: str, shape: ModelShape, work: Workload, limit: int, worst: bool = False) -> int:
@@ -105,34 +109,29 @@ def state_capacity(shape: ModelShape, work: Workload, worst: bool) -> int:
     return min(capacity_for(nodes, work.beam), prompt + work.beam * steps)
 
 
-def _buffers(shape: ModelShape, work: Workload) -> int:
-    """Source tokens; words (int64) and scores (float32) of the hypotheses, twice while they follow the beams."""
-    length = work.tgt_len + 2 + (work.src_len if shape.decoder_only else 0)
-    return 8 * work.batch * work.src_len + 2 * (8 + 4) * work.rows * length
+def _buffers(shape: ModelShape, work: Workload, size: int) -> int:
+    """Source tokens, and ``size`` bytes per word of every hypothesis."""
+    return 8 * work.batch * work.src_len + size * work.rows * _length(shape, work)
 
 
-def _encoder_activations(shape: ModelShape, work: Workload, sentences: int) -> int:
-    """The peak of one encoder layer, in its feed-forward network or in its attention.
+def _length(shape: ModelShape, work: Workload) -> int:
+    """Words of a hypothesis, the symbols before and after them and a prompt included."""
+    return work.tgt_len + 2 + (work.src_len if shape.decoder_only else 0)
+
+
+def _encoder_activations(shape: ModelShape, work: Workload) -> int:
+    """The peak of one of stock's encoder layers, in its feed-forward network or in its attention.
 
     Alive throughout are the embeddings, which fairseq returns, and the layer's input; in the feed-forward network the
     residual too, in attention queries, keys, values and the output; with pre-norm layers the normalised input.
     """
-    positions, s = sentences * work.src_len, work.element_size
+    positions, s = work.batch * work.src_len, work.element_size
     alive = 2 + shape.pre_norm
     in_feed_forward = (alive + 1) * shape.encoder_dim * s + shape.encoder_ffn_dim * work.feed_forward(shape.gelu)
     in_attention = (alive + 4) * shape.encoder_dim * s
     if work.scores_kept:  # scores and their softmax
         in_attention += 2 * shape.encoder_heads * work.src_len * s
     return positions * max(in_feed_forward, in_attention)
-
-
-def _step_activations(shape: ModelShape, work: Workload, kept: int) -> int:
-    """Of one decoder layer in a step, its attention left out: some tensors of its own, and ``kept`` of others."""
-    return (5 + kept) * work.rows * shape.decoder_dim * work.element_size
-
-
-def _feed_forward(shape: ModelShape, work: Workload) -> int:
-    return work.rows * shape.decoder_ffn_dim * work.feed_forward(shape.gelu)
 
 
 def _stock(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str, int]:
@@ -142,20 +141,21 @@ def _stock(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[
     layer_cache = 2 * rows * past * shape.decoder_dim * s
     logits = rows * shape.vocab_size
     kept_log_probs = 4 * logits  # of the step before: the generator's variable lives on
-    activations = _step_activations(shape, work, kept=shape.decoder_layers)  # the inputs of all layers
+    activations = (5 + shape.decoder_layers) * rows * shape.decoder_dim * s  # of one layer, and the inputs of all
     at_peak = [
         layer_cache + rows * shape.decoder_heads * past * work.attention + activations,  # torch.cat keeps both
-        _feed_forward(shape, work) + activations,
+        rows * shape.decoder_ffn_dim * work.feed_forward(shape.gelu) + activations,
         logits * max(work.softmax, 4),  # the search needs another 4 bytes: log-probabilities plus scores
     ]
-    parts = {"encoding": 0, "cross_state": 0, "decoder_state": shape.decoder_layers * layer_cache}
-    parts["attention_record"] = 0
+    parts = dict.fromkeys(("packed", "encoding", "cross_state", "source_keys_values", "attention_record"), 0)
+    parts["buffers"] = _buffers(shape, work, 2 * (8 + 4))  # words (int64) and scores (float32), both copied at once
+    parts["decoder_state"] = shape.decoder_layers * layer_cache
     if not shape.decoder_only:
         cached_rows = work.batch if method == "stock-shared" else rows
         encoder_out = n * (2 * shape.encoder_dim * s + 1)  # output, embeddings, padding mask; per row
         keys = shape.decoder_layers * n * (2 * shape.decoder_dim * s + 4)  # and fairseq's float32 mask, per row
         record = 4 * rows * n * (work.tgt_len + 2)
-        parts["encoding"] = _encoder_activations(shape, work, work.batch)
+        parts["encoding"] = _encoder_activations(shape, work)
         parts["cross_state"] = cached_rows * (keys + encoder_out)
         parts["attention_record"] = record * (2 if worst else 1)
         at_peak.append(rows * shape.decoder_heads * n * work.attention + activations)
@@ -170,14 +170,53 @@ def _stock(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[
 def _el(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str, int]:
     """EL-attention: one encoder output per sentence, one pool of nodes per sentence, large batches in parts."""
     capacity = state_capacity(shape, work, worst)
-    memory_bytes = 0 if shape.decoder_only else work.batch * work.src_len * (shape.encoder_dim * work.element_size + 1)
-    return {
-        "encoding": _prompt(method, shape, work) if shape.decoder_only else _el_encoding(shape, work, memory_bytes),
-        "cross_state": memory_bytes,
-        "decoder_state": state_bytes(method, shape, work, capacity),
+    state = state_bytes(method, shape, work, capacity)
+    packed = _packs_decoder(shape, work)
+    step = _el_step(method, shape, work, capacity, packed)
+    parts = {
+        "packed": _packed_decoder(method, shape, work) if packed else 0,
+        "buffers": _buffers(shape, work, 8 + 4),
         "attention_record": 0,
-        "step": _el_step(method, shape, work, capacity),
     }
+    if shape.decoder_only:
+        return {
+            **parts,
+            "encoding": _prompt(method, shape, work, packed),
+            "cross_state": 0,
+            "source_keys_values": 0,
+            "decoder_state": state,
+            "step": step,
+        }
+    keys_values = 0
+    if work.backend == "shared-kv":
+        keys_values = 2 * shape.decoder_layers * work.batch * work.src_len * shape.decoder_dim * work.element_size
+        # They are there after the first symbol, when the decoder state is small.
+        first = state_bytes(method, shape, work, min(capacity, capacity_for(1, work.beam)))
+        step = max(step, _projection(shape, work) - (state - first))
+    return {
+        **parts,
+        "encoding": _el_encoding(shape, work),
+        "cross_state": work.batch * work.src_len * (shape.encoder_dim * work.element_size + 1),
+        "source_keys_values": keys_values,
+        "decoder_state": state,
+        "step": step,
+    }
+
+
+def _packs_decoder(shape: ModelShape, work: Workload) -> bool:
+    """Whether batches of this size, or the smaller ones that there are too, pack the decoder's weights."""
+    steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
+    uses = _MANY if work.packs_last else steps
+    return work.can_pack and any(packs_weights(work.dtype, rows, uses) for rows in (work.beam, work.rows))
+
+
+def _packed_decoder(method: str, shape: ModelShape, work: Workload) -> int:
+    """Linear layers of the decoder and the output projection; not keys and values of cross-attention."""
+    d, f = shape.decoder_dim, shape.decoder_ffn_dim
+    in_self_attention = 5 if method == "el" else 4  # q, k and v together for prompts; el has q alone for steps
+    in_cross_attention = 0 if shape.decoder_only else 2
+    layer = (in_self_attention + in_cross_attention) * d * d + 2 * d * f
+    return (shape.decoder_layers * layer + shape.vocab_size * d) * work.element_size
 
 
 def _part(work: Workload) -> int:
@@ -185,59 +224,108 @@ def _part(work: Workload) -> int:
     return min(work.batch, sentences_at_once(work.encoder_tokens, work.src_len))
 
 
-def _el_encoding(shape: ModelShape, work: Workload, memory_bytes: int) -> int:
+def _el_encoding(shape: ModelShape, work: Workload) -> int:
+    """All sentences between two layers, one layer's activations of a part, and its packed weights."""
+    s, d, f, pre = work.element_size, shape.encoder_dim, shape.encoder_ffn_dim, int(shape.pre_norm)
     part = _part(work)
-    activations = _encoder_activations(shape, work, part)
-    if part == work.batch:
-        return activations
-    last = 2 * part * work.src_len * shape.encoder_dim * work.element_size  # what the part before returned lives on
-    return memory_bytes + last + activations
+    num_parts = -(-work.batch // max(part, 1))
+    packed = work.can_pack and packs_weights(work.dtype, work.batch * work.src_len, num_parts)
+    # Queries, keys, values, contexts, output, residual and its norm; the layer's input is a view.
+    in_attention = (7 - pre) * d * s
+    if work.scores_kept:
+        in_attention = max(in_attention, (5 + pre) * d * s + 2 * shape.encoder_heads * work.src_len * s)
+    in_feed_forward = _el_feed_forward(work, d, f, 6, shape, packed)
+    weights = (4 * d * d + 2 * d * f) * s if packed else 0
+    return work.batch * work.src_len * (d * s + 1) + weights + part * work.src_len * max(in_attention, in_feed_forward)
 
 
-def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int) -> int:
-    s, rows = work.element_size, work.rows
-    activations = _step_activations(shape, work, kept=0) + rows * capacity  # and which nodes are hidden
+def _el_feed_forward(work: Workload, d: int, f: int, held: int, shape: ModelShape, packed: bool) -> int:
+    """Bytes per position in the feed-forward network of a layer that holds ``held`` tensors ``d`` wide meanwhile."""
+    s, pre = work.element_size, int(shape.pre_norm)
+    first = (held + pre) * d * s + f * work.el_feed_forward(shape.gelu, packed)
+    second = (held + pre + 1) * d * s + f * s
+    residual = (held + 3 - pre) * d * s
+    return max(first, second, residual)
+
+
+def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int, packed: bool) -> int:
+    s, rows, d = work.element_size, work.rows, shape.decoder_dim
+    activations = (4 + shape.pre_norm) * rows * d * s
     index_rows = shape.decoder_heads if method == "kv" else 1
+    # Pools are moved one after the other, with int64 indices of the nodes that stay.
+    moving = work.batch * capacity * (d * s + 8 * (index_rows + 2))
     at_peak = [
-        # Pools are moved one after the other, with int64 indices of the nodes that stay.
-        work.batch * capacity * (shape.decoder_dim * s + 8 * (index_rows + 2)),
-        _feed_forward(shape, work) + activations,
-        _el_logits(shape, work, rows),
+        rows * _el_feed_forward(work, d, shape.decoder_ffn_dim, 3, shape, packed),
+        _el_logits(shape, work),
+        8 * rows * _length(shape, work),  # words are copied to follow the beams
     ]
     if method == "kv":
-        at_peak.append(rows * shape.decoder_heads * capacity * work.attention + activations)
+        at_peak.append(_kv_attention(shape, work, capacity, rows * capacity) + activations + 3 * rows * d * s)
     else:
-        at_peak.append(_el_attention(shape, work, capacity, shape.decoder_dim) + activations)
+        at_peak.append(_el_attention(shape, work, capacity, d) + activations)
     if not shape.decoder_only:
-        at_peak.append(_el_attention(shape, work, work.src_len, shape.encoder_dim) + activations)
-    return max(at_peak)
+        n = work.src_len
+        if work.backend == "shared-kv":
+            at_peak.append(_kv_attention(shape, work, n, work.batch * n) + activations)
+            at_peak.append(work.batch * n * d * s)  # keys or values of a layer, when sentences are finished
+        else:
+            at_peak.append(_el_attention(shape, work, n, shape.encoder_dim) + activations)
+    hidden = rows * capacity  # which nodes are
+    return max(moving, hidden + max(at_peak))
 
 
 def _el_attention(shape: ModelShape, work: Workload, length: int, width: int) -> int:
     """Queries expanded to the memory's width for every head, scores and weights over its length, and contexts."""
-    s = work.element_size
-    expanded = work.rows * shape.decoder_heads * width * s
-    weights = work.rows * shape.decoder_heads * length
-    return max(2 * expanded, expanded + weights * work.softmax, 2 * expanded + weights * (s + 4 + work.cast))
+    expanded = work.rows * shape.decoder_heads * width * work.element_size
+    return 2 * expanded + work.rows * shape.decoder_heads * length * work.el_attention
 
 
-def _el_logits(shape: ModelShape, work: Workload, num_rows: int, group: int = 0) -> int:
-    """Logits and log-probabilities of a part of ``num_rows`` rows, in parts of whole groups (default: beams)."""
-    group = group or work.beam
-    part = max(output_rows_at_once(work.encoder_tokens, shape.decoder_dim, shape.vocab_size) // group, 1) * group
-    if part >= num_rows:
-        return num_rows * shape.vocab_size * max(work.softmax, 4 + 4)  # log-probabilities plus scores
-    return part * shape.vocab_size * (4 + work.softmax)  # log-probabilities of the part before live on
+def _kv_attention(shape: ModelShape, work: Workload, length: int, mask: int) -> int:
+    """Scores and weights, if they are kept, and otherwise ``mask`` numbers in what torch makes of the mask."""
+    if work.fused:
+        return mask * (1 + work.element_size)
+    return work.rows * shape.decoder_heads * length * work.attention
 
 
-def _prompt(method: str, shape: ModelShape, work: Workload) -> int:
+def _projection(shape: ModelShape, work: Workload) -> int:
+    """What projecting the source to keys and values has in flight: two parts of one layer's."""
+    position = 2 * shape.decoder_dim * work.element_size
+    in_flight = min(work.batch, sentences_at_once(PROJECTED_AT_ONCE, work.src_len)) * work.src_len * position
+    read_together = sentences_at_once(work.encoder_tokens, 1)
+    if read_together < work.batch:  # first symbols are read in parts: one part's, before they are copied to their place
+        in_flight += read_together * work.src_len * position
+    return in_flight
+
+
+def _el_logits(shape: ModelShape, work: Workload) -> int:
+    """Logits in float32 and their exponentials, for a part of the rows: whole sentences."""
+    cast = 0 if work.element_size == 4 else 4
+    return _output_rows(shape, work, work.beam, work.rows) * shape.vocab_size * max(work.element_size + cast, 4 + 4)
+
+
+def _log_probs(shape: ModelShape, work: Workload, num_rows: int) -> int:
+    """Logits and log-probabilities of a part of ``num_rows`` words of prompts."""
+    part = _output_rows(shape, work, 1, num_rows)
+    last = 4 if part < num_rows else 0  # log-probabilities of the part before live on
+    return part * shape.vocab_size * (last + work.softmax)
+
+
+def _output_rows(shape: ModelShape, work: Workload, group: int, num_rows: int) -> int:
+    """Rows of the output projection in flight, in whole groups."""
+    at_once = output_rows_at_once(work.encoder_tokens, shape.decoder_dim, shape.vocab_size)
+    return min(max(at_once // group, 1) * group, num_rows)
+
+
+def _prompt(method: str, shape: ModelShape, work: Workload, packed: bool) -> int:
     """The pass of a language model over its prompts, part by part, with causal attention, and the state it fills."""
-    s, n, part = work.element_size, work.src_len, _part(work)
-    positions = part * n
-    alive = (1 + shape.pre_norm) * shape.decoder_dim * s
-    in_attention = 4 * shape.decoder_dim * s + shape.decoder_heads * n * work.attention
-    in_feed_forward = shape.decoder_dim * s + shape.decoder_ffn_dim * work.feed_forward(shape.gelu)
-    logits = _el_logits(shape, work, positions, group=1)
+    s, d, n, part = work.element_size, shape.decoder_dim, work.src_len, _part(work)
+    positions, pre = part * n, int(shape.pre_norm)
+    in_attention = (5 + packed + pre) * d * s
+    if not work.fused:
+        in_attention += shape.decoder_heads * n * work.attention
+    in_feed_forward = _el_feed_forward(work, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, work.beam), n + work.beam * (work.tgt_len + 1 + n))
-    passing = positions * (alive + max(in_attention, in_feed_forward))
-    return state_bytes(method, shape, work, capacity) + max(passing, positions * alive + logits)
+    passing = positions * max(in_attention, in_feed_forward)
+    scoring = positions * d * s + _log_probs(shape, work, positions)
+    words = (8 + 4) * work.batch * n  # with their scores, beside those of the hypotheses
+    return state_bytes(method, shape, work, capacity) + words + max(passing, scoring)

@@ -44,8 +44,11 @@ class Workload:
         overhead: bytes of the process that are not tensors.
         node_share: expected share of the ``b * t`` words that are kept (default: :func:`default_node_share`).
         device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
-        scores_kept: whether the encoder's attention keeps all its ``h n n`` scores, as torch 1.12 does, instead of
+        scores_kept: whether attention keeps all its scores (``h n n`` in the encoder), as torch 1.12 does, instead of
             computing them block by block.
+        can_pack: whether weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
+        packs_last: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
+        backend: what cross-attention of EL models keeps (``--el-backend``): ``"el"`` or ``"shared-kv"``.
     """
 
     batch: int
@@ -58,6 +61,9 @@ class Workload:
     node_share: Optional[float] = None
     device: str = "cpu"
     scores_kept: bool = False
+    can_pack: bool = False
+    packs_last: bool = False
+    backend: str = "el"
 
     @property
     def rows(self) -> int:
@@ -88,8 +94,27 @@ class Workload:
         """Bytes per attention weight, at most: during the softmax, or when it is cast back (input, output, cast)."""
         return max(self.softmax, self.element_size + 4 + self.cast)
 
+    @property
+    def el_attention(self) -> int:
+        """Bytes per attention weight in EL models: scores and weights; only float64 is rounded to float32 between."""
+        return self.attention if self.dtype == "fp64" else 2 * self.element_size
+
+    @property
+    def fused(self) -> bool:
+        """Whether attention over keys and values is computed block by block in EL models, so that no scores are kept.
+
+        Not where the softmax is to round more than the scores do.
+        """
+        return not (self.scores_kept or self.dtype == "fp64")
+
+    def el_feed_forward(self, gelu: bool, packed: bool) -> int:
+        """Bytes per number inside the feed-forward network of EL models; packed, the activation is in the product."""
+        if gelu and self.dtype == "fp64":
+            return self.feed_forward(gelu)
+        return self.element_size * (1 if packed else 2)
+
     def feed_forward(self, gelu: bool) -> int:
-        """Bytes per number inside the feed-forward network: input and output of its activation, and copies."""
+        """Bytes per number inside stock's feed-forward network: input and output of its activation, and copies."""
         if not gelu:
             return 2 * self.element_size
         return self.attention if self.dtype != "fp16" else 2 + 4 + 4  # .float() copies on every device

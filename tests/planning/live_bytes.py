@@ -14,7 +14,10 @@ CAN_TRACK = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2,
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the storages that operators return, for as long as they live. What an operator uses inside is not seen."""
+    """Counts the storages that operators return, for as long as they live. What an operator uses inside is not seen.
+
+    Tensors of another library, such as weights packed for oneDNN, show no storage. They are counted by their numbers.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,15 +27,22 @@ class PeakBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in _tensors((args, kwargs)):
-            self._known.setdefault(tensor.untyped_storage(), None)
+            if not tensor.is_mkldnn:
+                self._known.setdefault(tensor.untyped_storage(), None)
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
+            if tensor.is_mkldnn:  # made by packing, and handed on by nothing
+                self._count(tensor, tensor.numel() * tensor.element_size())
+                continue
             storage = tensor.untyped_storage()
             if storage not in self._known:
                 self._known[storage] = None
-                self._add(storage.nbytes())
-                weakref.finalize(storage, self._add, -storage.nbytes())
+                self._count(storage, storage.nbytes())
         return result
+
+    def _count(self, owner: Any, size: int) -> None:
+        self._add(size)
+        weakref.finalize(owner, self._add, -size)
 
     def _add(self, size: int) -> None:
         self.total += size

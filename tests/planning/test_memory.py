@@ -13,6 +13,8 @@ from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
+from fairseq_el.modules import el_multihead_attention, worth_packing
+from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     METHODS,
     Breakdown,
@@ -24,6 +26,7 @@ from fairseq_el.planning import (
     shape_of,
 )
 from fairseq_el.planning.memory import state_bytes, state_capacity
+from fairseq_el.planning.parts import PROJECTED_AT_ONCE, packs_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCH = {"stock": "transformer", "stock-shared": "bart_base", "kv": "bart_base", "el": "bart_base"}
@@ -36,7 +39,8 @@ class Run:
 
     def __init__(self, method, dtype, words=996, width=32, ffn=128, layers=3, pre_norm=False, prompt=False, **work):
         work = {"batch": 4, "beam": 3, "src_len": 8, "tgt_len": 4, "encoder_tokens": DEFAULT_ENCODER_TOKENS, **work}
-        self.method, self.work = method, Workload(dtype=dtype, **work)
+        self.method = method
+        self.work = Workload(dtype=dtype, can_pack=can_pack("cpu", DTYPES[dtype]), **work)
         self.words = dictionary(words)
         self.model = self._model(prompt, DTYPES[dtype], width, ffn, layers, pre_norm)
         self.shape = shape_of(self.model)
@@ -60,7 +64,7 @@ class Run:
             positions = {"max_source_positions": 2048, "max_target_positions": 2048}
             model = build_model(ARCH[self.method], self.words, 1, dtype, **options, **positions)
         if self.method in ("el", "kv"):
-            fairseq_el.enable_el_attention(model, self_attention=self.method)
+            fairseq_el.enable_el_attention(model, self.work.backend, self.method)
         return model
 
     def decode(self, **generate):
@@ -68,7 +72,7 @@ class Run:
         work = self.work
         length = work.tgt_len + (work.src_len if self.shape.decoder_only else 0)
         el = self.method in ("el", "kv")
-        generator = (ELSequenceGenerator if el else SequenceGenerator)(
+        self.generator = generator = (ELSequenceGenerator if el else SequenceGenerator)(
             [self.model], self.words, beam_size=work.beam, max_len_b=length, min_len=length, max_len=4096
         )
         if el:
@@ -88,7 +92,7 @@ class Run:
 
         handle = None
         if not self.shape.decoder_only:
-            handle = self.model.decoder.layers[0].register_forward_pre_hook(note_encoding)
+            handle = self.model.decoder.embed_positions.register_forward_pre_hook(note_encoding)
         with counted:
             generator.generate([self.model], sample, **generate)
         if handle is not None:
@@ -106,7 +110,7 @@ class Run:
     def planned_decoding(self, monkeypatch) -> int:
         """What was there before is not counted: the source."""
         plan = self.plan(monkeypatch)
-        return plan.decoding + plan.buffers - 8 * self.work.batch * self.work.src_len
+        return plan.packed + plan.decoding + plan.buffers - 8 * self.work.batch * self.work.src_len
 
 
 def assert_close(planned, counted, tolerance):
@@ -122,6 +126,7 @@ DOMINATED_BY = {  # what makes most of the peak of a step
     "vocabulary": {"words": 4996, "beam": 4},
     "vocabulary, in parts": {"words": 4996, "beam": 4, "encoder_tokens": 256, "batch": 8},
     "feed-forward": {"words": 40, "ffn": 4096, "src_len": 4, "batch": 2, "beam": 8},
+    "packed weights": {"words": 496, "src_len": 4, "tgt_len": 20, "width": 128, "ffn": 256, "batch": 8, "beam": 4},
     "all": {"words": 496, "src_len": 60, "tgt_len": 40, "width": 64, "beam": 4},
 }
 
@@ -133,6 +138,38 @@ DOMINATED_BY = {  # what makes most of the peak of a step
 def test_peak_of_decoding(part, method, dtype, monkeypatch):
     run = Run(method, dtype, **DOMINATED_BY[part]).decode()
     assert_close(run.planned_decoding(monkeypatch), run.decoding, TOLERANCE[method])
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize("part", ["source", "source, one layer", "packed weights", "all"])
+def test_peak_of_decoding_with_the_source_s_keys_and_values(part, method, dtype, monkeypatch):
+    run = Run(method, dtype, **DOMINATED_BY[part], backend="shared-kv").decode()
+    assert_close(run.planned_decoding(monkeypatch), run.decoding, TOLERANCE[method])
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_peak_of_projecting_the_source(dtype, monkeypatch):
+    """One layer of a source that is projected at once, with nothing else that is large."""
+    work = {"words": 4, "layers": 1, "src_len": 500, "tgt_len": 2, "beam": 1, "width": 64, "ffn": 64}
+    run = Run("kv", dtype, **work, backend="shared-kv").decode()
+    assert run.plan(monkeypatch).step > 0.9 * 2 * 2000 * 64 * run.work.element_size
+    assert_close(run.planned_decoding(monkeypatch), run.decoding, TOLERANCE["kv"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize("language_model", [False, True])
+def test_packed_weights_are_as_planned(language_model, method, dtype):
+    run = Run(method, dtype, words=496, batch=8, beam=4, tgt_len=20, prompt=language_model, packs_last=True)
+    run.model._is_generation_fast = True  # as after prepare_for_inference_
+    run.decode()
+    (linears,) = run.generator._kept_linears.values()
+    planned = memory(run.method, run.shape, run.work).packed
+    assert linears.size_bytes() == pytest.approx(planned, rel=0.1)  # biases are counted in the former only
+    assert (planned > 0) == can_pack("cpu", DTYPES[dtype])
 
 
 @can_track
@@ -171,7 +208,7 @@ def test_peak_of_language_models(work, method, dtype, monkeypatch):
     prompt = torch.randint(run.words.nspecial, len(run.words), (run.work.batch, run.work.src_len - 1))
     run.decode(prefix_tokens=prompt)
     plan = run.plan(monkeypatch)
-    planned = plan.buffers + max(plan.encoding, plan.decoding)
+    planned = plan.packed + plan.buffers + max(plan.encoding, plan.decoding)
     assert_close(planned, run.decoding, TOLERANCE[method])
 
 
@@ -198,6 +235,33 @@ def test_output_rows_are_those_of_the_generator():
     assert output_rows_at_once(700, shape.decoder_dim, shape.vocab_size) == generator.output_rows(32)
 
 
+def test_weights_are_packed_where_decoding_packs_them():
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        for num_rows in (1, 31, 32, 64, 1023, 1024, 5000):
+            for num_uses in (1, 3, 4, 15, 16, 1000):
+                assert packs_weights(name, num_rows, num_uses) == worth_packing(dtype, num_rows, num_uses)
+
+
+def test_the_source_is_projected_in_parts_as_planned():
+    assert PROJECTED_AT_ONCE == el_multihead_attention.PROJECTED_AT_ONCE
+
+
+def test_packed_weights_stay_for_larger_batches():
+    run = Run("el", "fp32", packs_last=True)
+    packed = [memory("el", run.shape, replace(run.work, batch=size)).packed for size in (1, 300, 3000)]
+    assert packed[0] == packed[1] == packed[2]
+    assert memory("stock", run.shape, run.work).packed == 0
+    assert memory("el", run.shape, replace(run.work, can_pack=False)).packed == 0
+
+
+def test_keys_and_values_of_the_source_are_two_for_every_layer():
+    run = Run("el", "fp32", backend="shared-kv", src_len=50)
+    plan = memory("el", run.shape, run.work)
+    assert plan.source_keys_values == 2 * 3 * 4 * 50 * 32 * 4
+    assert plan.cross_state == memory("el", run.shape, replace(run.work, backend="el")).cross_state
+    assert memory("stock", run.shape, run.work).source_keys_values == 0
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("worst", [False, True])
 def test_the_largest_batch_is_the_largest(method, worst):
@@ -220,7 +284,7 @@ def test_nothing_fits_into_less_than_the_weights():
 def test_the_total_is_of_the_larger_phase():
     plan = memory("el", Run("el", "fp32").shape, Workload(3, 4, 1000, 5, "fp16", encoder_tokens=8192, overhead=7))
     parts = asdict(plan)
-    assert plan.total == sum(parts[name] for name in ("weights", "overhead", "buffers")) + max(
+    assert plan.total == sum(parts[name] for name in ("weights", "packed", "overhead", "buffers")) + max(
         parts["encoding"], plan.decoding
     )
     assert plan.as_dict() == {**parts, "total": plan.total}

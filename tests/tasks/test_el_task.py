@@ -4,6 +4,7 @@ import argparse
 import copy
 
 import pytest
+import torch
 from commands import readme_block
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import TASK_REGISTRY
@@ -129,3 +130,36 @@ def task_dataset(sample):
 
     sources = list(sample["net_input"]["src_tokens"])
     return LanguagePairDataset(sources, [len(s) for s in sources], WORDS, tgt_dict=WORDS)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp64", torch.float64), ("fp32", torch.float32)])
+def test_dtype_of_models(name, dtype):
+    model = build_model("transformer", WORDS, seed=1).to(torch.float32)
+    task = TinyELTask(WORDS, argparse.Namespace(el_dtype=name))
+    generator = task.build_generator([model], SOME)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert all(hypotheses for hypotheses in generator.generate([model], batch(WORDS, [4, 2], seed=1)))
+
+
+def test_a_dtype_that_the_processor_lacks(monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = build_model("transformer", WORDS, seed=1).to(torch.float64)
+    with caplog.at_level("INFO", logger="fairseq_el"):
+        TinyELTask(WORDS, argparse.Namespace(el_dtype="bf16")).build_generator([model], SOME)
+    assert next(model.parameters()).dtype == torch.float32
+    assert [r.getMessage() for r in caplog.records if "--el-dtype bf16" in r.getMessage()] == [
+        f"--el-dtype bf16: torch {torch.__version__} has no fast bf16 products for this processor; fp32 is used"
+    ]
+
+
+def test_backend_and_budget(caplog):
+    model = build_model("transformer", WORDS, seed=1)
+    config = argparse.Namespace(el_backend="auto", el_memory_budget="1KiB", el_ngram_blocking="stock")
+    with caplog.at_level("INFO", logger="fairseq_el"):
+        generator = TinyELTask(WORDS, config).build_generator([model], SOME)
+        assert generator.memory_budget == 1024 and generator.ngram_blocking_as_stock
+        generator.generate([model], batch(WORDS, [4, 2], seed=1))
+        generator.generate([model], batch(WORDS, [4, 2], seed=1))
+    assert sum("--el-backend auto: " in record.getMessage() for record in caplog.records) == 1
+    with pytest.raises(fairseq_el.OptionError, match=r"--el-memory-budget: a size is a number with a unit.*'lots'"):
+        TinyELTask(WORDS, argparse.Namespace(el_memory_budget="lots")).build_generator([model], SOME)

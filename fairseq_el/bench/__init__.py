@@ -1,0 +1,11 @@
+"""Decoding with several programs side by side: stock fairseq, EL-attention, Hugging Face and CTranslate2.
+
+One process per program, all loaded at the same time and timed in turn, so that what the machine does meanwhile falls on
+all of them alike. Outputs are checked before any figure is given out.
+"""
+
+from fairseq_el.bench.methods import Method, parse_methods
+from fairseq_el.bench.run import run_bench
+from fairseq_el.bench.settings import Settings
+
+__all__ = ["Method", "Settings", "parse_methods", "run_bench"]

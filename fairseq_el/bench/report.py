@@ -1,0 +1,211 @@
+"""What was measured, for programs and for people."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import fairseq
+import torch
+from tabulate import tabulate
+
+from fairseq_el.bench.settings import Settings
+from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times_faster
+from fairseq_el.bench.trial import Trial
+from fairseq_el.planning import format_size
+
+
+class Report:
+    """
+    Args:
+        settings: that were asked for.
+        trials: all methods for one kind of batch, then for the next.
+        facts: about the model and the data set.
+        notes: what a reader must know beside what :func:`_notes` says.
+    """
+
+    def __init__(self, settings: Settings, trials: Sequence[Trial], facts: Dict[str, Any], notes: Sequence[str]):
+        self.settings, self.trials = settings, trials
+        self.signature = _signature(settings, facts)
+        baselines = {trial.work: trial for trial in trials if trial.method == settings.baseline}
+        self.results = [_result(settings, trial, baselines[trial.work]) for trial in trials]
+        self.growth = _growth(self.results) if settings.per_step else {}
+        self.notes = [*_notes(settings, trials), *notes]
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {
+            "signature": self.signature,
+            "baseline": self.settings.baseline.label,
+            "results": self.results,
+            "growth_of_step_time_with_source": self.growth,
+            "notes": self.notes,
+        }
+
+    def as_text(self) -> str:
+        notes = "\n".join(self.notes)
+        return f"{_table(self.settings, self.results, 'simple')}\n\n{notes}\n\n{self._signature_line()}"
+
+    def as_markdown(self) -> str:
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        title = f"# {Path(self.settings.path).name}: {', '.join(t.method.label for t in _first_of_each(self.trials))}"
+        return f"{title}\n\n{_table(self.settings, self.results, 'github')}\n\n{notes}\n\n`{self._signature_line()}`\n"
+
+    def _signature_line(self) -> str:
+        return "; ".join(f"{name} {value}" for name, value in self.signature.items())
+
+
+def _result(settings: Settings, trial: Trial, baseline: Trial) -> Dict[str, Any]:
+    assert trial.agreement is not None and trial.score_error is not None
+    seconds = trial.seconds[settings.tgt_len]
+    result: Dict[str, Any] = {
+        "method": trial.method.label,
+        "batch": trial.work.batch,
+        "src_len": trial.work.src_len,
+        **{f"source_{name}" if name != "sentences" else name: value for name, value in trial.batch.items()},
+        "words_out": sum(len(output.tokens) for output in trial.outputs[settings.tgt_len]),
+        "seconds": seconds,
+        "seconds_median": spread(seconds).median,
+        "sentences_per_second": trial.batch["sentences"] / spread(seconds).median,
+        "times_faster": asdict(times_faster(seconds, baseline.seconds[settings.tgt_len])),
+        "peak_bytes": trial.peak_bytes,
+        "loaded_bytes": trial.loaded_bytes,
+        "identical_to_stock": trial.agreement.share,
+        "score_difference": trial.agreement.score_difference,
+        "score_error": asdict(trial.score_error),
+        "score_error_of_stock": None if trial.stock_score_error is None else asdict(trial.stock_score_error),
+    }
+    if settings.per_step:
+        mine, theirs = step_seconds(trial.seconds), step_seconds(baseline.seconds)
+        result["step_seconds"] = mine
+        result["step_seconds_median"] = spread(mine).median
+        result["steps_times_faster"] = asdict(times_faster(mine, theirs)) if min(mine) > 0 else None
+    return result
+
+
+def _growth(results: Sequence[Dict[str, Any]]) -> Dict[str, Optional[float]]:
+    """Of each method with the largest batch, over the longest source of each batch."""
+    largest = max(result["batch"] for result in results)
+    growth = {}
+    for name in dict.fromkeys(result["method"] for result in results):
+        mine = [result for result in results if result["method"] == name and result["batch"] == largest]
+        steps = [result["step_seconds_median"] for result in mine]
+        growth[name] = growth_exponent([result["source_longest"] for result in mine], steps)
+    return growth
+
+
+def _table(settings: Settings, results: Sequence[Dict[str, Any]], style: str) -> str:
+    headers = ["method", "batch", "source", "time", "sentences/s", "times as fast (min to max)"]
+    headers += ["time per step", "steps, times as fast"] if settings.per_step else []
+    headers += ["peak memory", "above loaded", "identical to stock", "score error, word", "whole"]
+    rows = [_row(settings, result) for result in results]
+    alignment = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt=style, disable_numparse=True, colalign=alignment)
+
+
+def _row(settings: Settings, result: Dict[str, Any]) -> List[str]:
+    def ratio(spread_: Optional[Dict[str, float]]) -> str:
+        if spread_ is None:
+            return "-"
+        return f"{spread_['median']:.2f} ({spread_['minimum']:.2f} to {spread_['maximum']:.2f})"
+
+    def number(value: Optional[float]) -> str:
+        return "-" if value is None else f"{value:.1e}"
+
+    row = [
+        result["method"],
+        f"{result['batch']:,}",
+        f"{result['source_longest']:,}",
+        f"{result['seconds_median']:.3f} s",
+        f"{result['sentences_per_second']:.2f}",
+        ratio(result["times_faster"]),
+    ]
+    if settings.per_step:
+        row += [f"{1000 * result['step_seconds_median']:.2f} ms", ratio(result["steps_times_faster"])]
+    above = max(result["peak_bytes"] - result["loaded_bytes"], 0)
+    same = round(result["identical_to_stock"] * result["sentences"])
+    row += [format_size(result["peak_bytes"]), format_size(above), f"{same} of {result['sentences']}"]
+    return [*row, number(result["score_error"]["per_word"]), number(result["score_error"]["whole"])]
+
+
+def _first_of_each(trials: Sequence[Trial]) -> List[Trial]:
+    return list({trial.method.label: trial for trial in reversed(trials)}.values())[::-1]
+
+
+def _notes(settings: Settings, trials: Sequence[Trial]) -> List[str]:
+    kinds = {trial.method.kind for trial in trials}
+    notes = [
+        f"Time: from ids to ids, encoder included; medians of {settings.runs} rounds, in each of which all take turns.",
+        f"Times as fast: as {settings.baseline.label}, in every round; of these the median.",
+        "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
+        "Score error: root mean square, against what stock in fp32 gives the same words; of words, and of sums divided "
+        "by length.",
+    ]
+    if settings.per_step:
+        short, long = settings.tgt_lens
+        notes.append(f"Time per step: what {long} words take more than {short}, divided by {long - short}.")
+    if settings.no_repeat_ngram_size and "stock" in kinds:
+        notes.append(
+            "Stock's n-gram blocking is given the words written so far: as it is called on a CPU, it blocks nothing."
+        )
+    if kinds & {"hf", "ct2"}:
+        notes.append("hf and ct2 score their outputs after they have written them, in one pass.")
+    if "ct2" in kinds:
+        notes.append(
+            "ct2's search spreads what forbidden words had (eos, n-grams) over the others, so it may choose other ones."
+        )
+    if "ct2" in kinds and settings.tgt_len:
+        notes.append(
+            f"ct2 writes {settings.tgt_len} words and no eos: one step less than the others, and no score of it."
+        )
+    return notes
+
+
+def _signature(settings: Settings, facts: Dict[str, Any]) -> Dict[str, Any]:
+    shape = facts["shape"]
+    of_model = (
+        f"{shape['encoder_layers']}+{shape['decoder_layers']} layers, width {shape['decoder_dim']}, "
+        f"{shape['vocab_size']} words, {shape['parameters']} weights"
+    )
+    return {
+        "fairseq_el": sys.modules["fairseq_el"].__version__,
+        "fairseq": fairseq.__version__,
+        "torch": torch.__version__,
+        **{name: _version(name) for name in ("ctranslate2", "transformers")},
+        "Python": platform.python_version(),
+        "processor": _processor(),
+        "cores": _cores(),
+        "threads": settings.threads,
+        "model": of_model,
+        "dtypes": ",".join(dict.fromkeys(method.dtype for method in settings.methods)),
+        "batch": ",".join(map(str, settings.batches)) + (" (whole set)" if settings.whole_set else ""),
+        "beam": settings.beam,
+        "src-len": ",".join(map(str, settings.src_lens)) or f"as it is, at most {facts['max_source']}",
+        "tgt-len": settings.tgt_len or f"natural, at most {settings.natural_length}",
+        "runs": settings.runs,
+        "command": settings.command,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

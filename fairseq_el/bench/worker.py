@@ -1,0 +1,155 @@
+"""``python -m fairseq_el.bench.worker``: one program, told what to do by lines of JSON on standard input.
+
+Every command is answered by one line on standard output: the answer, or ``{"error": message}``. Whatever libraries
+print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Optional, TextIO
+
+import torch
+
+from fairseq_el.bench.programs import FairseqProgram, Hypothesis, Program, load_program
+from fairseq_el.bench.scoring import ReferenceScores
+from fairseq_el.bench.settings import Spec, Work
+from fairseq_el.errors import FairseqElError
+from fairseq_el.failure_report import explain
+
+Reply = Dict[str, Any]
+
+
+class Session:
+    """Between two commands the program is loaded and idle. Every public method is a command."""
+
+    def __init__(self) -> None:
+        self._program: Optional[Program] = None
+        self._batches: List[List[int]] = []  # sentences by their number in the data set
+        self._scores: Optional[ReferenceScores] = None
+
+    def load(self, spec: Dict[str, Any]) -> Reply:
+        parsed = Spec.of_dict(spec)
+        torch.set_num_threads(parsed.threads)
+        self._program = load_program(parsed)
+        gc.collect()
+        return {"loaded_bytes": _resident_bytes("VmRSS")}
+
+    def describe(self) -> Reply:
+        """Facts about the model and the data set, for checks before anything is timed."""
+        program = self._fairseq_program
+        facts = {"shape": program.shape, "sentences": len(program.sources), "eos": program.sources.eos}
+        return {**facts, **program.max_positions}
+
+    def convert(self, directory: str) -> Reply:
+        from fairseq_el.bench.programs.ctranslate import convert
+
+        convert(self._fairseq_program.spec, directory)
+        return {}
+
+    def prepare(self, work: Dict[str, Any]) -> Reply:
+        program, parsed = self._loaded, Work(**work)
+        self._batches = program.sources.batches(parsed)
+        sources = [[program.sources.cut(i, parsed.src_len) for i in batch] for batch in self._batches]
+        program.prepare(sources)
+        lengths = [source.numel() for batch in sources for source in batch]
+        return {"sentences": len(lengths), "longest": max(lengths), "tokens": sum(lengths)}
+
+    def decode(self, tgt_len: int, want_outputs: bool) -> Reply:
+        """One timed call; ``digest`` tells whether outputs are the same as in another call."""
+        program = self._loaded
+        start = time.perf_counter()
+        raw = program.decode(tgt_len)
+        seconds = time.perf_counter() - start
+        hypotheses = program.hypotheses(raw, with_scores=want_outputs)
+        digest = hashlib.sha256(json.dumps([h.tokens for h in hypotheses]).encode()).hexdigest()
+        reply = {"seconds": seconds, "digest": digest, "words": sum(len(h.tokens) for h in hypotheses)}
+        if want_outputs:
+            reply["outputs"] = [asdict(h) for h in self._in_order(hypotheses)]
+        return reply
+
+    def reset_peak(self) -> Reply:
+        """Begins to measure the peak of resident memory anew, where the system can."""
+        gc.collect()
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return {"reset": False}
+        return {"reset": True}
+
+    def peak(self) -> Reply:
+        return {"peak_bytes": _resident_bytes("VmHWM")}
+
+    def score(self, work: Dict[str, Any], outputs: List[List[int]]) -> Reply:
+        """What the model of this worker gives each word of outputs that some program wrote."""
+        program, parsed = self._fairseq_program, Work(**work)
+        if self._scores is None:
+            self._scores = ReferenceScores(program.model, program.sources.eos)
+        sentences = sorted(i for batch in program.sources.batches(parsed) for i in batch)
+        sources = [program.sources.cut(i, parsed.src_len) for i in sentences]
+        return {"scores": [self._scores(source, tokens) for source, tokens in zip(sources, outputs)]}
+
+    def _in_order(self, hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+        """From the order of the batches to that of the data set."""
+        numbers = [i for batch in self._batches for i in batch]
+        return [hypothesis for _, hypothesis in sorted(zip(numbers, hypotheses), key=lambda pair: pair[0])]
+
+    @property
+    def _loaded(self) -> Program:
+        assert self._program is not None, "load comes first"
+        return self._program
+
+    @property
+    def _fairseq_program(self) -> FairseqProgram:
+        assert isinstance(self._loaded, FairseqProgram)
+        return self._loaded
+
+
+def _resident_bytes(name: str) -> int:
+    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process; where there is no /proc, the peak in both cases.
+
+    The peak that getrusage tells would do as well, but begins with what the parent had when it started this process.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _take_standard_output() -> TextIO:
+    """Standard output for answers only; what others write to it from now on goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def main() -> None:
+    channel = _take_standard_output()
+    session = Session()
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            reply = getattr(session, command.pop("command"))(**command)
+        except Exception as error:
+            message = str(error) if isinstance(error, FairseqElError) else explain(error)
+            if message is None:
+                raise
+            reply = {"error": message}
+        channel.write(json.dumps(reply) + "\n")
+        channel.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""``fairseq-el bench``: decoding programs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Tuple
+
+from fairseq_el.bench import Settings, parse_methods, run_bench
+from fairseq_el.bench.files import check_directory, write_files
+from fairseq_el.bench.methods import DTYPES, parse_method
+from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
+from fairseq_el.cli.output import write_line
+from fairseq_el.errors import OptionError
+
+_DESCRIPTION = """\
+Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
+first: EL-attention must write what stock fairseq writes; if it does not, there are no figures and the exit status is 1.
+
+methods: stock, el, shared-kv and auto (fairseq), hf (Hugging Face transformers, BART only) and ct2:TYPE (CTranslate2
+with a compute type, as ct2:int8, and if wanted its threads, as ct2:int8:2x1 for two batches at a time with a thread
+each). All but ct2 take a dtype of their own, as stock@bf16. hf and ct2 need: pip install fairseq_el[bench]"""
+
+_EXAMPLE = """\
+example: 16 articles of 1,024 tokens, 64 words out, all programs:
+
+  fairseq-el bench DATA --path model.pt --methods stock,el,hf,ct2:int8 --batch 16 --src-len 1024 --tgt-len 64"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="decode with several programs side by side",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
+    parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
+    add_calibrate_options(parser)
+    _add_methods(parser.add_argument_group("methods"))
+    _add_work(parser.add_argument_group("what is decoded"))
+    _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_methods(group: Any) -> None:
+    group.add_argument(
+        "--methods",
+        default="stock,el",
+        metavar="LIST",
+        help="names with commas, or all: those that are installed and can decode the model (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="fp32", help="of methods that name none (default: %(default)s)"
+    )
+    group.add_argument(
+        "--baseline", metavar="METHOD", help="which one the others are compared with (default: the first)"
+    )
+    group.add_argument("--self-attention", choices=["kv", "el"], help="--el-self-attention of el, shared-kv and auto")
+    group.add_argument(
+        "--threads", type=_positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
+    )
+    group.add_argument("--runs", type=_positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
+    group.add_argument("--warmup", type=_positive, default=1, metavar="N", help="before them (default: %(default)s)")
+    group.add_argument(
+        "--no-check-others", action="store_true", help="let hf write other outputs than stock; the table says how many"
+    )
+
+
+def _add_work(group: Any) -> None:
+    group.add_argument(
+        "--gen-subset", default="test", metavar="NAME", help="split of the data set (default: %(default)s)"
+    )
+    group.add_argument("-s", "--source-lang", metavar="LANG")
+    group.add_argument("-t", "--target-lang", metavar="LANG")
+    group.add_argument(
+        "--batch", type=_numbers, default=(16,), metavar="N[,N...]", help="the first N sentences (default: 16)"
+    )
+    group.add_argument("--whole-set", action="store_true", help="all sentences, in batches of --batch of like lengths")
+    group.add_argument(
+        "--src-len",
+        type=_numbers,
+        default=(),
+        metavar="N[,N...]",
+        help="cut sources to N tokens, with the eos (default: only to what the model reads)",
+    )
+    group.add_argument(
+        "--tgt-len",
+        type=_not_negative,
+        default=0,
+        metavar="N",
+        help="write exactly N words; 0: until outputs end, 200 at most (default: %(default)s)",
+    )
+    group.add_argument(
+        "--per-step", action="store_true", help="also time N/4 words, for the time of a step alone; needs --tgt-len"
+    )
+
+
+def _add_search(group: Any) -> None:
+    group.add_argument("--beam", type=_positive, default=4, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--no-repeat-ngram-size", type=_not_negative, default=0, metavar="N")
+    group.add_argument("--diverse-beam-groups", type=_positive, default=0, metavar="N", help="not for hf and ct2")
+    group.add_argument("--lenpen", type=float, default=1.0, metavar="X", help="(default: %(default)s)")
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument("--out", type=Path, metavar="DIR", help="write bench.json, bench.md and bench.png there")
+    group.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
+    group.add_argument("--force", action="store_true", help="let --out overwrite its files")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.calibrate:
+        return run_calibrate(options)
+    settings = _settings(options)
+    if options.out is not None:
+        check_directory(options.out, options.force)
+    report = run_bench(settings)
+    if options.out is not None:
+        write_files(options.out, report)
+    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    methods = parse_methods(options.methods, options.dtype)
+    baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
+    if baseline not in methods:
+        raise OptionError(
+            f"--baseline must be one of the methods, {', '.join(m.label for m in methods)}; got {options.baseline}"
+        )
+    if options.data is None or options.path is None:
+        raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
+    if not Path(options.path).is_file():
+        raise OptionError(f"--path must be a checkpoint that fairseq wrote; there is no file {options.path}")
+    if not Path(options.data).is_dir():
+        raise OptionError(
+            f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
+        )
+    if options.per_step and options.tgt_len < 4:
+        raise OptionError(f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}")
+    if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:
+        raise OptionError(
+            f"--beam must be a multiple of --diverse-beam-groups; got {options.beam} and {options.diverse_beam_groups}"
+        )
+    return Settings(
+        methods=tuple(methods),
+        baseline=baseline,
+        data=options.data,
+        path=options.path,
+        subset=options.gen_subset,
+        source_lang=options.source_lang,
+        target_lang=options.target_lang,
+        batches=options.batch,
+        src_lens=options.src_len,
+        whole_set=options.whole_set,
+        beam=options.beam,
+        tgt_len=options.tgt_len,
+        per_step=options.per_step,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
+        diverse_beam_groups=options.diverse_beam_groups,
+        lenpen=options.lenpen,
+        runs=options.runs,
+        warmup=options.warmup,
+        threads=options.threads or _threads(),
+        self_attention=options.self_attention,
+        check_others=not options.no_check_others,
+        command=options.command_line,
+    )
+
+
+def _threads() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if re.fullmatch(r"[1-9][0-9]*", asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on; got {text!r}")
+    return int(text)
+
+
+def _numbers(text: str) -> Tuple[int, ...]:
+    numbers = tuple(_positive(part) for part in text.split(","))
+    if len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"must name every number once; got {text!r}")
+    return numbers

@@ -1,0 +1,61 @@
+"""The choice of a cross-attention backend for a batch (``--el-backend auto``)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, Optional, Set, Tuple
+
+from fairseq_el.errors import OptionError
+from fairseq_el.planning import free_memory, shape_of
+from fairseq_el.planning.cost import choose_backend, expected_steps
+from fairseq_el.planning.dtypes import dtype_name
+from fairseq_el.planning.rates import Rates, load_rates
+from fairseq_el.planning.work import CrossAttention
+
+logger = logging.getLogger(__name__)
+
+_logged: Set[Tuple[Any, ...]] = set()
+
+
+def choose_for_batch(
+    model: Any, num_sentences: int, beam_size: int, src_len: int, limits: Tuple[int, int], budget: Optional[int]
+) -> str:
+    """The backend by the cost model of ``fairseq_el.planning.cost``; logged once for every choice of a model.
+
+    Args:
+        src_len: ``n``.
+        limits: shortest and longest output.
+        budget: bytes for what cross-attention keeps (default: half of the memory that is free).
+    """
+    if not hasattr(model, "encoder"):  # a language model has no cross-attention
+        return "el"
+    parameter = next(model.parameters())
+    device, dtype = parameter.device.type, dtype_name(parameter.dtype)
+    choice = choose_backend(
+        CrossAttention.of(shape_of(model)),
+        num_sentences,
+        beam_size,
+        src_len,
+        expected_steps(src_len, *limits),
+        device,
+        dtype,
+        _half_of_free(device) if budget is None else budget,
+        _rates(device, dtype),
+    )
+    if (id(model), choice.backend) not in _logged:
+        _logged.add((id(model), choice.backend))
+        logger.info("--el-backend auto: %s", choice.reason)
+    return choice.backend
+
+
+@functools.lru_cache(maxsize=None)
+def _rates(device: str, dtype: str) -> Rates:
+    return load_rates(device, dtype)
+
+
+def _half_of_free(device: str) -> Optional[int]:
+    try:
+        return free_memory(device) // 2
+    except OptionError:  # a system that does not say: keep as little as possible
+        return 0

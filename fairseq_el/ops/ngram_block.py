@@ -1,0 +1,36 @@
+"""No n-gram twice: every hypothesis at once, on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
+    """Forbids the words that would complete an n-gram which the hypothesis has already.
+
+    All windows of ``n - 1`` words are compared with the last ``n - 1`` at once; where they agree, the word that
+    followed gets minus infinity. (Paulus et al. 2018, section 2.5.)
+
+    Args:
+        scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
+        tokens: the words so far, the decoder's first symbol included, not padded. *Shape:* ``(rows, t)``.
+        ngram_size: ``n``, at least 1. For ``n = 1`` the first symbol, which nobody wrote, does not count.
+
+    Returns:
+        ``scores``.
+    """
+    length = tokens.size(1)
+    num_windows = length - ngram_size + 1
+    if num_windows < 1:
+        return scores
+    begins = torch.ones_like(tokens[:, :num_windows], dtype=torch.bool)  # (rows, windows): the window equals the end
+    if ngram_size == 1:
+        begins[:, 0] = False
+    for offset in range(ngram_size - 1):
+        window = tokens[:, offset : offset + num_windows]
+        begins &= window == tokens[:, length - ngram_size + 1 + offset].unsqueeze(1)
+    followers = tokens[:, ngram_size - 1 :]  # (rows, windows)
+    # A word may follow a window that agrees and one that does not: adding 0 leaves what another window has forbidden.
+    forbidden = torch.zeros_like(followers, dtype=scores.dtype).masked_fill_(begins, float("-inf"))
+    return scores.scatter_add_(1, followers, forbidden)

@@ -1,0 +1,61 @@
+"""A linear layer on a CPU, with its weight laid out once as the processor multiplies it.
+
+oneDNN, torch's library for such products, reorders a weight into blocks that fit the processor's registers and tiles.
+Given a plain weight it does so in every call; for the few rows that a decoder step has, that takes longer than the
+product. torch's own compiler packs weights with the same two operators.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_CHECKS = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+_OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
+
+
+@functools.lru_cache(maxsize=None)
+def can_pack(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether weights of this kind can be packed here: by this torch, for this processor."""
+    if device_type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
+        logger.info("This torch (%s) can't keep weights packed for oneDNN; plain products are used", torch.__version__)
+        return False
+    if dtype == torch.float32:
+        return True
+    check = getattr(torch.ops.mkldnn, _CHECKS.get(dtype, ""), None)
+    return check is not None and bool(check())
+
+
+class PackedLinear:
+    """``y = activation(x W^T + b)``. Not differentiable; follows no later change of the weight."""
+
+    def __init__(self, weight: Tensor, bias: Optional[Tensor], num_rows: int):
+        """
+        Args:
+            weight: as ``nn.Linear`` keeps it; :func:`can_pack` holds for it. *Shape:* ``(out, in)``.
+            bias: *Shape:* ``(out)``.
+            num_rows: how many rows ``x`` will have, about.
+        """
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
+        self._bias = None if bias is None else bias.detach()
+
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """
+        Args:
+            x: *Shape:* ``(..., in)``.
+            activation: ``"none"``, ``"relu"``, or ``"gelu"`` (with the error function). Applied before rounding to 16
+                bits.
+
+        Returns:
+            *Shape:* ``(..., out)``.
+        """
+        algorithm = "none" if activation == "gelu" else ""
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)

@@ -1,0 +1,213 @@
+"""How fast a machine is at what decoding does: five numbers per device and dtype, measured or by default.
+
+``fairseq-el bench --calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
+(``$XDG_CACHE_HOME``, or ``~/.cache``); the environment variable ``FAIRSEQ_EL_RATES`` names another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import re
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1  # of the file
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)  # what reading any file may raise
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in one dtype.
+
+    Attributes:
+        dense: FLOP/s of large products, such as the projection of a batch's keys (a thousand rows and more).
+        shared: FLOP/s of EL-attention's products, which have beams times heads rows per sentence.
+        bandwidth: bytes/s that attention over keys and values reads, which has as many rows per head as beams.
+        stream: bytes/s that everything else reads and writes: what a large copy does.
+        launch: seconds that any operation takes beside its work: the call, small copies, the launch of kernels.
+    """
+
+    dense: float
+    shared: float
+    bandwidth: float
+    stream: float
+    launch: float
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What rates belong to: they say nothing about another one.
+
+    Attributes:
+        name: of the processor or card.
+        threads: that torch uses (0 on a card).
+        torch: its version.
+    """
+
+    name: str
+    threads: int
+    torch: str
+
+
+# CPU: the mean of 2 cores of an Intel Xeon (Sapphire Rapids) and of an AMD Zen 5, one layer and step of 16 sentences of
+# 1,024 tokens, 4 beams, 16 heads, width 1,024. EL took 32 and 29 ms in fp32, 12 and 8.4 ms in bf16; attention over keys
+# and values 11 and 6.4 ms, 8 and 3.4 ms; projecting these 320 and 355 ms, 130 and 88 ms. Large copies (20 GB/s) and
+# calls (13 us) were measured on the Xeon alone. More cores make all of it faster; which backend is faster depends on
+# ratios. fp64 was not measured: half as many numbers fit a register. Nor was fp16: it is taken to be as fast as fp32,
+# to which processors without instructions for it convert.
+_CPU_FP32 = Rates(dense=212e9, shared=152e9, bandwidth=16.7e9, stream=20e9, launch=13e-6)
+_CPU = {
+    "fp32": _CPU_FP32,
+    "bf16": Rates(dense=704e9, shared=475e9, bandwidth=14.2e9, stream=20e9, launch=13e-6),
+    "fp16": _CPU_FP32,
+    "fp64": Rates(dense=106e9, shared=76e9, bandwidth=16.7e9, stream=20e9, launch=13e-6),
+}
+
+# CUDA: the data sheet of a V100 SXM2 (125 TFLOP/s in fp16, 15.7 in fp32, 7.8 in fp64; 900 GB/s): half of its FLOP/s and
+# three quarters of its bandwidth, which is what large products and copies usually reach. Not measured. bf16 is as fp16,
+# on the cards that have it. launch is what torch needs to queue one kernel.
+_CUDA_FP16 = Rates(dense=62.5e12, shared=62.5e12, bandwidth=675e9, stream=675e9, launch=10e-6)
+_CUDA = {
+    "fp16": _CUDA_FP16,
+    "bf16": _CUDA_FP16,
+    "fp32": Rates(dense=7.85e12, shared=7.85e12, bandwidth=675e9, stream=675e9, launch=10e-6),
+    "fp64": Rates(dense=3.9e12, shared=3.9e12, bandwidth=675e9, stream=675e9, launch=10e-6),
+}
+
+
+def default_rates(device: str, dtype: str) -> Rates:
+    """The rates of a machine that was not calibrated.
+
+    Args:
+        device: ``"cpu"``, or any other, which is taken to be like a card.
+        dtype: a name in ``DTYPES``.
+    """
+    return (_CPU if device == "cpu" else _CUDA)[dtype]
+
+
+def rates_path() -> Path:
+    """The calibration file."""
+    chosen = os.environ.get("FAIRSEQ_EL_RATES")
+    if chosen:
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "fairseq_el" / "rates.json"
+
+
+def this_processor(device: str) -> Processor:
+    """The processor that torch uses for a device now."""
+    import torch
+
+    if device == "cpu":
+        return Processor(_cpu_name(), torch.get_num_threads(), torch.__version__)
+    return Processor(torch.cuda.get_device_name() if device == "cuda" else device, 0, torch.__version__)
+
+
+def _cpu_name() -> str:
+    """Virtual machines say no more than "Intel(R) Xeon(R) Processor": family and model tell those apart."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    names = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.M) for name in ("model name", "cpu family", "model")]
+    if all(names):
+        return "{}, family {}, model {}".format(*(found.group(1).strip() for found in names if found))
+    return platform.processor() or platform.machine()
+
+
+def load_rates(device: str, dtype: str) -> Rates:
+    """The rates that were measured here, or default ones where there are none; a file that is no use is logged.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or torch's name of another.
+        dtype: a name in ``DTYPES``.
+    """
+    path, default = rates_path(), default_rates(device, dtype)
+    try:
+        found = _read(path).get(device)
+        if found is None:
+            return default
+        here, there = this_processor(device), Processor(**found["processor"])
+        if here != there:
+            raise ValueError(f"measured on {_say(there)}; this is {_say(here)}")
+        rates = {name: _rates(value) for name, value in found["rates"].items()}
+    except FileNotFoundError:
+        return default
+    except _UNUSABLE as error:
+        logger.warning("%s is not used: %s. To measure again: fairseq-el bench --calibrate", path, _one_line(error))
+        return default
+    return rates.get(dtype, default)
+
+
+def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
+    """Writes what was measured on a device, by dtype, and keeps what the file says about other devices.
+
+    The file is always whole: it is written under another name and takes the old one's place at the end.
+
+    Returns:
+        the file.
+    """
+    path = rates_path()
+    try:
+        devices = dict(_read(path))
+    except _UNUSABLE:
+        devices = {}  # missing, or no use to anybody
+    devices[device] = {
+        "processor": asdict(this_processor(device)),
+        "rates": {dtype: asdict(value) for dtype, value in rates.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"version": _VERSION, "devices": devices}, file, indent=2)
+            file.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return path
+
+
+def _read(path: Path) -> Dict[str, Any]:
+    """What the file says, by device."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["version"] != _VERSION:
+        raise ValueError(f"it is of version {content['version']!r}, and {_VERSION} is read")
+    devices: Dict[str, Any] = content["devices"]
+    if not isinstance(devices, dict):
+        raise TypeError("devices must be an object")
+    return devices
+
+
+def _rates(values: Mapping[str, Any]) -> Rates:
+    rates = Rates(**{field.name: float(values[field.name]) for field in fields(Rates)})
+    for name, value in asdict(rates).items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be a positive number; got {value!r}")
+    return rates
+
+
+def _say(processor: Processor) -> str:
+    threads = f" with {processor.threads} threads" if processor.threads else ""
+    return f"{processor.name}{threads} and torch {processor.torch}"
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,56 @@
+"""Ratios, times per step, exponents, and how methods are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairseq_el.bench import parse_methods
+from fairseq_el.bench.timing import growth_exponent, rotated, spread, step_seconds, times_faster
+from fairseq_el.errors import OptionError
+
+
+def test_ratios_are_those_of_each_round():
+    mine, baseline = [1.0, 4.0, 2.0], [3.0, 4.0, 10.0]
+    ratios = times_faster(mine, baseline)
+    assert (ratios.median, ratios.minimum, ratios.maximum) == (3.0, 1.0, 5.0)
+    assert spread(baseline).median / spread(mine).median == 2.0  # the ratio of medians is another number
+
+
+def test_what_both_lengths_take_is_not_in_the_time_of_a_step():
+    encoder, step = 7.0, 0.5
+    seconds = {length: [encoder + length * step, 1 + encoder + length * step] for length in (16, 4)}
+    assert step_seconds(seconds) == [step, step]
+
+
+def test_the_exponent_of_a_power_law():
+    lengths = [128, 256, 512]
+    assert growth_exponent(lengths, [3 * n**1.5 for n in lengths]) == pytest.approx(1.5)
+    assert growth_exponent(lengths, [0.1, -0.1, 0.2]) is None
+    assert growth_exponent([128, 128], [1, 2]) is None
+
+
+def test_every_method_is_first_once():
+    assert [rotated("abc", turn) for turn in range(4)] == [list("abc"), list("bca"), list("cab"), list("abc")]
+
+
+def test_names_of_methods():
+    methods = parse_methods("stock,el@bf16,ct2:int8,ct2:int8:2x1,hf", "fp32")
+    assert [m.label for m in methods] == ["stock@fp32", "el@bf16", "ct2:int8", "ct2:int8:2x1", "hf@fp32"]
+    assert (methods[3].inter, methods[3].intra) == (2, 1)
+    assert [m.stock_dtype for m in methods] == ["fp32", "bf16", "fp32", "fp32", "fp32"]
+    assert all(method.may_be_missing for method in parse_methods("all", "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stock,nothing", "must name methods out of stock, el, .* got 'nothing'"),
+        ("stock@fp8", "dtype of a method must be one of fp32, .* got 'stock@fp8'"),
+        ("ct2", "ct2 needs a compute type"),
+        ("ct2:int8:0x1", "threads of ct2 must be BATCHESxTHREADS"),
+        ("el,stock,el@fp32", "names el@fp32 2 times"),
+    ],
+)
+def test_names_that_are_none(text, message):
+    with pytest.raises(OptionError, match=message):
+        parse_methods(text, "fp32")

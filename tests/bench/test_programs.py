@@ -1,0 +1,105 @@
+"""Conversion of weights, n-gram blocking of stock, and a worker that dies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fairseq.ngram_repeat_block import NGramRepeatBlock
+from tiny import batch, build_model, dictionary
+
+from fairseq_el.bench import Method, Settings
+from fairseq_el.bench.process import WorkerProcess
+from fairseq_el.bench.programs.stock_and_el import NGramBlockOfWrittenWords
+from fairseq_el.bench.scoring import ReferenceScores
+from fairseq_el.bench.weights import bart_settings
+from fairseq_el.bench.worker import Session
+from fairseq_el.errors import FairseqElError
+
+WORDS = dictionary()
+
+
+@pytest.mark.parametrize("embed_scale", [True, False])
+def test_hugging_face_computes_the_same_logits(embed_scale):
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install fairseq_el[bench]")
+    from fairseq_el.bench.programs.huggingface import bart_of
+
+    model = build_model(
+        "bart_base", WORDS, 3, torch.float32, share_all_embeddings=True, no_scale_embedding=not embed_scale,
+        max_target_positions=32,
+    )  # fmt: skip
+    source = batch(WORDS, [9, 4, 6], seed=1, left_pad_source=False)["net_input"]
+    previous = torch.randint(4, len(WORDS), (3, 7), generator=torch.Generator().manual_seed(2))
+    previous[:, 0] = WORDS.eos()
+    with torch.no_grad():
+        expected = model(source["src_tokens"], source["src_lengths"], previous)[0]
+        mask = source["src_tokens"].ne(WORDS.pad()).long()
+        converted = bart_of(model, torch.float32)
+        mine = converted(input_ids=source["src_tokens"], attention_mask=mask, decoder_input_ids=previous).logits
+    assert (mine - expected).abs().max() <= 1e-5
+    assert converted.lm_head.weight.data_ptr() == converted.model.encoder.embed_tokens.weight.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("transformer", {}, "positions that are not learned; no layer norm of the embeddings"),
+        ("bart_base", {"share_all_embeddings": False}, "embeddings that are not all shared"),
+        (
+            "bart_base",
+            {"share_all_embeddings": True, "encoder_normalize_before": True},
+            "layer norms before the blocks",
+        ),
+    ],
+)
+def test_other_models_are_no_bart(arch, options, message):
+    with pytest.raises(FairseqElError, match=f"hf: only BART checkpoints can be converted, .*{message}"):
+        bart_settings(build_model(arch, WORDS, 3, torch.float32, **options))
+
+
+def test_stock_blocks_ngrams_that_it_has_written():
+    tokens = torch.full((2, 9), WORDS.pad())
+    tokens[:, :6] = torch.tensor([[2, 5, 6, 7, 5, 6], [2, 5, 6, 7, 8, 6]])
+    scores = NGramBlockOfWrittenWords(3)(tokens, torch.zeros(2, 12), 1, 2, 5)
+    assert scores.isinf().nonzero().tolist() == [[0, 7]]
+    as_called = NGramRepeatBlock(3, use_extension=False)(tokens, torch.zeros(2, 12), 1, 2, 5)
+    assert not as_called.isinf().any()  # what the search of fairseq does on a CPU
+
+
+def test_scores_of_given_words():
+    model = build_model("bart_base", WORDS, 3, torch.float32)
+    source, tokens = torch.tensor([5, 9, 4, WORDS.eos()]), [7, 8, 7, WORDS.eos()]
+    scores = ReferenceScores(model, WORDS.eos())(source, tokens)
+    with torch.no_grad():
+        for i in range(len(tokens)):
+            previous = torch.tensor([[WORDS.eos(), *tokens[:i]]])
+            log_probs = model(source.unsqueeze(0), torch.tensor([4]), previous)[0][0, -1].log_softmax(-1)
+            assert scores[i] == pytest.approx(log_probs[tokens[i]].item(), abs=1e-5)
+
+
+def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
+    """Outputs come in the order of the data set, and do not depend on the batches."""
+    found = {}
+    for kind, batch_size in (("stock", 6), ("stock", 4), ("el", 4)):
+        method, session = Method(kind, "fp32"), Session()
+        session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+        prepared = session.prepare({"batch": batch_size, "src_len": 9, "whole_set": True})
+        assert prepared == {"sentences": 6, "longest": 9, "tokens": 2 * (6 + 9 + 9)}
+        outputs = session.decode(0, want_outputs=True)["outputs"]
+        assert all(output["tokens"][-1] == WORDS.eos() for output in outputs)
+        found[kind, batch_size] = [output["tokens"] for output in outputs]
+    assert found["stock", 6] == found["stock", 4] == found["el", 4]
+
+
+def of(method, bart):
+    longest = {"natural_length": 20}
+    return Settings(methods=(method,), baseline=method, data=str(bart.data), path=str(bart.path), **longest)
+
+
+def test_a_worker_that_dies(tiny_bart, tmp_path):
+    """What it wrote last is in the error."""
+    stock = Method("stock", "fp32")
+    with WorkerProcess(of(stock, tiny_bart).spec(stock, tmp_path / "ct2"), "stock@fp32", tmp_path) as worker:
+        worker.load()
+        message = r"worker of stock@fp32 died with exit status 1 during `score`.*(?s:.*)TypeError: .*nonsense"
+        with pytest.raises(FairseqElError, match=message):
+            worker.ask("score", nonsense=1)

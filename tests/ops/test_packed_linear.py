@@ -1,0 +1,41 @@
+"""Linear layers with packed weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from fairseq_el.ops import PackedLinear, can_pack
+
+FUNCTIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_error_against_float64(dtype, activation, with_bias, rows):
+    if not can_pack("cpu", dtype):
+        pytest.skip(f"this torch or processor packs no {dtype} weights")
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((rows, 48), (80, 48), (80,)))
+    bias = bias if with_bias else None
+    packed = PackedLinear(weight, bias, num_rows=64)(x, activation)
+    plain = FUNCTIONS[activation](F.linear(x, weight, bias))
+    exact = FUNCTIONS[activation](F.linear(x.double(), weight.double(), None if bias is None else bias.double()))
+    assert packed.dtype == dtype and packed.shape == plain.shape
+    if dtype == torch.float32:  # sums in another order
+        torch.testing.assert_close(packed, plain)
+    else:
+        assert rms(packed - exact) <= 2 * rms(plain - exact)
+
+
+def rms(x: torch.Tensor) -> float:
+    return float(x.double().square().mean().sqrt())
+
+
+def test_what_can_be_packed():
+    assert not can_pack("cpu", torch.float64)
+    assert not can_pack("cuda", torch.float16)

@@ -1,0 +1,45 @@
+"""The best words of long rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairseq_el.ops import log_normalizer, reference, top_of_rows
+
+
+@given(
+    rows=st.integers(1, 4),
+    columns=st.one_of(st.integers(20, 90), st.integers(1000, 9000)),
+    k=st.integers(1, 20),
+    forbidden=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_top_of_rows_is_topk(rows, columns, k, forbidden, seed):
+    scores = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    if forbidden:
+        scores[:, 3 : columns - 2] = float("-inf")  # fewer than k are left, at both ends
+    values, found = top_of_rows(scores, k)
+    assert torch.equal(values, reference.top_of_rows(scores, k))
+    assert torch.equal(scores.gather(1, found), values)
+    assert all(len(set(row)) == k for row in found.tolist())
+
+
+@pytest.mark.parametrize("columns", [997, 4096, 50_264])
+def test_equal_scores_are_all_found(columns):
+    scores = torch.zeros(2, columns)
+    scores[:, columns // 3] = scores[:, -1] = 1.0
+    values, found = top_of_rows(scores, 5)
+    assert values.tolist() == [[1, 1, 0, 0, 0]] * 2
+    assert {columns // 3, columns - 1} <= set(found[0].tolist()) and len(set(found[0].tolist())) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_normalizer_is_that_of_log_softmax(dtype):
+    logits = 20 * torch.randn(5, 999, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    maximum, log_sum = log_normalizer(logits)
+    torch.testing.assert_close(logits - maximum - log_sum, torch.log_softmax(logits, dim=1))
+    with_nan = logits.index_fill(1, torch.tensor([4]), float("nan"))
+    assert log_normalizer(with_nan)[0].isnan().all()

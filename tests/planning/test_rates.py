@@ -1,0 +1,165 @@
+"""The calibration file: what is read of it, when it is no use, and that it is always whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+
+import pytest
+
+from fairseq_el.planning import Rates, default_rates, load_rates, rates_path, save_rates
+from fairseq_el.planning.rates import Processor, this_processor
+from fairseq_el.planning.workload import DTYPES
+
+MEASURED = {
+    "fp32": Rates(dense=2e11, shared=1e11, bandwidth=1e10, stream=3e10, launch=1e-5),
+    "bf16": Rates(dense=8e11, shared=5e11, bandwidth=2e10, stream=3e10, launch=2e-5),
+}
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    target = tmp_path / "cache" / "rates.json"
+    monkeypatch.setenv("FAIRSEQ_EL_RATES", str(target))
+    return target
+
+
+def assert_falls_back(caplog, why=None):
+    """With one line that says why, or without any."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert load_rates("cpu", "fp32") == default_rates("cpu", "fp32")
+    messages = [record.getMessage() for record in caplog.records]
+    if why is None:
+        assert messages == []
+        return
+    (message,) = messages
+    assert re.search(why, message) and "\n" not in message
+    assert message.endswith("To measure again: fairseq-el bench --calibrate")
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text())
+    entry = content["devices"]["cpu"]
+    content.update({key: value for key, value in changes.items() if key in content})
+    entry["processor"].update({key: value for key, value in changes.items() if key in entry["processor"]})
+    entry["rates"]["fp32"].update({key: value for key, value in changes.items() if key in entry["rates"]["fp32"]})
+    path.write_text(json.dumps(content))
+
+
+def test_what_was_saved_is_loaded(path):
+    assert save_rates("cpu", MEASURED) == path == rates_path()
+    for dtype, rates in MEASURED.items():
+        assert load_rates("cpu", dtype) == rates
+    assert load_rates("cpu", "fp64") == default_rates("cpu", "fp64")  # was not measured
+    assert load_rates("cuda", "fp16") == default_rates("cuda", "fp16")
+
+
+def test_where_the_file_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("FAIRSEQ_EL_RATES", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert rates_path() == tmp_path / "x" / "fairseq_el" / "rates.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert rates_path() == tmp_path / ".cache" / "fairseq_el" / "rates.json"
+
+
+def test_defaults_are_sane():
+    for device in ("cpu", "cuda", "mps"):
+        for dtype in DTYPES:
+            rates = default_rates(device, dtype)
+            assert (
+                0 < rates.shared <= rates.dense
+                and 0 < rates.bandwidth <= rates.stream < rates.shared
+                and 0 < rates.launch < 1e-3
+            )
+    with pytest.raises(KeyError):
+        default_rates("cpu", "int8")
+
+
+def test_no_file_is_nothing_to_speak_of(path, caplog):
+    assert_falls_back(caplog)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"{", b"[]", b"3", b"null", b"{}", b'{"version": 1}', b'{"version": 1, "devices": []}']
+    + [b'{"version": 1, "devices": {"cpu": %s}}' % entry for entry in (b"[]", b"3", b'{"processor": {}}', b'"x"')]
+    + [b"[" * 100_000],
+)
+def test_a_damaged_file(content, path, caplog):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert_falls_back(caplog, str(path))
+    save_rates("cpu", MEASURED)  # takes its place
+    assert load_rates("cpu", "fp32") == MEASURED["fp32"]
+
+
+def test_a_directory_in_its_place(path, caplog):
+    path.mkdir(parents=True)
+    assert_falls_back(caplog, "IsADirectoryError")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"name": "Another Processor"}, "measured on Another Processor with .*; this is"),
+        ({"threads": 1000}, "with 1000 threads and torch"),
+        ({"torch": "0.4.1"}, r"and torch 0\.4\.1; this is"),
+        ({"version": 2}, "it is of version 2, and 1 is read"),
+        ({"dense": 0}, "dense must be a positive number; got 0.0"),
+        ({"shared": -1}, "shared must be a positive number"),
+        ({"bandwidth": float("nan")}, "bandwidth must be a positive number; got nan"),
+        ({"launch": "fast"}, "could not convert"),
+        ({"launch": None}, "TypeError"),
+    ],
+)
+def test_a_foreign_file(change, why, path, caplog):
+    save_rates("cpu", MEASURED)
+    edit(path, **change)
+    assert_falls_back(caplog, why)
+
+
+def test_other_devices_stay(path, monkeypatch):
+    save_rates("cpu", MEASURED)
+    monkeypatch.setattr("fairseq_el.planning.rates.this_processor", lambda device: Processor("A card", 0, "2.0"))
+    save_rates("cuda", {"fp16": MEASURED["bf16"]})
+    assert load_rates("cuda", "fp16") == MEASURED["bf16"]
+    monkeypatch.undo()
+    monkeypatch.setenv("FAIRSEQ_EL_RATES", str(path))
+    assert load_rates("cpu", "bf16") == MEASURED["bf16"]
+
+
+@pytest.mark.parametrize("failing", ["replace", "fdopen"])
+def test_a_save_that_is_cut_short_leaves_the_old_file(failing, path, monkeypatch):
+    save_rates("cpu", MEASURED)
+    before = path.read_bytes()
+
+    def fail(*unused, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_rates("cpu", {"fp32": MEASURED["bf16"]})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_directory_that_can_not_be_written(path):
+    path.parent.write_text("a file")
+    with pytest.raises(OSError):
+        save_rates("cpu", MEASURED)
+
+
+def test_the_processor_has_a_name(monkeypatch):
+    processor = this_processor("cpu")
+    assert processor.name and processor.threads >= 1 and processor.torch[0].isdigit()
+
+    def missing(*unused, **options):
+        raise OSError
+
+    monkeypatch.setattr("pathlib.Path.read_text", missing)
+    assert this_processor("cpu").name
