@@ -9,7 +9,7 @@ from tiny import TinyELTask, batch, build_model, dictionary
 import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
-from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, largest_batch, memory, shape_of
+from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, keeps_scores, largest_batch, memory, shape_of
 from fairseq_el.tasks import out_of_memory as module
 
 WORDS = dictionary()
@@ -50,6 +50,7 @@ def test_names_the_batch_size_that_plan_would_choose(backend, planned, message, 
         dtype="fp32",
         encoder_tokens=DEFAULT_ENCODER_TOKENS,
         overhead=DEFAULT_OVERHEAD,
+        scores_kept=keeps_scores("cpu", "fp32"),
         can_pack=can_pack("cpu", torch.float32),
         backend=planned,
     )
