@@ -29,6 +29,7 @@ setup(
         "sacrebleu>=2.0",
         "sentencepiece>=0.1.96",
         "tabulate>=0.8.9",
+        "tqdm>=4.60",
     ],
     entry_points={"console_scripts": ["fairseq-el = fairseq_el.cli:main"]},
     extras_require={
