@@ -15,6 +15,7 @@ from fairseq.search import BeamSearch
 from tiny import build_language_model, build_model, dictionary
 
 from fairseq_el.generation.beams import Beams, Candidates
+from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.modules import (
     DecodeState,
     ELMultiheadAttention,
@@ -26,6 +27,7 @@ from fairseq_el.modules import (
     enable_el_attention,
     share_encoder_out,
 )
+from fairseq_el.ops import block_repeated_ngrams, log_normalizer
 
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
     from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -61,9 +63,10 @@ def put_on(device, module):
     return module.eval()
 
 
+@pytest.mark.parametrize("backend", ["el", "shared-kv"])
 @pytest.mark.parametrize("self_attention", ["el", "kv"])
 @pytest.mark.parametrize("architecture", ["transformer", "transformer_lm"])
-def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture, fake_cuda):
+def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture, backend, fake_cuda):
     """The decoder over a prompt and three steps, and all that happens to beams in between."""
     words = dictionary()
     with unset_fake_temporarily():
@@ -77,7 +80,7 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
     put_on(fake_cuda, model)
     encoder_out = shared_encoder_out(fake_cuda) if architecture == "transformer" else None
     beams = Beams(NUM_SENTENCES, NUM_BEAMS, 9, words.pad(), words.eos(), fake_cuda)
-    state = DecodeState(NUM_SENTENCES, NUM_BEAMS)
+    state = DecodeState(NUM_SENTENCES, NUM_BEAMS, backend=backend)
     incremental_state = {}
     state.put_into(incremental_state)
     lengths = torch.full((NUM_SENTENCES,), 3, device=fake_cuda)
@@ -104,6 +107,17 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
     assert state.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
     kind = {"el": ELSelfAttention, "kv": KVSelfAttention}[self_attention]
     assert all(type(layer.self_attn) is kind for layer in model.decoder.layers)
+
+
+def test_the_best_words_of_a_large_vocabulary(fake_cuda):
+    """What a step of plain beam search does with its logits: normaliser, blocked n-grams, candidates."""
+    rows, vocab_size = NUM_SENTENCES * NUM_BEAMS, 50_264
+    logits = torch.randn(rows, vocab_size, device=fake_cuda, dtype=torch.float16).float()
+    normalizer = log_normalizer(logits)
+    block_repeated_ngrams(logits, torch.zeros(rows, 9, dtype=torch.long, device=fake_cuda), 3)
+    for scores in (None, torch.zeros(rows, device=fake_cuda)):
+        for found in best_candidates(logits, normalizer, scores, NUM_BEAMS):
+            assert found.shape == (NUM_SENTENCES, 2 * NUM_BEAMS) and found.device.type == "cuda"
 
 
 def test_a_step_of_attention_and_a_compaction(fake_cuda):
