@@ -51,6 +51,7 @@ class ModelDecoder:
         if incremental and el_attention_enabled(model) and can_share_past(self.model.decoder):
             state = DecodeState(num_sentences, beam_size, max_steps, backend, linears)
             self.state = state.put_into(self.incremental_state)
+        self.has_logits = self._has_logits()  # log-probabilities are a softmax over what the output projection gives
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
@@ -137,9 +138,7 @@ class ModelDecoder:
             output = output / temperature
         return self.model.get_normalized_probs((output, None), log_probs=True, sample=None)[:, -1]
 
-    @property
-    def has_logits(self) -> bool:
-        """Whether log-probabilities are a softmax over what the output projection gives."""
+    def _has_logits(self) -> bool:
         model, decoder = self.model, self.model.decoder if self.state is not None else None
         return (
             decoder is not None

@@ -67,6 +67,7 @@ class DecodeState:
         self._pools: Dict[str, List[Tensor]] = {}  # layer -> tensors (B, g, capacity, w)
         self._source: Dict[str, List[Tensor]] = {}  # layer -> keys and values of the source (B, h, n, dh)
         self.encoder_out: Optional[Dict[str, List[Tensor]]] = None  # of the last pass
+        self.layer_runs: List[Callable[..., Any]] = []  # how each layer is computed, found out in the first pass
 
     @staticmethod
     def of(incremental_state: Any) -> Optional[DecodeState]:

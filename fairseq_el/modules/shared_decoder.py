@@ -114,9 +114,12 @@ def _run(
         x = x.view(state.num_sentences, -1, x.size(2))  # (B*b, 1, d) -> (B, b, d)
     inner_states = [x] if need_inner_states else []
     attn = None
-    for index, layer in enumerate(decoder.layers):
+    if not state.layer_runs:
+        state.layer_runs = [
+            run_decoder_layer if is_plain_decoder_layer(m) else _run_stock_layer for m in decoder.layers
+        ]
+    for index, (layer, run_layer) in enumerate(zip(decoder.layers, state.layer_runs)):
         aligned = need_attn and index == alignment_layer
-        run_layer = run_decoder_layer if is_plain_decoder_layer(layer) else _run_stock_layer
         x, layer_attn = run_layer(layer, x, memory, padding_mask, state, aligned)
         if need_inner_states:
             inner_states.append(x)
