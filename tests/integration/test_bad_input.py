@@ -115,12 +115,12 @@ def test_unknown_options_of_generators_fail_as_in_stock(data, tmp_path):
 
 
 def test_fairseq_generate_with_too_little_memory(data):
-    """A real failure: with 4 GiB of address space, 60,000 hypotheses of 200 words do not fit."""
+    """A real failure: with 4 GiB of address space, 60,000 hypotheses of 40 words do not fit."""
     options = ["--path", EXAMPLE / "model.pt", "--user-dir", USER_DIR, "--task", "el_translation", "--beam", "1500"]
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 
-    process = run("generate", data, *options, "--batch-size", "40", "--max-len-b", "200", fails=True, preexec_fn=limit)
+    process = run("generate", data, *options, "--batch-size", "40", "--max-len-b", "40", fails=True, preexec_fn=limit)
     assert "fairseq_el: error: Decoding 40 sentences of up to " in process.stderr
     assert "Traceback" not in process.stderr and "--batch-size" in process.stderr
