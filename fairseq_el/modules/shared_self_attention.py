@@ -59,12 +59,6 @@ class SharedSelfAttention(MultiheadAttention):
         """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``: by keys and values, which is less work."""
         raise NotImplementedError
 
-    def _queries_keys_values(self, x: Tensor, state: DecodeState) -> Tuple[Tensor, Tensor, Tensor]:
-        """``(B, queries, d)`` to scaled queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
-        shape = (*x.shape[:2], self.num_heads, self.head_dim)
-        query, key, value = state.linears.together((self.q_proj, self.k_proj, self.v_proj), x)
-        return (query * self.scaling).view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
-
     def reorder_incremental_state(self, incremental_state: Any, new_order: Tensor) -> Any:
         """As stock; a decode state is reordered once for all layers, by the decoder."""
         if DecodeState.of(incremental_state) is not None:
@@ -93,7 +87,9 @@ class ELSelfAttention(SharedSelfAttention):
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         state.store(self._incremental_state_id, x.unsqueeze(1))
-        return kv_attention(*self._queries_keys_values(x, state), state.hidden, torch.float32)
+        projected = (state.linears(self.q_proj, x) * self.scaling, self.k_proj(x), self.v_proj(x))
+        query, key, value = (y.view(*x.shape[:2], self.num_heads, self.head_dim) for y in projected)
+        return kv_attention(query, key.transpose(1, 2), value.transpose(1, 2), state.hidden, torch.float32)
 
 
 class KVSelfAttention(SharedSelfAttention):
@@ -106,6 +102,12 @@ class KVSelfAttention(SharedSelfAttention):
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         return self._step(x, state)  # the prompt is the whole past
+
+    def _queries_keys_values(self, x: Tensor, state: DecodeState) -> Tuple[Tensor, Tensor, Tensor]:
+        """``(B, queries, d)`` to scaled queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
+        shape = (*x.shape[:2], self.num_heads, self.head_dim)
+        query, key, value = state.linears.together((self.q_proj, self.k_proj, self.v_proj), x)
+        return (query * self.scaling).view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
 
 SELF_ATTENTION = {"el": ELSelfAttention, "kv": KVSelfAttention}

@@ -7,6 +7,8 @@ from typing import Tuple
 import torch
 from torch import Tensor
 
+_IN_CACHE = 1 << 21  # bytes of exponentials that a CPU has at a time: they are read again at once
+
 
 def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
     """What ``log_softmax`` subtracts: ``log_softmax(x) = (x - maximum) - log_sum``.
@@ -18,7 +20,13 @@ def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
         the maximum and the logarithm of the sum of ``exp(x - maximum)``. *Shape:* ``(rows, 1)`` each.
     """
     maximum = logits.amax(dim=1, keepdim=True)
-    return maximum, (logits - maximum).exp_().sum(dim=1, keepdim=True).log_()
+    rows = max(len(logits), 1)
+    if logits.device.type == "cpu":
+        rows = max(_IN_CACHE // (logits.element_size() * logits.size(1)), 1)
+    total = torch.empty_like(maximum)
+    for part, most, into in zip(logits.split(rows), maximum.split(rows), total.split(rows)):
+        torch.sum((part - most).exp_(), dim=1, keepdim=True, out=into)
+    return maximum, total.log_()
 
 
 def top_of_rows(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:

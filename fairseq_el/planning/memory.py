@@ -213,7 +213,7 @@ def _packs_decoder(shape: ModelShape, work: Workload) -> bool:
 def _packed_decoder(method: str, shape: ModelShape, work: Workload) -> int:
     """Linear layers of the decoder and the output projection; not keys and values of cross-attention."""
     d, f = shape.decoder_dim, shape.decoder_ffn_dim
-    in_self_attention = 5 if method == "el" else 4  # q, k and v together for prompts; el has q alone for steps
+    in_self_attention = 2 if method == "el" else 4  # el reads keys' and values' weights as they are
     in_cross_attention = 0 if shape.decoder_only else 2
     layer = (in_self_attention + in_cross_attention) * d * d + 2 * d * f
     return (shape.decoder_layers * layer + shape.vocab_size * d) * work.element_size
@@ -230,11 +230,11 @@ def _el_encoding(shape: ModelShape, work: Workload) -> int:
     part = _part(work)
     num_parts = -(-work.batch // max(part, 1))
     packed = work.can_pack and packs_weights(work.dtype, work.batch * work.src_len, num_parts)
-    # Queries, keys, values, contexts, output, residual and its norm; the layer's input is a view.
-    in_attention = (7 - pre) * d * s
+    # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.
+    in_attention = (5 + pre) * d * s
     if work.scores_kept:
-        in_attention = max(in_attention, (5 + pre) * d * s + 2 * shape.encoder_heads * work.src_len * s)
-    in_feed_forward = _el_feed_forward(work, d, f, 6, shape, packed)
+        in_attention += 2 * shape.encoder_heads * work.src_len * s
+    in_feed_forward = _el_feed_forward(work, d, f, 2, shape, packed)
     weights = (4 * d * d + 2 * d * f) * s if packed else 0
     return work.batch * work.src_len * (d * s + 1) + weights + part * work.src_len * max(in_attention, in_feed_forward)
 
