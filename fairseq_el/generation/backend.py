@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from typing import Any, Optional, Set, Tuple
+from weakref import WeakKeyDictionary
 
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory, shape_of
@@ -15,7 +16,7 @@ from fairseq_el.planning.work import CrossAttention
 
 logger = logging.getLogger(__name__)
 
-_logged: Set[Tuple[Any, ...]] = set()
+_logged: WeakKeyDictionary[Any, Set[str]] = WeakKeyDictionary()  # choices of each model
 
 
 def choose_for_batch(
@@ -43,8 +44,9 @@ def choose_for_batch(
         _half_of_free(device) if budget is None else budget,
         _rates(device, dtype),
     )
-    if (id(model), choice.backend) not in _logged:
-        _logged.add((id(model), choice.backend))
+    logged = _logged.setdefault(model, set())
+    if choice.backend not in logged:
+        logged.add(choice.backend)
         logger.info("--el-backend auto: %s", choice.reason)
     return choice.backend
 

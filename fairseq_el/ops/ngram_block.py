@@ -20,10 +20,17 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
     Returns:
         ``scores``.
     """
+    if tokens.size(1) < ngram_size:
+        return scores
+    if scores.device.type == "cpu" and ngram_size > 1:
+        return block_where_found(scores, tokens, ngram_size)
+    return block_everywhere(scores, tokens, ngram_size)
+
+
+def block_everywhere(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
+    """The same in a few steps over all windows, of which none waits for a device. At least one window."""
     length = tokens.size(1)
     num_windows = length - ngram_size + 1
-    if num_windows < 1:
-        return scores
     begins = torch.ones_like(tokens[:, :num_windows], dtype=torch.bool)  # (rows, windows): the window equals the end
     if ngram_size == 1:
         begins[:, 0] = False
@@ -34,3 +41,15 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
     # A word may follow a window that agrees and one that does not: adding 0 leaves what another window has forbidden.
     forbidden = torch.zeros_like(followers, dtype=scores.dtype).masked_fill_(begins, float("-inf"))
     return scores.scatter_add_(1, followers, forbidden)
+
+
+def block_where_found(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
+    """The same for ``n > 1``, looking further only at the few windows whose first word agrees: for a CPU."""
+    num_windows = tokens.size(1) - ngram_size + 1
+    end = tokens[:, num_windows:]  # the last n - 1 words
+    rows, windows = (tokens[:, :num_windows] == end[:, :1]).nonzero(as_tuple=True)
+    for offset in range(1, ngram_size - 1):
+        agrees = tokens[rows, windows + offset] == end[rows, offset]
+        rows, windows = rows[agrees], windows[agrees]
+    scores[rows, tokens[rows, windows + ngram_size - 1]] = float("-inf")
+    return scores

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_el.ops import block_repeated_ngrams, reference
+from fairseq_el.ops.ngram_block import block_everywhere
 
 INF = float("inf")
 
@@ -27,6 +28,8 @@ def test_equals_its_twin(rows, length, ngram_size, num_words, seed):
     scores[:, 0] = -INF  # what is forbidden already stays so
     expected = reference.block_repeated_ngrams(scores, tokens, ngram_size)
     assert torch.equal(block_repeated_ngrams(scores.clone(), tokens, ngram_size), expected)
+    if length >= ngram_size:  # as on other devices
+        assert torch.equal(block_everywhere(scores.clone(), tokens, ngram_size), expected)
 
 
 @pytest.mark.parametrize("ngram_size", [2, 3, 4])
