@@ -1,6 +1,6 @@
 """Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
 
-    python scripts/compare.py DATA --path model.pt [--runs N] [any option of fairseq-generate]
+    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [any option of fairseq-generate]
 
 Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
 and the exit status is 1.
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Result:
     hypotheses: dict[int, str] = field(default_factory=dict)
     references: dict[int, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
+    process_seconds: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     cross_attention_bytes: int = 0
     self_attention_bytes: int = 0
@@ -56,13 +58,17 @@ def run(command: list[str], log: Path) -> None:
         sys.exit(f"{sys.argv[0]}: error: {' '.join(command)} ended with status {status}:\n{output}")
 
 
-def decode(method: str, options: list[str], work: Path, result: Result) -> None:
-    """One run of fairseq-generate."""
+def decode(method: str, options: list[str], work: Path, result: Result, time_only: bool) -> None:
+    """One run of fairseq-generate; with ``time_only`` without the hooks that count bytes."""
     name = method.replace(", ", "-")
     report, log = work / f"{name}.json", work / f"{name}.log"
+    counting = [str(REPOSITORY / "scripts" / "measured_generate.py"), str(report)]
+    program = [sys.executable, *(["-m", "fairseq_cli.generate"] if time_only else counting)]
     task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
-    run([sys.executable, str(REPOSITORY / "scripts" / "measured_generate.py"), str(report), *options, *task], log)
+    start = time.perf_counter()
+    run([*program, *options, *task], log)
+    result.process_seconds.append(time.perf_counter() - start)
     for line in log.read_text(encoding="utf-8").splitlines():
         kind, _, rest = line.partition("-")
         if kind in ("H", "D", "T") and "\t" in rest:
@@ -70,24 +76,27 @@ def decode(method: str, options: list[str], work: Path, result: Result) -> None:
             {"H": result.tokens, "D": result.hypotheses, "T": result.references}[kind][int(index)] = text
         elif "Translated" in line:
             result.seconds.append(float(re.search(r"in ([\d.]+)s", line).group(1)))
+    if time_only:
+        return
     measured = json.loads(report.read_text())
     result.cross_attention_bytes = measured["cross_attention_bytes"]
     result.self_attention_bytes = measured["self_attention_bytes"]
     result.peak_bytes.append(measured["peak_cuda_bytes"] or measured["peak_resident_bytes"])
 
 
-def compare(options: list[str], runs: int, work: Path) -> dict[str, Result]:
+def compare(options: list[str], runs: int, work: Path, time_only: bool = False) -> dict[str, Result]:
     """All methods, in turn.
 
     Args:
         options: of fairseq-generate, from the data directory on.
         runs: of each method.
         work: where logs are left.
+        time_only: count no bytes, which takes time.
     """
     results = {method: Result() for method in METHODS}
     in_turn = [method for _ in range(runs) for method in METHODS]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
-        decode(method, options, work, results[method])
+        decode(method, options, work, results[method], time_only)
     stock, *others = results.values()
     for el in others:
         differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
@@ -134,14 +143,34 @@ def table(results: dict[str, Result], references: list[str] | None = None) -> st
     )
 
 
+def table_of_times(results: dict[str, Result]) -> str:
+    """Medians of the time that fairseq-generate prints and of the whole process, and medians of ratios to stock."""
+    stock = results["stock"]
+    rows = []
+    for method, result in results.items():
+        row = [method]
+        for mine, of_stock in ((result.seconds, stock.seconds), (result.process_seconds, stock.process_seconds)):
+            ratio = statistics.median(theirs / own for theirs, own in zip(of_stock, mine))
+            row += [f"{statistics.median(mine):.2f} s", f"{min(mine):.2f} to {max(mine):.2f}", f"{ratio:.2f}x"]
+        rows.append(row)
+    headers = ["", "decoding", "", "faster", "whole process", "", "faster"]
+    return (
+        tabulate(rows, headers=headers, colalign=("left",) + ("right",) * 6, disable_numparse=True)
+        + f"\n\nAll {len(stock.tokens)} hypotheses are stock's. Medians of {len(stock.seconds)} runs in turn; ratios "
+        "too are medians over\nruns. Decoding is the time that fairseq-generate prints."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
     )
     parser.add_argument("--runs", type=int, default=3, help="runs of each method; medians are shown (default: 3)")
+    parser.add_argument("--time-only", action="store_true", help="plain fairseq-generate, without counting bytes")
     args, options = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as work:
-        print(table(compare(options, args.runs, Path(work))))
+        results = compare(options, args.runs, Path(work), args.time_only)
+    print(table_of_times(results) if args.time_only else table(results))
 
 
 if __name__ == "__main__":
