@@ -15,6 +15,8 @@ from fairseq_el.ops.masked_softmax import masked_softmax
 # torch's fused attention; before 2.1 it has no scale, and the queries that come here are scaled.
 _FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)
 
+_SHORT = 512  # scores of a head
+
 
 def kv_attention(
     query: Tensor,
@@ -26,7 +28,8 @@ def kv_attention(
     """``softmax(q_i K_i^T) V_i`` (Vaswani et al. 2017, equation 1) with one set of keys and values per sentence.
 
     Two dense products per sentence and head, ``(b, dh) x (dh, n)`` and ``(b, n) x (n, dh)``; nothing is expanded to
-    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do.
+    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do, or
+    there is too little to do for it on a CPU.
 
     Args:
         query: projected and scaled queries. *Shape:* ``(B, b, h, dh)``.
@@ -39,7 +42,7 @@ def kv_attention(
         the heads' outputs. *Shape:* ``(B, b, h, dh)``.
     """
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
-    if _FUSED and not rounds:
+    if _FUSED and not rounds and not _is_short(query, key):
         visible = None if attn_mask is None else ~attn_mask.unsqueeze(1)
         fused = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=visible, scale=1.0)
         return fused.transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
@@ -50,3 +53,8 @@ def kv_attention(
         weights = masked_softmax(scores, attn_mask.unsqueeze(1), softmax_dtype)
     probs = weights.to(query.dtype)
     return torch.matmul(probs, value).transpose(1, 2)  # (B, h, b, n) x (B, h, n, dh) -> (B, b, h, dh)
+
+
+def _is_short(query: Tensor, key: Tensor) -> bool:
+    """Where plain products take two thirds of the time of torch's fused attention on a CPU, and little memory."""
+    return query.device.type == "cpu" and query.dtype == torch.float32 and query.size(1) * key.size(2) <= _SHORT
