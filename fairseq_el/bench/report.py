@@ -34,8 +34,9 @@ class Report:
         self.signature = _signature(settings, facts)
         baselines = {trial.work: trial for trial in trials if trial.method == settings.baseline}
         self.results = [_result(settings, trial, baselines[trial.work]) for trial in trials]
-        self.growth = _growth(self.results) if settings.per_step else {}
-        self.notes = [*_notes(settings, trials), *notes]
+        self.growth = growth(self.results, "source_longest") if settings.per_step else {}
+        self.growth_with_batch = growth(self.results, "batch") if settings.per_step else {}
+        self.notes = [*_notes(settings, trials), *self._growth_notes(), *notes]
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -43,6 +44,7 @@ class Report:
             "baseline": self.settings.baseline.label,
             "results": self.results,
             "growth_of_step_time_with_source": self.growth,
+            "growth_of_step_time_with_batch": self.growth_with_batch,
             "notes": self.notes,
         }
 
@@ -54,6 +56,14 @@ class Report:
         notes = "\n".join(f"- {note}" for note in self.notes)
         title = f"# {Path(self.settings.path).name}: {', '.join(t.method.label for t in _first_of_each(self.trials))}"
         return f"{title}\n\n{_table(self.settings, self.results, 'github')}\n\n{notes}\n\n`{self._signature_line()}`\n"
+
+    def _growth_notes(self) -> List[str]:
+        notes = []
+        for exponents, of_what in ((self.growth, "tokens of the source"), (self.growth_with_batch, "sentences")):
+            known = [f"{name} {value:.2f}" for name, value in exponents.items() if value is not None]
+            if known:
+                notes.append(f"Fitted growth of the time per step with {of_what}, as an exponent: {', '.join(known)}.")
+        return notes
 
     def _signature_line(self) -> str:
         return "; ".join(f"{name} {value}" for name, value in self.signature.items())
@@ -87,15 +97,16 @@ def _result(settings: Settings, trial: Trial, baseline: Trial) -> Dict[str, Any]
     return result
 
 
-def _growth(results: Sequence[Dict[str, Any]]) -> Dict[str, Optional[float]]:
-    """Of each method with the largest batch, over the longest source of each batch."""
-    largest = max(result["batch"] for result in results)
-    growth = {}
+def growth(results: Sequence[Dict[str, Any]], along: str) -> Dict[str, Optional[float]]:
+    """Of each method, with the largest value of the other: along ``"source_longest"``, or along ``"batch"``."""
+    other = "batch" if along == "source_longest" else "src_len"
+    largest = max(result[other] for result in results)
+    exponents = {}
     for name in dict.fromkeys(result["method"] for result in results):
-        mine = [result for result in results if result["method"] == name and result["batch"] == largest]
+        mine = [result for result in results if result["method"] == name and result[other] == largest]
         steps = [result["step_seconds_median"] for result in mine]
-        growth[name] = growth_exponent([result["source_longest"] for result in mine], steps)
-    return growth
+        exponents[name] = growth_exponent([result[along] for result in mine], steps)
+    return exponents
 
 
 def _table(settings: Settings, results: Sequence[Dict[str, Any]], style: str) -> str:

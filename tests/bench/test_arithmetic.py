@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairseq_el.bench import parse_methods
+from fairseq_el.bench.report import growth
 from fairseq_el.bench.timing import growth_exponent, rotated, spread, step_seconds, times_faster
 from fairseq_el.errors import OptionError
 
@@ -54,3 +55,13 @@ def test_names_of_methods():
 def test_names_that_are_none(text, message):
     with pytest.raises(OptionError, match=message):
         parse_methods(text, "fp32")
+
+
+def test_growth_along_each_axis_where_the_other_is_largest():
+    results = [
+        {"method": "el", "batch": b, "src_len": n, "source_longest": n - 1, "step_seconds_median": 2 * b**0.5 * (n - 1)}
+        for b in (1, 4, 16)
+        for n in (128, 1024)
+    ]
+    assert growth(results, "source_longest") == {"el": pytest.approx(1)}
+    assert growth(results, "batch") == {"el": pytest.approx(0.5)}

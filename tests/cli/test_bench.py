@@ -64,6 +64,7 @@ def test_programs_side_by_side(bart, tmp_path, capsys):
             assert result["score_error"]["per_word"] < 1e-5
         if result["method"] in ("el@fp32", "hf@fp32"):
             assert result["identical_to_stock"] == 1
+    assert set(report["growth_of_step_time_with_batch"]) == {result["method"] for result in report["results"]}
     assert report["results"][0]["times_faster"] == {"median": 1, "minimum": 1, "maximum": 1}
     signature = report["signature"]
     assert signature["model"].startswith("2+2 layers, width 16, 44 words")
