@@ -1,6 +1,6 @@
 """Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
 
-    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [any option of fairseq-generate]
+    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] [options of fairseq-generate]
 
 Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
 and the exit status is 1.
@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Sequence
 
 import sacrebleu
 from tabulate import tabulate
@@ -84,17 +85,20 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     result.peak_bytes.append(measured["peak_cuda_bytes"] or measured["peak_resident_bytes"])
 
 
-def compare(options: list[str], runs: int, work: Path, time_only: bool = False) -> dict[str, Result]:
-    """All methods, in turn.
+def compare(
+    options: list[str], runs: int, work: Path, time_only: bool = False, methods: Sequence[str] = tuple(METHODS)
+) -> dict[str, Result]:
+    """The methods, in turn.
 
     Args:
         options: of fairseq-generate, from the data directory on.
         runs: of each method.
         work: where logs are left.
         time_only: count no bytes, which takes time.
+        methods: out of ``METHODS``, stock first.
     """
-    results = {method: Result() for method in METHODS}
-    in_turn = [method for _ in range(runs) for method in METHODS]
+    results = {method: Result() for method in methods}
+    in_turn = [method for _ in range(runs) for method in methods]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
         decode(method, options, work, results[method], time_only)
     stock, *others = results.values()
@@ -167,9 +171,15 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=3, help="runs of each method; medians are shown (default: 3)")
     parser.add_argument("--time-only", action="store_true", help="plain fairseq-generate, without counting bytes")
+    parser.add_argument(
+        "--methods", default="kv,el,shared-kv", help="which kinds of EL-attention, with commas (default: %(default)s)"
+    )
     args, options = parser.parse_known_args()
+    methods = ["stock", *(f"EL, {name}" for name in args.methods.split(","))]
+    if not set(methods) <= set(METHODS):
+        parser.error(f"--methods must be out of kv,el,shared-kv; got {args.methods}")
     with tempfile.TemporaryDirectory() as work:
-        results = compare(options, args.runs, Path(work), args.time_only)
+        results = compare(options, args.runs, Path(work), args.time_only, methods)
     print(table_of_times(results) if args.time_only else table(results))
 
 
