@@ -1,6 +1,7 @@
-"""Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
+r"""Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
 
-    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] [options of fairseq-generate]
+    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
+        [any option of fairseq-generate]
 
 Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
 and the exit status is 1.
