@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
-from typing import Callable
 
 from fairseq_el.bench.figures import draw
 from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.report import Report
 from fairseq_el.errors import OptionError
+from fairseq_el.whole_files import write_whole
 
 NAMES = ("bench.json", "bench.md", "bench.png")
 
@@ -34,16 +33,6 @@ def write_files(directory: Path, report: Report) -> None:
     """An unfinished file never has its final name."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.as_dict(), indent=2) + "\n"
-    _write(directory / "bench.json", lambda path: path.write_text(text, "utf-8"))
-    _write(directory / "bench.md", lambda path: path.write_text(report.as_markdown(), "utf-8"))
-    _write(directory / "bench.png", lambda path: draw(path, report))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            unfinished.unlink()
+    write_whole(directory / "bench.json", lambda path: path.write_text(text, "utf-8"))
+    write_whole(directory / "bench.md", lambda path: path.write_text(report.as_markdown(), "utf-8"))
+    write_whole(directory / "bench.png", lambda path: draw(path, report))

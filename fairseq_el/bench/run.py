@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from fairseq_el.bench.check import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.judge import References, facts_and_conversion

@@ -13,6 +13,7 @@ from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import check_directory, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
+from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import OptionError
 
@@ -64,10 +65,10 @@ def _add_methods(group: Any) -> None:
     )
     group.add_argument("--self-attention", choices=["kv", "el"], help="--el-self-attention of el, shared-kv and auto")
     group.add_argument(
-        "--threads", type=_positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
+        "--threads", type=positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
     )
-    group.add_argument("--runs", type=_positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
-    group.add_argument("--warmup", type=_positive, default=1, metavar="N", help="before them (default: %(default)s)")
+    group.add_argument("--runs", type=positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
+    group.add_argument("--warmup", type=positive, default=1, metavar="N", help="before them (default: %(default)s)")
     group.add_argument(
         "--no-check-others", action="store_true", help="let hf write other outputs than stock; the table says how many"
     )
@@ -92,7 +93,7 @@ def _add_work(group: Any) -> None:
     )
     group.add_argument(
         "--tgt-len",
-        type=_not_negative,
+        type=not_negative,
         default=0,
         metavar="N",
         help="write exactly N words; 0: until outputs end, 200 at most (default: %(default)s)",
@@ -103,9 +104,9 @@ def _add_work(group: Any) -> None:
 
 
 def _add_search(group: Any) -> None:
-    group.add_argument("--beam", type=_positive, default=4, metavar="N", help="(default: %(default)s)")
-    group.add_argument("--no-repeat-ngram-size", type=_not_negative, default=0, metavar="N")
-    group.add_argument("--diverse-beam-groups", type=_positive, default=0, metavar="N", help="not for hf and ct2")
+    group.add_argument("--beam", type=positive, default=4, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--no-repeat-ngram-size", type=not_negative, default=0, metavar="N")
+    group.add_argument("--diverse-beam-groups", type=positive, default=0, metavar="N", help="not for hf and ct2")
     group.add_argument("--lenpen", type=float, default=1.0, metavar="X", help="(default: %(default)s)")
 
 
@@ -182,20 +183,8 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
-
-
-def _not_negative(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on; got {text!r}")
-    return int(text)
-
-
 def _numbers(text: str) -> Tuple[int, ...]:
-    numbers = tuple(_positive(part) for part in text.split(","))
+    numbers = tuple(positive(part) for part in text.split(","))
     if len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(f"must name every number once; got {text!r}")
     return numbers

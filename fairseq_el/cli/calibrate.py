@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 import torch
 from tabulate import tabulate
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from fairseq_el.bench.calibration import calibrate, num_measurements
 from fairseq_el.cli.output import write_line

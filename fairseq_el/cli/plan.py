@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List
@@ -13,6 +12,7 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.cli.numbers import positive
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
@@ -78,29 +78,29 @@ def add_parser(commands: Any) -> None:
     )
     model.add_argument(
         "--vocab-size",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="words of the vocabulary, for --arch; not needed for bart_* (default: 50264) and for --path",
     )
     work = parser.add_argument_group("the batch")
-    work.add_argument("--beam", type=_positive, required=True, metavar="N", help="beam size")
+    work.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
     work.add_argument(
         "--src-len",
-        type=_positive,
+        type=positive,
         required=True,
         metavar="N",
         help="tokens of the longest source; for language models, of the longest prompt",
     )
     work.add_argument(
         "--tgt-len",
-        type=_positive,
+        type=positive,
         required=True,
         metavar="N",
         help="words to generate at most (--max-len-b), a prompt not counted",
     )
     work.add_argument("--dtype", choices=DTYPES, required=True, help="of weights and activations: fp16 for --fp16")
     work.add_argument(
-        "--batch", type=_positive, metavar="N", help="show this batch size instead of the largest that fits"
+        "--batch", type=positive, metavar="N", help="show this batch size instead of the largest that fits"
     )
     machine = parser.add_argument_group("the machine")
     machine.add_argument(
@@ -140,7 +140,7 @@ def add_parser(commands: Any) -> None:
     )
     el.add_argument(
         "--el-encoder-tokens",
-        type=_positive,
+        type=positive,
         default=DEFAULT_ENCODER_TOKENS,
         metavar="N",
         help="(default: %(default)s)",
@@ -324,12 +324,6 @@ def _check_plot(path: Path, force: bool) -> None:
         raise OptionError(f"--plot would overwrite {path}; choose another name, or add --force")
     if not path.absolute().parent.is_dir():
         raise OptionError(f"--plot must be in a directory that exists; there is no {path.absolute().parent}")
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Sequence
 
 from fairseq_el.planning import METHODS, ModelShape, Workload, largest_batch, memory
+from fairseq_el.whole_files import write_whole
 
 _GIB = 1 << 30
 _POINTS = 120
@@ -33,10 +34,4 @@ def draw(path: Path, shape: ModelShape, work: Workload, limit: int, methods: Seq
     axes.set_title(f"beam {work.beam}, {work.src_len} tokens in, {work.tgt_len} out, {work.dtype}")
     axes.legend(frameon=False)
     figure.tight_layout()
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        figure.savefig(unfinished, dpi=150)
-        unfinished.replace(path)
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150))
