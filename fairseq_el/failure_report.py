@@ -57,6 +57,11 @@ def explain(error: BaseException) -> Optional[str]:
     path = _checkpoint_being_loaded(error.__traceback__)
     if path is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
         return None
+    return explain_loading(path, error)
+
+
+def explain_loading(path: str, error: BaseException) -> str:
+    """What to tell a user about what ``torch.load`` raised for a checkpoint."""
     refused = refused_classes(path, error)
     if refused:
         return (

@@ -12,6 +12,7 @@ BELOW = {  # what each part of the package may import
     "_requirements": set(),
     "_user_dir": set(),
     "errors": set(),
+    "whole_files": {"errors"},
     "checkpoint_loading": set(),
     "failure_report": {"checkpoint_loading", "errors"},
     "ops": {"ops"},
@@ -20,8 +21,13 @@ BELOW = {  # what each part of the package may import
     "generation": {"ops", "modules", "planning", "generation", "errors"},
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors"},
-    "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report"},
-    "cli": {"ops", "modules", "models", "generation", "tasks", "bench", "planning", "cli", "errors", "failure_report"},
+    "scoring": {"scoring", "errors"},
+    "conversion": {"conversion", "errors", "failure_report", "whole_files"},
+    "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
+    "cli": {
+        *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
+        *("errors", "failure_report", "whole_files"),
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import Any, NoReturn, Optional, Sequence
 
-from fairseq_el.cli import bench, plan
+from fairseq_el.cli import bench, convert, plan, score, verify
 from fairseq_el.errors import FairseqElError, OptionError
 
 
@@ -26,7 +26,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     plan.add_parser(commands)
     bench.add_parser(commands)
-    options = parser.parse_args(arguments)
+    convert.add_parser(commands)
+    score.add_parser(commands)
+    verify.add_parser(commands)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "verify":  # the only one that has options for another program
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     options.command_line = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return int(options.run(options))

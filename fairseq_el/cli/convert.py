@@ -1,0 +1,87 @@
+"""``fairseq-el convert``: checkpoints made smaller, relabelled, described."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fairseq_el.tasks  # noqa: F401  (registers the architectures)
+from fairseq_el.cli.output import write_line
+from fairseq_el.conversion import average, load_checkpoint, save_checkpoint, strip, to_el, to_stock
+from fairseq_el.errors import OptionError
+from fairseq_el.planning import format_size
+from fairseq_el.whole_files import refuse_to_overwrite
+
+_DESCRIPTION = "Checkpoints of fairseq: relabelled for EL-attention and back, without what only training needs."
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert", help="relabel, strip and average checkpoints", description=_DESCRIPTION, allow_abbrev=False
+    )
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds", required=True)
+    for name, change, summary in (
+        ("to-el", to_el, "have a model decode with EL-attention under every task (--user-dir fairseq_el)"),
+        ("to-stock", to_stock, "have an el_* model be fairseq's own again"),
+    ):
+        kind = kinds.add_parser(
+            name,
+            help=summary,
+            description=f"Writes a checkpoint of another name for the architecture, to {summary}. Weights and all "
+            "else stay as they are, bit by bit.",
+            allow_abbrev=False,
+        )
+        kind.set_defaults(run=_relabel, change=change)
+        kind.add_argument("checkpoint", metavar="CKPT")
+        _add_output(kind)
+    _add_strip(kinds)
+
+
+def _add_strip(kinds: Any) -> None:
+    kind = kinds.add_parser(
+        "strip",
+        help="drop the optimizer and all else that only training needs",
+        description="Writes a checkpoint with what inference needs: weights, settings and the state of the task. With "
+        "several checkpoints and --average, the mean of their weights.",
+        allow_abbrev=False,
+    )
+    kind.set_defaults(run=_strip)
+    kind.add_argument("checkpoints", metavar="CKPT", nargs="+")
+    dtype = kind.add_mutually_exclusive_group()
+    dtype.add_argument(
+        "--fp16", dest="dtype", action="store_const", const=torch.float16, help="weights in half precision"
+    )
+    dtype.add_argument("--bf16", dest="dtype", action="store_const", const=torch.bfloat16, help="weights in bfloat16")
+    kind.add_argument("--average", action="store_true", help="the mean of several checkpoints of one training run")
+    _add_output(kind)
+
+
+def _add_output(kind: Any) -> None:
+    kind.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    kind.add_argument("--force", action="store_true", help="let --out overwrite")
+
+
+def _relabel(options: argparse.Namespace) -> int:
+    refuse_to_overwrite(options.out, "--out", options.force)
+    checkpoint = load_checkpoint(options.checkpoint, "CKPT")
+    before = checkpoint.arch
+    options.change(checkpoint)
+    save_checkpoint(checkpoint.state, options.out)
+    write_line(f"{options.out}: {checkpoint.arch} (was {before}), {len(checkpoint.weights)} tensors as they were")
+    return 0
+
+
+def _strip(options: argparse.Namespace) -> int:
+    if len(options.checkpoints) > 1 and not options.average:
+        raise OptionError(f"strip takes one checkpoint, or several with --average; got {len(options.checkpoints)}")
+    refuse_to_overwrite(options.out, "--out", options.force)
+    checkpoints = [load_checkpoint(path, "CKPT") for path in options.checkpoints]
+    if options.average:
+        average(checkpoints)
+    save_checkpoint(strip(checkpoints[-1], options.dtype), options.out)
+    before, after = (Path(path).stat().st_size for path in (options.checkpoints[-1], options.out))
+    write_line(f"{options.out}: {format_size(after)} (was {format_size(before)})")
+    return 0

@@ -1,0 +1,140 @@
+"""A fairseq checkpoint as it lies in its file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, BinaryIO, Dict, List
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.failure_report import explain_loading
+from fairseq_el.whole_files import write_whole
+
+State = Dict[str, Any]
+
+
+class Checkpoint:
+    """What ``torch.load`` gives, nothing upgraded: a dictionary with ``model`` and settings in ``cfg`` or ``args``.
+
+    Raises:
+        FairseqElError: it is no checkpoint of a fairseq model.
+    """
+
+    def __init__(self, state: State, path: str):
+        self.state = state
+        self.path = path
+        problems = _problems(state)
+        if problems:
+            raise FairseqElError(
+                f'{path} must be a checkpoint that fairseq wrote: a dictionary with weights in "model" and settings in '
+                f'"cfg" or "args". {"; ".join(problems)}. To convert a Hugging Face model use: fairseq-el convert '
+                "from-hf"
+            )
+
+    @property
+    def weights(self) -> Dict[str, Tensor]:
+        return self.state["model"]
+
+    def model_settings(self) -> List[Any]:
+        """Every object that has settings of the model: ``cfg["model"]``, and in older checkpoints ``args``."""
+        found = [self.state.get("args")]
+        if self.state.get("cfg"):
+            found.append(self.state["cfg"].get("model"))
+        return [settings for settings in found if settings is not None]
+
+    @property
+    def arch(self) -> str:
+        for settings in self.model_settings():
+            for name in ("arch", "_name"):
+                value = get_setting(settings, name)
+                if value is not None:
+                    return str(value)
+        raise FairseqElError(f"{self.path} must say its architecture in cfg.model or args; it has none")
+
+    @property
+    def task(self) -> str:
+        task = (self.state.get("cfg") or {}).get("task")
+        name = get_setting(task, "_name") if task is not None else None
+        return str(name or get_setting(self.state.get("args"), "task") or "unknown")
+
+
+def _problems(state: Any) -> List[str]:
+    if not isinstance(state, dict):
+        return [f"It holds a {type(state).__name__}"]
+    problems = []
+    weights = state.get("model")
+    if weights is None:
+        problems.append(f'It has no "model" but {", ".join(sorted(map(repr, state))[:5]) or "nothing"}')
+    elif not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        problems.append(f'Its "model" is a {type(weights).__name__}, not a dictionary of tensors')
+    elif not weights:
+        problems.append('Its "model" is empty')
+    if not state.get("cfg") and not state.get("args"):
+        problems.append('It has no "cfg" and no "args"')
+    return problems
+
+
+def get_setting(settings: Any, name: str) -> Any:
+    """A setting out of a namespace or a dictionary; None if it is not there."""
+    if isinstance(settings, argparse.Namespace):
+        return getattr(settings, name, None)
+    return settings.get(name) if hasattr(settings, "get") else None
+
+
+def set_setting(settings: Any, name: str, value: Any) -> None:
+    if isinstance(settings, argparse.Namespace):
+        setattr(settings, name, value)
+    else:
+        settings[name] = value
+
+
+def load_checkpoint(path: str, option: str) -> Checkpoint:
+    """Reads a checkpoint into memory.
+
+    Args:
+        option: what named the file, for messages.
+
+    Raises:
+        OptionError: there is no such file.
+        FairseqElError: it can't be read, needs classes that fairseq does not write, or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        what = "is a directory" if Path(path).is_dir() else "does not exist"
+        raise OptionError(f"{option} must be a checkpoint that fairseq wrote; {path} {what}")
+    try:
+        state = torch.load(path, map_location="cpu")
+    except Exception as error:
+        raise FairseqElError(explain_loading(path, error)) from error
+    return Checkpoint(state, path)
+
+
+def save_checkpoint(state: State, path: Path) -> None:
+    """Writes a checkpoint, with a progress bar; an unfinished file never has its name."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values())
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file, tqdm(
+            total=size, desc=f"writing {path.name}", unit="B", unit_scale=True, leave=False, disable=None
+        ) as bar:
+            counted: Any = _Counted(file, bar)
+            torch.save(state, counted)
+
+    write_whole(path, write)
+
+
+class _Counted:
+    """A file that tells a progress bar what is written to it."""
+
+    def __init__(self, file: BinaryIO, bar: Any):
+        self._file, self._bar = file, bar
+
+    def write(self, data: Any) -> int:
+        self._bar.update(len(data))
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -1,0 +1,51 @@
+"""The name of a checkpoint's architecture: stock's, or its EL twin's. Nothing else of it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairseq.models import ARCH_MODEL_REGISTRY
+
+from fairseq_el.conversion.checkpoint import Checkpoint, get_setting, set_setting
+from fairseq_el.errors import FairseqElError
+
+PREFIX = "el_"
+
+
+def to_el(checkpoint: Checkpoint) -> None:
+    """Has the model decode with EL-attention under every task, where this package is loaded (``--user-dir``).
+
+    Raises:
+        FairseqElError: it does so already, or its architecture has no EL twin.
+    """
+    arch = checkpoint.arch
+    if arch.startswith(PREFIX):
+        raise FairseqElError(f"to-el needs a stock architecture; {checkpoint.path} has {arch} already")
+    if PREFIX + arch not in ARCH_MODEL_REGISTRY:
+        raise FairseqElError(
+            f"to-el needs one of fairseq's architectures transformer*, transformer_lm*, bart_* or mbart_*; "
+            f"{checkpoint.path} has {arch}"
+        )
+    _rename(checkpoint, lambda name: PREFIX + name)
+
+
+def to_stock(checkpoint: Checkpoint) -> None:
+    """Has the model be fairseq's own again.
+
+    Raises:
+        FairseqElError: it is.
+    """
+    arch = checkpoint.arch
+    if not arch.startswith(PREFIX):
+        raise FairseqElError(
+            f"to-stock needs an architecture el_*; {checkpoint.path} has {arch}, which is stock's already"
+        )
+    _rename(checkpoint, lambda name: name[len(PREFIX) :])
+
+
+def _rename(checkpoint: Checkpoint, renamed: Any) -> None:
+    for settings in checkpoint.model_settings():
+        for name in ("arch", "_name"):
+            value = get_setting(settings, name)
+            if isinstance(value, str):
+                set_setting(settings, name, renamed(value))

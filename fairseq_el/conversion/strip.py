@@ -1,0 +1,97 @@
+"""A checkpoint without what only training needs; the mean of several."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from fairseq_el.conversion.checkpoint import Checkpoint, State
+from fairseq_el.errors import FairseqElError
+
+_NOT_CAST = ("version", "_float_tensor")  # buffers that say something about the model, not weights
+_SHOWN = 5
+
+
+def strip(checkpoint: Checkpoint, dtype: Optional[torch.dtype]) -> State:
+    """What inference needs: weights, settings, and the state of the task.
+
+    Args:
+        dtype: of the weights (default: as they are).
+
+    Raises:
+        FairseqElError: a weight that is finite would not be in ``dtype``.
+    """
+    state = checkpoint.state
+    kept: State = {name: state[name] for name in ("args", "cfg", "task_state") if name in state}
+    kept["model"] = checkpoint.weights if dtype is None else _cast(checkpoint, dtype)
+    kept["extra_state"] = {}
+    # fairseq reads the last entry of this list from every checkpoint.
+    history = (state.get("optimizer_history") or [{"criterion_name": "CrossEntropyCriterion"}])[-1]
+    names = {name: history[name] for name in ("criterion_name", "optimizer_name") if name in history}
+    kept["optimizer_history"] = [
+        {"optimizer_name": "none", **names, "lr_scheduler_state": {}, "num_updates": history.get("num_updates", 0)}
+    ]
+    kept["last_optimizer_state"] = None
+    return kept
+
+
+def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Dict[str, Tensor]:
+    """Weights in another dtype; tensors that share storage go on sharing it."""
+    cast: Dict[Any, Tensor] = {}
+    weights: Dict[str, Tensor] = {}
+    lost: List[str] = []
+    for name, tensor in checkpoint.weights.items():
+        if not tensor.is_floating_point() or name.endswith(_NOT_CAST):
+            weights[name] = tensor
+            continue
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if key not in cast:
+            cast[key] = tensor.to(dtype)
+            overflows = tensor.isfinite() & ~cast[key].isfinite()
+            if overflows.any():
+                lost.append(f"{name} ({int(overflows.sum())} numbers, up to {tensor[overflows].abs().max():.3g})")
+        weights[name] = cast[key]
+    if lost:
+        raise FairseqElError(
+            f"every weight must stay finite in {str(dtype)[len('torch.') :]}, whose largest number is "
+            f"{torch.finfo(dtype).max:.5g}; {checkpoint.path} would lose {', '.join(lost[:_SHOWN])}"
+            f"{', ...' if len(lost) > _SHOWN else ''}. Use --bf16, or keep the dtype"
+        )
+    return weights
+
+
+def average(checkpoints: Sequence[Checkpoint]) -> None:
+    """Gives the last checkpoint the mean of all weights, as fairseq's ``scripts/average_checkpoints.py`` has it.
+
+    Raises:
+        FairseqElError: they do not have the same weights; every difference is named.
+    """
+    *others, last = checkpoints
+    problems: List[str] = []
+    for other in others:
+        problems.extend(_differences(last, other))
+    if problems:
+        raise FairseqElError(
+            f"checkpoints to average must have the same weights as {last.path}: {'; '.join(problems[:_SHOWN])}"
+            f"{'; ...' if len(problems) > _SHOWN else ''}. Average checkpoints of one training run"
+        )
+    for name, tensor in last.weights.items():
+        total = sum((other.weights[name].float() for other in checkpoints), torch.zeros((), dtype=torch.float32))
+        mean = total / len(checkpoints) if tensor.is_floating_point() else total // len(checkpoints)
+        last.state["model"][name] = mean.to(tensor.dtype)
+
+
+def _differences(last: Checkpoint, other: Checkpoint) -> List[str]:
+    found = []
+    if other.arch != last.arch:
+        found.append(f"{other.path} has architecture {other.arch}, not {last.arch}")
+    for name in sorted(set(last.weights) ^ set(other.weights)):
+        having, missing = (last, other) if name in last.weights else (other, last)
+        found.append(f"{name} is in {having.path} but not in {missing.path}")
+    for name in sorted(set(last.weights) & set(other.weights)):
+        shapes = [tuple(checkpoint.weights[name].shape) for checkpoint in (other, last)]
+        if shapes[0] != shapes[1]:
+            found.append(f"{name} is {shapes[0]} in {other.path}, not {shapes[1]}")
+    return found
