@@ -20,7 +20,7 @@ BELOW = {  # what each part of the package may import
     "models": {"modules", "models", "errors"},
     "generation": {"ops", "modules", "planning", "generation", "errors"},
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
-    "planning": {"planning", "errors"},
+    "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
     "conversion": {"conversion", "errors", "failure_report", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import platform
 import re
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
+
+from fairseq_el.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -172,16 +172,8 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
         "rates": {dtype: asdict(value) for dtype, value in rates.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"version": _VERSION, "devices": devices}, file, indent=2)
-            file.write("\n")
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    text = json.dumps({"version": _VERSION, "devices": devices}, indent=2) + "\n"
+    write_whole(path, lambda unfinished: unfinished.write_text(text, "utf-8"))
     return path
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -132,7 +132,7 @@ def test_other_devices_stay(path, monkeypatch):
     assert load_rates("cpu", "bf16") == MEASURED["bf16"]
 
 
-@pytest.mark.parametrize("failing", ["replace", "fdopen"])
+@pytest.mark.parametrize("failing", ["replace", "write_text"])
 def test_a_save_that_is_cut_short_leaves_the_old_file(failing, path, monkeypatch):
     save_rates("cpu", MEASURED)
     before = path.read_bytes()
@@ -140,7 +140,7 @@ def test_a_save_that_is_cut_short_leaves_the_old_file(failing, path, monkeypatch
     def fail(*unused, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, failing, fail)
+    monkeypatch.setattr(Path, failing, fail)
     with pytest.raises(KeyboardInterrupt):
         save_rates("cpu", {"fp32": MEASURED["bf16"]})
     monkeypatch.undo()

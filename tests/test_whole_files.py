@@ -1,0 +1,53 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairseq_el.errors import OptionError
+from fairseq_el.whole_files import refuse_to_overwrite, write_whole
+
+
+def test_a_file_takes_the_old_ones_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    seen = []
+
+    def write(unfinished):
+        unfinished.write_text("new")
+        seen.append((unfinished.suffix, path.read_text()))
+
+    write_whole(path, write)
+    assert seen == [(".txt", "old")]
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_the_old_file_alone(error, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write(unfinished):
+        unfinished.write_text("ne")
+        raise error
+
+    with pytest.raises(error):
+        write_whole(path, write)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_has_left_is_overwritten(tmp_path):
+    (tmp_path / ".a.unfinished.txt").write_text("half, and longer than the new one")
+    write_whole(tmp_path / "a.txt", lambda unfinished: unfinished.write_text("new"))
+    assert (tmp_path / "a.txt").read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_existing_files_are_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    refuse_to_overwrite(path, "--out", force=False)
+    path.write_text("")
+    with pytest.raises(OptionError, match=r"--out .*a\.txt exists already; choose another name, or add --force"):
+        refuse_to_overwrite(path, "--out", force=False)
+    refuse_to_overwrite(path, "--out", force=True)
+    with pytest.raises(OptionError, match=r"--out must name a file; .* is a directory"):
+        refuse_to_overwrite(tmp_path, "--out", force=True)
