@@ -19,6 +19,7 @@ from fairseq.models import (
     MODEL_DATACLASS_REGISTRY,
 )
 
+from fairseq_el.conversion import get_setting
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain
 from fairseq_el.planning import ModelShape, shape_of
@@ -86,16 +87,12 @@ def _shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
 def _setting(settings: Any, side: Optional[str], name: str) -> Any:
     """A setting of one side, flat (``encoder_attention_heads``) or nested (``encoder.attention_heads``)."""
     flat = name if side is None else f"{side}_{name}"
-    found = _get(settings, flat)
+    found = get_setting(settings, flat)
     if found is None and side is not None:
-        found = _get(_get(settings, side), name)
+        found = get_setting(get_setting(settings, side), name)
     if found is None:
         raise KeyError(f"setting {flat}")
     return found
-
-
-def _get(settings: Any, name: str) -> Any:
-    return settings.get(name) if hasattr(settings, "get") else getattr(settings, name, None)
 
 
 def shape_of_architecture(arch: str, vocab_size: Optional[int]) -> ModelShape:

@@ -163,14 +163,11 @@ def _as_json(scores: List[Score], count: int) -> str:
 def _as_table(scores: List[Score], count: int) -> str:
     rows = []
     for score in scores:
-        interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
-        rows.append([score.name, f"{score.value:.2f}", interval, score.signature])
-    headers = ["", "score", "95 % interval", "signature"]
-    if not any(row[2] for row in rows):
-        headers.pop(2)
-        for row in rows:
-            row.pop(2)
-    return f"{count} sentences\n\n" + tabulate(rows, headers, disable_numparse=True)
+        row = {"": score.name, "score": f"{score.value:.2f}"}
+        if score.low is not None:
+            row["95 % interval"] = f"{score.low:.2f} to {score.high:.2f}"
+        rows.append({**row, "signature": score.signature})
+    return f"{count} sentences\n\n" + tabulate(rows, headers="keys", disable_numparse=True)
 
 
 def _extract(output: GenerateOutput, what: str, path: str, symbol: Optional[str], force: bool) -> None:

@@ -31,8 +31,7 @@ class Checkpoint:
         if problems:
             raise FairseqElError(
                 f'{path} must be a checkpoint that fairseq wrote: a dictionary with weights in "model" and settings in '
-                f'"cfg" or "args". {"; ".join(problems)}. To convert a Hugging Face model use: fairseq-el convert '
-                "from-hf"
+                f'"cfg" or "args". {"; ".join(problems)}. Give one that fairseq-train wrote.'
             )
 
     @property
@@ -57,9 +56,8 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        task = (self.state.get("cfg") or {}).get("task")
-        name = get_setting(task, "_name") if task is not None else None
-        return str(name or get_setting(self.state.get("args"), "task") or "unknown")
+        of_task = get_setting(self.state.get("cfg"), "task")
+        return str(get_setting(of_task, "_name") or get_setting(self.state.get("args"), "task") or "unknown")
 
 
 def _problems(state: Any) -> List[str]:
@@ -80,9 +78,7 @@ def _problems(state: Any) -> List[str]:
 
 def get_setting(settings: Any, name: str) -> Any:
     """A setting out of a namespace or a dictionary; None if it is not there."""
-    if isinstance(settings, argparse.Namespace):
-        return getattr(settings, name, None)
-    return settings.get(name) if hasattr(settings, "get") else None
+    return settings.get(name) if hasattr(settings, "get") else getattr(settings, name, None)
 
 
 def set_setting(settings: Any, name: str, value: Any) -> None:

@@ -40,7 +40,7 @@ def to_stock(checkpoint: Checkpoint) -> None:
         raise FairseqElError(
             f"to-stock needs an architecture el_*; {checkpoint.path} has {arch}, which is stock's already"
         )
-    _rename(checkpoint, lambda name: name[len(PREFIX) :])
+    _rename(checkpoint, lambda name: name[len(PREFIX) :] if name.startswith(PREFIX) else name)
 
 
 def _rename(checkpoint: Checkpoint, renamed: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import sacrebleu.metrics
-from rouge_score import rouge_scorer, scoring
 from tqdm import tqdm
 
 SplitSentences = Callable[[str], List[str]]
@@ -85,8 +84,10 @@ def score_rouge(
         split: gives the sentences of a text, for ROUGE-Lsum. ``split_name`` goes into the signature.
         samples: of the bootstrap, 0 for none, drawn with ``seed``.
     """
+    from rouge_score import rouge_scorer  # imports nltk, half a second
+
     scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
-    found: Dict[str, List[scoring.Score]] = {name: [] for name in ROUGE}
+    found: Dict[str, List[Any]] = {name: [] for name in ROUGE}
     for texts in tqdm(list(zip(hypotheses, *references)), desc="ROUGE", unit=" texts", leave=False, disable=None):
         hypothesis, *targets = ("\n".join(split(text)) for text in texts)
         for name, score in scorer.score_multi(targets, hypothesis).items():
@@ -101,10 +102,12 @@ def score_rouge(
     ]
 
 
-def _bounds(found: Dict[str, List[scoring.Score]], samples: int, seed: int) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+def _bounds(found: Dict[str, List[Any]], samples: int, seed: int) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Of the interval of each score, the low and the high end; None without samples."""
     if not samples:
         return dict.fromkeys(found), dict.fromkeys(found)
+    from rouge_score import scoring
+
     state = np.random.get_state()
     np.random.seed(seed)  # rouge-score draws from numpy's global generator
     try:

@@ -109,7 +109,10 @@ NEEDS_WEIGHTS_ONLY = pytest.mark.skipif(
         (["to-el", "text.pt"], "text.pt could not be read: |text.pt was not loaded"),
         pytest.param(["to-el", "hostile.pt"], "hostile.pt was not loaded: it needs .*system", marks=NEEDS_WEIGHTS_ONLY),
         (["to-el", "list.pt"], "It holds a list"),
-        (["to-el", "weights.pt"], 'It has no "model" but \'weight\'; It has no "cfg" and no "args".*from-hf'),
+        (
+            ["to-el", "weights.pt"],
+            'It has no "model" but \'weight\'; It has no "cfg" and no "args".*fairseq-train wrote',
+        ),
         (["to-el", "nothing.pt"], 'Its "model" is empty'),
         (["to-el", "numbers.pt"], 'Its "model" is a dict, not a dictionary of tensors'),
         (["to-el", "unnamed.pt"], 'It has no "cfg" and no "args"'),
