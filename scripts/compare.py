@@ -25,6 +25,8 @@ import sacrebleu
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fairseq_el.scoring import read_generate_output, read_hypotheses
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
 METHODS = {
@@ -71,13 +73,12 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     start = time.perf_counter()
     run([*program, *options, *task], log)
     result.process_seconds.append(time.perf_counter() - start)
-    for line in log.read_text(encoding="utf-8").splitlines():
-        kind, _, rest = line.partition("-")
-        if kind in ("H", "D", "T") and "\t" in rest:
-            index, *_, text = rest.split("\t")
-            {"H": result.tokens, "D": result.hypotheses, "T": result.references}[kind][int(index)] = text
-        elif "Translated" in line:
-            result.seconds.append(float(re.search(r"in ([\d.]+)s", line).group(1)))
+    lines = log.read_text(encoding="utf-8").split("\n")
+    output = read_generate_output(lines)
+    result.hypotheses, result.references = output.hypotheses, output.references
+    result.tokens = {index: best.tokens for index, (best, *_) in read_hypotheses(lines).items()}
+    (seconds,) = (re.search(r"Translated .* in ([\d.]+)s", line) for line in lines if "Translated" in line)
+    result.seconds.append(float(seconds.group(1)))
     if time_only:
         return
     measured = json.loads(report.read_text())
