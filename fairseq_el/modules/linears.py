@@ -16,7 +16,7 @@ _FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
 
 
 def worth_packing(dtype: torch.dtype, num_rows: int, num_uses: int) -> bool:
-    """Whether packing weights pays on a CPU, by what was measured on two kinds (docs/benchmarks.md).
+    """Whether packing weights pays on a CPU, by what scripts/bench_packing.py measures (docs/benchmarks.md).
 
     In 16 bits a packed weight is faster from some ten rows on, and never slower; below, reading it takes all the time.
     In 32 bits it is faster for few rows, and either way for many. Packing costs what it saves in 4 to 8 uses.
