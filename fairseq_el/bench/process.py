@@ -34,7 +34,9 @@ class WorkerProcess:
         self._spec = spec
         self._log = logs / f"{name.replace('/', '-')}.log"
         threads = str(spec.threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if spec.device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fairseq_el.bench.worker"],

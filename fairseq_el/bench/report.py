@@ -19,6 +19,11 @@ from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times
 from fairseq_el.bench.trial import Trial
 from fairseq_el.planning import format_size
 
+_MEMORY = {
+    "cpu": "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
+    "cuda": "Memory: bytes of live tensors on the card, weights included; loaded: before the first batch.",
+}
+
 
 class Report:
     """
@@ -152,7 +157,7 @@ def _notes(settings: Settings, trials: Sequence[Trial]) -> List[str]:
     notes = [
         f"Time: from ids to ids, encoder included; medians of {settings.runs} rounds, in each of which all take turns.",
         f"Times as fast: as {settings.baseline.label}, in every round; of these the median.",
-        "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
+        _MEMORY[settings.device],
         "Score error: root mean square, against what stock in fp32 gives the same words; of words, and of sums divided "
         "by length.",
     ]
@@ -161,7 +166,8 @@ def _notes(settings: Settings, trials: Sequence[Trial]) -> List[str]:
         notes.append(f"Time per step: what {long} words take more than {short}, divided by {long - short}.")
     if settings.no_repeat_ngram_size and "stock" in kinds:
         notes.append(
-            "Stock's n-gram blocking is given the words written so far: as it is called on a CPU, it blocks nothing."
+            "Stock's n-gram blocking, if its CUDA extension is not built, is given the words written so far: as stock "
+            "calls it then, it blocks nothing."
         )
     if kinds & {"hf", "ct2"}:
         notes.append("hf and ct2 score their outputs after they have written them, in one pass.")
@@ -189,6 +195,7 @@ def _signature(settings: Settings, facts: Dict[str, Any]) -> Dict[str, Any]:
         **{name: _version(name) for name in ("ctranslate2", "transformers")},
         "Python": platform.python_version(),
         "processor": _processor(),
+        "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
         "cores": _cores(),
         "threads": settings.threads,
         "model": of_model,

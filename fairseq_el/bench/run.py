@@ -62,6 +62,8 @@ def _available(settings: Settings, notes: List[str]) -> List[Method]:
         package, problem = missing_package(method), ""
         if package is not None:
             problem = f"{method.label} needs {package}: pip install fairseq_el[bench]"
+        elif settings.device != "cpu" and method.kind == "ct2":
+            problem = f"{method.label} is measured on a CPU only; use --device cpu, or leave it out"
         elif settings.diverse_beam_groups and not method.is_fairseq:
             problem = f"{method.label} has no diverse beam search; leave out --diverse-beam-groups, or the method"
         if problem and not method.may_be_missing:

@@ -26,22 +26,28 @@ class ReferenceScores:
         return self._known[key]
 
     def _score(self, source: Tensor, tokens: List[int]) -> List[float]:
+        device = next(self._model.parameters()).device
+        read = source.to(device)
+
         def logits(previous: Tensor) -> Tensor:
-            output: Tensor = self._model(source.unsqueeze(0), torch.tensor([source.numel()]), previous)[0]
+            output: Tensor = self._model(read.unsqueeze(0), torch.tensor([read.numel()], device=device), previous)[0]
             return output
 
-        return forced_scores(logits, tokens, self._eos)
+        return forced_scores(logits, tokens, self._eos, device)
 
 
 @torch.no_grad()
-def forced_scores(logits: Callable[[Tensor], Tensor], tokens: List[int], first: int) -> List[float]:
+def forced_scores(
+    logits: Callable[[Tensor], Tensor], tokens: List[int], first: int, device: torch.device
+) -> List[float]:
     """The logarithm of the probability of each of ``tokens``, normalised in float32 as fairseq does it.
 
     Args:
         logits: of the next words for what the decoder has read, ``(1, t)`` to ``(1, t, V)``.
         tokens: with the eos, if there is one.
         first: the symbol that the decoder begins with.
+        device: of the model.
     """
-    next_words = logits(torch.tensor([[first, *tokens[:-1]]]))[0].float().log_softmax(dim=-1)
-    scores: List[float] = next_words.gather(1, torch.tensor(tokens).unsqueeze(1))[:, 0].tolist()
+    next_words = logits(torch.tensor([[first, *tokens[:-1]]], device=device))[0].float().log_softmax(dim=-1)
+    scores: List[float] = next_words.gather(1, torch.tensor(tokens, device=device).unsqueeze(1))[:, 0].tolist()
     return scores

@@ -27,6 +27,7 @@ class Spec:
     lenpen: float
     threads: int
     self_attention: Optional[str]
+    device: str
     natural_length: int  # words at most, of outputs that end by themselves
     converted: str  # directory of the checkpoint for CTranslate2
 
@@ -66,6 +67,7 @@ class Settings:
     Attributes:
         src_lens: empty for sources as long as the model reads them.
         tgt_len: words of every output, or 0 for outputs that end by themselves.
+        device: ``"cpu"`` or ``"cuda"``.
         per_step: whether outputs of a quarter of ``tgt_len`` are timed too, so that the difference is of steps only.
         check_others: whether hf in an exact dtype must write what stock writes.
         command: as the user typed it, for the report.
@@ -91,6 +93,7 @@ class Settings:
     warmup: int = 1
     threads: int = 1
     self_attention: Optional[str] = None
+    device: str = "cpu"
     check_others: bool = True
     natural_length: int = NATURAL_LENGTH
     command: str = ""
@@ -114,6 +117,7 @@ class Settings:
             lenpen=self.lenpen,
             threads=self.threads,
             self_attention=self.self_attention,
+            device=self.device,
             natural_length=self.natural_length,
             converted=str(converted),
         )

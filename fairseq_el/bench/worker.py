@@ -10,15 +10,14 @@ import gc
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, Dict, List, Optional, TextIO, Union
 
 import torch
 
+from fairseq_el.bench.memory import CardMemory, ProcessMemory
 from fairseq_el.bench.programs import FairseqProgram, Hypothesis, Program, load_program
 from fairseq_el.bench.scoring import ReferenceScores
 from fairseq_el.bench.settings import Spec, Work
@@ -35,13 +34,15 @@ class Session:
         self._program: Optional[Program] = None
         self._batches: List[List[int]] = []  # sentences by their number in the data set
         self._scores: Optional[ReferenceScores] = None
+        self._memory: Union[ProcessMemory, CardMemory] = ProcessMemory()
 
     def load(self, spec: Dict[str, Any]) -> Reply:
         parsed = Spec.of_dict(spec)
         torch.set_num_threads(parsed.threads)
         self._program = load_program(parsed)
         gc.collect()
-        return {"loaded_bytes": _resident_bytes("VmRSS")}
+        self._memory = CardMemory() if parsed.device == "cuda" else ProcessMemory()
+        return {"loaded_bytes": self._memory.now()}
 
     def describe(self) -> Reply:
         """Facts about the model and the data set, for checks before anything is timed."""
@@ -68,6 +69,7 @@ class Session:
         program = self._loaded
         start = time.perf_counter()
         raw = program.decode(tgt_len)
+        self._memory.wait()
         seconds = time.perf_counter() - start
         hypotheses = program.hypotheses(raw, with_scores=want_outputs)
         digest = hashlib.sha256(json.dumps([h.tokens for h in hypotheses]).encode()).hexdigest()
@@ -77,16 +79,12 @@ class Session:
         return reply
 
     def reset_peak(self) -> Reply:
-        """Begins to measure the peak of resident memory anew, where the system can."""
+        """Begins to measure the peak of memory anew, where the system can."""
         gc.collect()
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            return {"reset": False}
-        return {"reset": True}
+        return {"reset": self._memory.reset_peak()}
 
     def peak(self) -> Reply:
-        return {"peak_bytes": _resident_bytes("VmHWM")}
+        return {"peak_bytes": self._memory.peak()}
 
     def score(self, work: Dict[str, Any], outputs: List[List[int]]) -> Reply:
         """What the model of this worker gives each word of outputs that some program wrote."""
@@ -111,21 +109,6 @@ class Session:
     def _fairseq_program(self) -> FairseqProgram:
         assert isinstance(self._loaded, FairseqProgram)
         return self._loaded
-
-
-def _resident_bytes(name: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process; where there is no /proc, the peak in both cases.
-
-    The peak that getrusage tells would do as well, but begins with what the parent had when it started this process.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _take_standard_output() -> TextIO:

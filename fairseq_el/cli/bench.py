@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any, Tuple
 
+import torch
+
 from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import check_directory, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
@@ -66,6 +68,12 @@ def _add_methods(group: Any) -> None:
     group.add_argument("--self-attention", choices=["kv", "el"], help="--el-self-attention of el, shared-kv and auto")
     group.add_argument(
         "--threads", type=positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
+    )
+    group.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where all of them decode; not ct2, which is for the CPU here (default: cuda where there is a card)",
     )
     group.add_argument("--runs", type=positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
     group.add_argument("--warmup", type=positive, default=1, metavar="N", help="before them (default: %(default)s)")
@@ -144,6 +152,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
         )
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
     if options.per_step and options.tgt_len < 4:
         raise OptionError(f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}")
     if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:
@@ -171,6 +181,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         warmup=options.warmup,
         threads=options.threads or _threads(),
         self_attention=options.self_attention,
+        device=options.device,
         check_others=not options.no_check_others,
         command=options.command_line,
     )

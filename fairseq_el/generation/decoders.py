@@ -14,6 +14,7 @@ from fairseq_el.modules import (
     DecodeState,
     Linears,
     NetInput,
+    SharedEncoderOut,
     can_share_past,
     decode_prompts,
     decode_step,
@@ -168,7 +169,9 @@ class ModelDecoder:
                 self.state.reorder(new_order)
             elif self.state is None:
                 self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)
-        if self._encoder_out is not None:
+        if isinstance(self._encoder_out, SharedEncoderOut):
+            self._encoder_out = self._encoder_out.compact(new_order, in_place=True)
+        elif self._encoder_out is not None:
             self._encoder_out = self.model.encoder.reorder_encoder_out(self._encoder_out, new_order)
 
     def _incremental_state(self) -> Dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import fairseq
 import torch
@@ -23,7 +23,7 @@ _COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
 class BatchDecoding:
     """What fairseq's ``SequenceGenerator._generate`` does, step by step, for any of fairseq's search strategies.
 
-    Symbols: ``B`` sentences not finished yet, ``b`` beams, ``V`` words of the vocabulary, ``n`` source length.
+    Symbols: ``B`` sentences still decoded, ``b`` beams, ``V`` words of the vocabulary, ``n`` source length.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class BatchDecoding:
             raise NotImplementedError("Target-side constraints were provided, but search method doesn't support them")
         generator.search.init_constraints(constraints, generator.beam_size)
         self.max_len = self._max_len(src_len)
-        self.sentences = list(range(num_sentences))  # of the batch, that are not finished
+        self.sentences = list(range(num_sentences))  # of the batch, that are still decoded
+        self.finished: Set[int] = set()  # some of these may be among them: see _worth_dropping
         self.ids = (
             sample["id"] if isinstance(sample.get("id"), Tensor) else torch.arange(num_sentences).to(source.device)
         )
@@ -67,7 +68,7 @@ class BatchDecoding:
                 break
             assert step < self.max_len, f"{step} < {self.max_len}"
             kept = None
-            if len(remaining) < len(self.sentences):
+            if self._worth_dropping(step, len(self.sentences) - len(remaining)):
                 kept = torch.tensor(remaining, device=ended.device)
                 candidates, ended = candidates.of(kept), ended.index_select(0, kept)
                 self._keep(remaining, kept)
@@ -229,7 +230,7 @@ class BatchDecoding:
         """Takes out the hypotheses that end here.
 
         Returns:
-            which candidates end, ``(B, c)``, and which of the ``B`` sentences go on.
+            which candidates end, ``(B, c)``, and which of the ``B`` sentences are not finished.
         """
         generator, beams, beam_size = self.generator, self.beams, self.generator.beam_size
         ended = candidates.tokens.eq(generator.eos) & candidates.scores.ne(float("-inf"))
@@ -244,8 +245,8 @@ class BatchDecoding:
                 taken.append((i, candidate))
         if taken:
             self._take(step, candidates, taken)
-        finished = {i for i in count if count[i] == beam_size or step == self.max_len}
-        return ended, [i for i in range(beams.num_sentences) if i not in finished]
+        self.finished |= {self.sentences[i] for i in count if count[i] == beam_size or step == self.max_len}
+        return ended, [i for i, sentence in enumerate(self.sentences) if sentence not in self.finished]
 
     def _take(self, step: int, candidates: Candidates, taken: List[Tuple[int, int]]) -> None:
         """Adds candidates, given by sentence and rank, to the hypotheses that have ended."""
@@ -266,6 +267,16 @@ class BatchDecoding:
         if beams.attention is not None:
             attn = beams.attention.index_select(0, rows)[:, :, 1 : step + 2]
         self.ended.add([self.sentences[i] for i, _ in taken], tokens, scores, positional, attn)
+
+    def _worth_dropping(self, step: int, num_finished: int) -> bool:
+        """Whether to drop finished sentences now: an eighth at a time, because it moves the state of all others.
+
+        Not where a finished sentence would leave traces: search strategies may draw random numbers for it, and within
+        prefixes fairseq checks what it has written.
+        """
+        if type(self.generator.search) is not BeamSearch or self._in_prefix(step + 1):
+            return num_finished > 0
+        return 8 * num_finished >= len(self.sentences)
 
     def _keep(self, remaining: List[int], kept: Tensor) -> None:
         """Drops finished sentences everywhere, except in the decoders, which are told with the new order of beams."""

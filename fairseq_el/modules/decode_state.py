@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.modules.linears import Linears
+from fairseq_el.ops import as_bias, keep_rows, storage_bytes
 from fairseq_el.planning import capacity_for
 
 _KEY = "fairseq_el.decode_state"
@@ -64,6 +65,7 @@ class DecodeState:
         self.reorder_bytes = 0  # copied so far to follow the beams
         self.compaction_bytes = 0  # copied so far to drop dead nodes and finished sentences
         self._part = slice(None)
+        self._masks: List[Tuple[Tensor, Tensor]] = []  # of this pass: what is hidden, and that as attn_mask
         self._pools: Dict[str, List[Tensor]] = {}  # layer -> tensors (B, g, capacity, w)
         self._source: Dict[str, List[Tensor]] = {}  # layer -> keys and values of the source (B, h, n, dh)
         self.encoder_out: Optional[Dict[str, List[Tensor]]] = None  # of the last pass
@@ -84,16 +86,18 @@ class DecodeState:
         return (pools + self.num_sentences * self.beam_size) * self.num_nodes
 
     def capacity_bytes(self) -> int:
-        """Bytes that the state holds allocated: pools and ancestry with the room left in them."""
-        tensors = [*self._tensors(), *([] if self.ancestry is None else [self.ancestry])]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        """Bytes that the state holds allocated: pools and ancestry with the room left in them.
+
+        Finished sentences leave their room to the others until the pools are full, which then get new storage.
+        """
+        return sum(map(storage_bytes, [*self._tensors(), *([] if self.ancestry is None else [self.ancestry])]))
 
     def source_bytes(self) -> int:
         """Bytes kept of the source: the encoder's output and mask, and with ``"shared-kv"`` keys and values."""
         kept = [t for tensors in self._source.values() for t in tensors]
         for tensors in (self.encoder_out or {}).values():
             kept.extend(tensors)
-        return sum(t.numel() * t.element_size() for t in kept)
+        return sum(map(storage_bytes, kept))
 
     def living_nodes(self) -> Tensor:
         """How many nodes of each sentence some beam descends from. *Shape:* ``(B)``."""
@@ -116,6 +120,7 @@ class DecodeState:
             self.ancestry = (nodes < ends).expand(self.num_sentences, self.beam_size, -1).contiguous()
         self.in_prompt = True
         self._part = part
+        self._masks.clear()
         self.hidden = None
         if length > 1:  # causal; a position beyond the end of its prompt sees the prompt, and nobody sees it
             self.hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1).unsqueeze(0)
@@ -138,7 +143,23 @@ class DecodeState:
         self.num_steps += 1
         self.in_prompt = False
         self._part = slice(None)
+        self._masks.clear()
         self.hidden = ~self.ancestry[:, :, : self.num_nodes]
+
+    def attn_mask(self, hidden: Optional[Tensor], dtype: torch.dtype) -> Optional[Tensor]:
+        """``hidden`` as :func:`kv_attention` takes it; made once in a pass, not in every layer.
+
+        Args:
+            hidden: True where a position is hidden; the same object in all layers. *Shape:* ``(..., n)``.
+            dtype: of the scores. Those of float64 are rounded by a softmax in float32, which must see what is hidden.
+        """
+        if hidden is None or dtype == torch.float64:
+            return hidden
+        for known, mask in self._masks:
+            if known is hidden and mask.dtype == dtype:
+                return mask
+        self._masks.append((hidden, as_bias(hidden, dtype)))
+        return self._masks[-1][1]
 
     def store(self, layer: str, *nodes: Tensor) -> Tuple[Tensor, ...]:
         """Adds this pass's nodes to a layer's pools.
@@ -215,20 +236,18 @@ class DecodeState:
         spare = (0, self.capacity - self.num_nodes)
         self.ancestry = F.pad(self.ancestry.gather(2, nodes.unsqueeze(1).expand(-1, self.beam_size, -1)), spare)
         nodes = F.pad(nodes, spare)  # node 0 again, as a filler that is finite
-        self._replace_pools(lambda pool: _select_nodes(pool, nodes))
+        self._replace_pools(lambda pool: _select_nodes(pool, nodes))  # one after the other: only one is there twice
 
     def _keep_sentences(self, sentences: Tensor) -> None:
-        """Drops all other sentences. ``sentences``: ``(B')``."""
+        """Drops all other sentences, in place. ``sentences``: ``(B')``, ascending."""
         assert self.ancestry is not None
         self.num_sentences = sentences.numel()
         self.ancestry = self.ancestry.index_select(0, sentences)
-        self._replace_pools(lambda pool: pool.index_select(0, sentences))
+        self._replace_pools(lambda pool: keep_rows(pool, sentences))
         for tensors in self._source.values():
-            for i in range(len(tensors)):
-                tensors[i] = tensors[i].index_select(0, sentences)
+            tensors[:] = [keep_rows(tensor, sentences) for tensor in tensors]
 
     def _replace_pools(self, moved: Callable[[Tensor], Tensor]) -> None:
-        """Moves what is kept to new storage, one pool after the other, so that only one is there twice."""
         for pools in self._pools.values():
             for i in range(len(pools)):
                 pools[i] = moved(pools[i])

@@ -108,16 +108,18 @@ class ELMultiheadAttention(MultiheadAttention):
         Returns:
             the output, ``(B, queries, d_model)``, and the weights ``(B, queries, h, n)`` or None.
         """
-        query = (self.q_proj(x) if state is None else state.linears(self.q_proj, x)) * self.scaling
+        query = self.q_proj(x) if state is None else state.linears(self.q_proj, x)
         query = query.view(*x.shape[:2], self.num_heads, self.head_dim)
         padding = None if key_padding_mask is None else key_padding_mask.to(torch.bool)
         weights = None
         if state is not None and state.backend == "shared-kv" and not need_weights:
             key, value = state.source_keys_values(self._incremental_state_id, lambda: self._project(memory))
-            heads = kv_attention(query, key, value, None if padding is None else padding.unsqueeze(1), torch.float32)
+            mask = state.attn_mask(padding, x.dtype)
+            mask = None if mask is None else mask.unsqueeze(1)  # (B, n) -> (B, 1, n)
+            heads = kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
         else:
             heads, weights = el_attention(
-                query,
+                query * self.scaling,
                 memory,
                 self.k_proj.weight,
                 self.v_proj.weight,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairseq_el.modules.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
 from fairseq_el.modules.linears import Linears, has_hooks, worth_packing
+from fairseq_el.ops import as_bias
 from fairseq_el.planning import sentences_at_once
 
 NetInput = Dict[str, Any]
@@ -53,12 +54,14 @@ def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -
             memory = x.new_zeros(*source.shape, x.size(2))
         memory[part.rows, part.columns] = x
     assert memory is not None
+    hidden = [None if part.padding_mask is None else part.padding_mask.unsqueeze(1) for part in parts]
+    masks = [None if mask is None else as_bias(mask, memory.dtype) for mask in hidden]  # (B', 1, n') each
     pack = worth_packing(memory.dtype, source.numel(), len(parts))
     for layer in encoder.layers:  # all parts through one layer, then the next: only its weights are there twice
         linears = Linears(source.numel() // len(parts), pack)
-        for part in parts:
+        for part, mask in zip(parts, masks):
             x = memory[part.rows, part.columns]
-            x.copy_(run_encoder_layer(layer, x, part.padding_mask, linears))
+            x.copy_(run_encoder_layer(layer, x, mask, linears))
     if encoder.layer_norm is not None:
         for part in parts:
             x = memory[part.rows, part.columns]

@@ -86,28 +86,29 @@ def run_decoder_layer(
     return _feed_forward(layer, x, state.linears), attn
 
 
-def run_encoder_layer(layer: Any, x: Tensor, padding_mask: Optional[Tensor], linears: Linears) -> Tensor:
+def run_encoder_layer(layer: Any, x: Tensor, attn_mask: Optional[Tensor], linears: Linears) -> Tensor:
     """One encoder layer.
 
     Args:
         x: *Shape:* ``(B, n, d)``.
-        padding_mask: True at padding. *Shape:* ``(B, n)``.
+        attn_mask: what hides padding, as :func:`kv_attention` takes it. *Shape:* ``(B, 1, n)``.
     """
     pre_norm = layer.normalize_before
-    y = _attend_source(layer.self_attn, layer.self_attn_layer_norm(x) if pre_norm else x, padding_mask, linears)
+    y = _attend_source(layer.self_attn, layer.self_attn_layer_norm(x) if pre_norm else x, attn_mask, linears)
     x = x + y if pre_norm else layer.self_attn_layer_norm(x + y)
     return _feed_forward(layer, x, linears)
 
 
-def _attend_source(attention: Any, x: Tensor, padding_mask: Optional[Tensor], linears: Linears) -> Tensor:
+def _attend_source(attention: Any, x: Tensor, attn_mask: Optional[Tensor], linears: Linears) -> Tensor:
     """Self-attention of the encoder, ``(B, n, d)`` to the same."""
     shape = (*x.shape[:2], attention.num_heads, attention.head_dim)
     query, key, value = linears.together((attention.q_proj, attention.k_proj, attention.v_proj), x)
     heads = kv_attention(
-        (query * attention.scaling).view(shape),
+        query.view(shape),
         key.view(shape).transpose(1, 2),
         value.view(shape).transpose(1, 2),
-        None if padding_mask is None else padding_mask.unsqueeze(1),
+        attn_mask,
+        scale=attention.scaling,
     )
     return linears(attention.out_proj, heads.reshape(x.shape))
 

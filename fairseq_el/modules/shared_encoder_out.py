@@ -7,6 +7,8 @@ from typing import Dict, List
 import torch
 from torch import Tensor
 
+from fairseq_el.ops import keep_rows
+
 EncoderOut = Dict[str, List[Tensor]]
 
 
@@ -43,14 +45,16 @@ class SharedEncoderOut(dict):
         padded = len(masks) > 0 and bool(masks[0].any())
         return cls(memory, masks[0] if padded else None, beam_size)
 
-    def compact(self, new_order: Tensor) -> SharedEncoderOut:
+    def compact(self, new_order: Tensor, in_place: bool = False) -> SharedEncoderOut:
         """Drops the sentences that ``new_order`` no longer has.
 
         A search reorders beams within their sentence and removes sentences whole, so a row's sentence is its index
         divided by the beam size, and where the number of sentences is unchanged there is nothing to do.
 
         Args:
-            new_order: for each row that stays, the row it continues. *Shape:* ``(B' * b)`` with ``B' <= B``.
+            new_order: for each row that stays, the row it continues, sentences in their old order.
+                *Shape:* ``(B' * b)`` with ``B' <= B``.
+            in_place: nobody else needs what is there now; nothing is copied to new storage then.
         """
         memory = self["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
         if new_order.numel() == memory.size(0) * self.beam_size:
@@ -58,7 +62,8 @@ class SharedEncoderOut(dict):
         sentences = torch.div(new_order[:: self.beam_size], self.beam_size, rounding_mode="floor")
         masks = self["encoder_padding_mask"]
         padding_mask = masks[0].index_select(0, sentences) if masks else None
-        return SharedEncoderOut(memory.index_select(0, sentences), padding_mask, self.beam_size)
+        memory = keep_rows(memory, sentences) if in_place else memory.index_select(0, sentences)
+        return SharedEncoderOut(memory, padding_mask, self.beam_size)
 
 
 def share_encoder_out(encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:

@@ -87,9 +87,10 @@ class ELSelfAttention(SharedSelfAttention):
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         state.store(self._incremental_state_id, x.unsqueeze(1))
-        projected = (state.linears(self.q_proj, x) * self.scaling, self.k_proj(x), self.v_proj(x))
+        projected = (state.linears(self.q_proj, x), self.k_proj(x), self.v_proj(x))
         query, key, value = (y.view(*x.shape[:2], self.num_heads, self.head_dim) for y in projected)
-        return kv_attention(query, key.transpose(1, 2), value.transpose(1, 2), state.hidden, torch.float32)
+        mask = state.attn_mask(state.hidden, x.dtype)
+        return kv_attention(query, key.transpose(1, 2), value.transpose(1, 2), mask, torch.float32, scale=self.scaling)
 
 
 class KVSelfAttention(SharedSelfAttention):
@@ -98,16 +99,17 @@ class KVSelfAttention(SharedSelfAttention):
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
         query, *nodes = self._queries_keys_values(x, state)
         key, value = state.store(self._incremental_state_id, *nodes)
-        return kv_attention(query, key, value, state.hidden, torch.float32)
+        mask = state.attn_mask(state.hidden, x.dtype)
+        return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         return self._step(x, state)  # the prompt is the whole past
 
     def _queries_keys_values(self, x: Tensor, state: DecodeState) -> Tuple[Tensor, Tensor, Tensor]:
-        """``(B, queries, d)`` to scaled queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
+        """``(B, queries, d)`` to queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
         shape = (*x.shape[:2], self.num_heads, self.head_dim)
         query, key, value = state.linears.together((self.q_proj, self.k_proj, self.v_proj), x)
-        return (query * self.scaling).view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
+        return query.view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
 
 SELF_ATTENTION = {"el": ELSelfAttention, "kv": KVSelfAttention}

@@ -1,21 +1,25 @@
 """Attention operations in pure torch. Nothing here imports fairseq."""
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query
+from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
 from fairseq_el.ops.kv_attention import kv_attention
-from fairseq_el.ops.masked_softmax import masked_softmax
+from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.top_scores import log_normalizer, top_of_rows
 
 __all__ = [
     "PackedLinear",
+    "as_bias",
     "block_repeated_ngrams",
     "can_pack",
     "contract_context",
     "el_attention",
     "expand_query",
+    "keep_rows",
     "kv_attention",
     "log_normalizer",
     "masked_softmax",
+    "storage_bytes",
     "top_of_rows",
 ]

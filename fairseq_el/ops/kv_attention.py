@@ -12,8 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.ops.masked_softmax import masked_softmax
 
-# torch's fused attention; before 2.1 it has no scale, and the queries that come here are scaled.
-_FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)
+_FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # before, torch's fused attention has no scale
+_HAS_CUDNN = hasattr(torch.backends.cuda, "cudnn_sdp_enabled")
 
 _SHORT = 512  # scores of a head
 
@@ -24,6 +24,7 @@ def kv_attention(
     value: Tensor,
     attn_mask: Tensor | None = None,
     softmax_dtype: torch.dtype | None = None,
+    scale: float = 1.0,
 ) -> Tensor:
     """``softmax(q_i K_i^T) V_i`` (Vaswani et al. 2017, equation 1) with one set of keys and values per sentence.
 
@@ -32,27 +33,42 @@ def kv_attention(
     there is too little to do for it on a CPU.
 
     Args:
-        query: projected and scaled queries. *Shape:* ``(B, b, h, dh)``.
+        query: projected queries. *Shape:* ``(B, b, h, dh)``.
         key, value: *Shape:* ``(B, h, n, dh)``; a slice of longer storage will do.
-        attn_mask: True where a position is hidden from one query. *Shape:* ``(B, b, n)`` or ``(B, 1, n)``. Every query
-            must see something.
+        attn_mask: True where a position is hidden from one query; or, where many layers have the same, what
+            :func:`as_bias` makes of it. *Shape:* ``(B, b, n)`` or ``(B, 1, n)``. Every query must see something.
         softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
+        scale: of the scores; 1 for queries that are scaled already.
 
     Returns:
         the heads' outputs. *Shape:* ``(B, b, h, dh)``.
     """
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
+    mask = None if attn_mask is None else attn_mask.unsqueeze(1)  # for all heads
     if _FUSED and not rounds and not _is_short(query, key):
-        visible = None if attn_mask is None else ~attn_mask.unsqueeze(1)
-        fused = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=visible, scale=1.0)
-        return fused.transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
+        return _fused(query.transpose(1, 2), key, value, mask, scale).transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
+    query = query if scale == 1.0 else query * scale
     scores = torch.matmul(query.transpose(1, 2), key.transpose(2, 3))  # (B, h, b, dh) x (B, h, dh, n) -> (B, h, b, n)
-    if attn_mask is None:
-        weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
+    if mask is not None and mask.dtype == torch.bool:
+        weights = masked_softmax(scores, mask, softmax_dtype)
     else:
-        weights = masked_softmax(scores, attn_mask.unsqueeze(1), softmax_dtype)
+        weights = torch.softmax(scores if mask is None else scores.add_(mask), dim=-1, dtype=softmax_dtype)
     probs = weights.to(query.dtype)
     return torch.matmul(probs, value).transpose(1, 2)  # (B, h, b, n) x (B, h, n, dh) -> (B, b, h, dh)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """torch's fused attention, but never cuDNN's, whose sums differ from call to call (seen on an H100, torch 2.11)."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = ~mask
+    cudnn = query.is_cuda and _HAS_CUDNN and torch.backends.cuda.cudnn_sdp_enabled()
+    if cudnn:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    finally:
+        if cudnn:
+            torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def _is_short(query: Tensor, key: Tensor) -> bool:

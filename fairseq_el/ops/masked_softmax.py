@@ -23,6 +23,23 @@ def masked_softmax(scores: Tensor, hidden: Tensor, dtype: torch.dtype | None = N
     return torch.softmax(scores.masked_fill_(hidden, float("-inf")), dim=-1, dtype=dtype)
 
 
+def as_bias(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What added to scores hides positions: 0 or minus infinity.
+
+    Rows begin at multiples of 16 numbers: where they do not, torch's fused attention on a card copies them.
+
+    Args:
+        hidden: True where a position is hidden. *Shape:* ``(..., n)``.
+        dtype: of the scores, at least as precise as the softmax (else see *Rounding* in :func:`masked_softmax`).
+
+    Returns:
+        *Shape:* ``(..., n)``.
+    """
+    length = hidden.size(-1)
+    bias = torch.zeros(*hidden.shape[:-1], -(-length // 16) * 16, dtype=dtype, device=hidden.device)[..., :length]
+    return bias.masked_fill_(hidden, float("-inf"))
+
+
 def _softmax_of_visible(scores: Tensor, hidden: Tensor, dtype: torch.dtype) -> Tensor:
     visible_first = torch.sort(hidden.to(torch.uint8), dim=-1, stable=True)[1]
     num_visible = hidden.size(-1) - hidden.sum(dim=-1)

@@ -260,18 +260,20 @@ def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int, pack
         8 * rows * _length(shape, work),  # words are copied to follow the beams
     ]
     if method == "kv":
-        at_peak.append(_kv_attention(shape, work, capacity, rows * capacity) + activations + 3 * rows * d * s)
+        at_peak.append(_kv_attention(shape, work, capacity) + activations + 3 * rows * d * s)
     else:
         at_peak.append(_el_attention(shape, work, capacity, d) + activations)
     if not shape.decoder_only:
         n = work.src_len
         if work.backend == "shared-kv":
-            at_peak.append(_kv_attention(shape, work, n, work.batch * n) + activations)
-            at_peak.append(work.batch * n * d * s)  # keys or values of a layer, when sentences are finished
+            at_peak.append(_kv_attention(shape, work, n) + activations)
+            at_peak.append(work.batch * n * d * s // 8)  # keys or values of a layer, when sentences are finished
         else:
             at_peak.append(_el_attention(shape, work, n, shape.encoder_dim) + activations)
-    hidden = rows * capacity  # which nodes are
-    return max(moving, hidden + max(at_peak))
+    masks = rows * capacity * (1 + (s if method == "kv" else 0))  # which nodes are hidden, and what hides them
+    if work.backend == "shared-kv" and not shape.decoder_only:
+        masks += work.batch * work.src_len * s
+    return max(moving, masks + max(at_peak))
 
 
 def _el_attention(shape: ModelShape, work: Workload, length: int, width: int) -> int:
@@ -280,11 +282,9 @@ def _el_attention(shape: ModelShape, work: Workload, length: int, width: int) ->
     return 2 * expanded + work.rows * shape.decoder_heads * length * work.el_attention
 
 
-def _kv_attention(shape: ModelShape, work: Workload, length: int, mask: int) -> int:
-    """Scores and weights, if they are kept, and otherwise ``mask`` numbers in what torch makes of the mask."""
-    if work.fused:
-        return mask * (1 + work.element_size)
-    return work.rows * shape.decoder_heads * length * work.attention
+def _kv_attention(shape: ModelShape, work: Workload, length: int) -> int:
+    """Scores and weights, if they are kept."""
+    return 0 if work.fused else work.rows * shape.decoder_heads * length * work.attention
 
 
 def _projection(shape: ModelShape, work: Workload) -> int:

@@ -100,6 +100,19 @@ def test_usage_errors(bart, arguments, message, capsys):
     assert re.match(f"fairseq-el: error: .*{message}", capsys.readouterr().err)
 
 
+def test_a_card_that_is_missing(bart, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert bench(bart, "--device", "cuda") == 2
+    assert "--device cuda needs a card that this torch can use" in capsys.readouterr().err
+
+
+def test_ctranslate2_is_for_a_cpu(bart, capsys, monkeypatch):
+    pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: pip install fairseq_el[bench]")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert bench(bart, "--methods", "stock,ct2:int8", "--device", "cuda") == 1
+    assert "ct2:int8 is measured on a CPU only" in capsys.readouterr().err
+
+
 def test_a_package_that_is_missing(bart, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert bench(bart, "--methods", "stock,ct2:int8") == 1

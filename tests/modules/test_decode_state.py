@@ -111,15 +111,18 @@ def test_finished_sentences_leave_and_bytes_are_exact(kind, monkeypatch):
     generator = torch.Generator().manual_seed(2)
     assert state.size_bytes() == state.capacity_bytes() == 0
     numbers = WIDTH if kind is ELSelfAttention else 2 * WIDTH  # of a node
-    num_sentences = NUM_SENTENCES
+    num_sentences, allocated = NUM_SENTENCES, []  # pools get new storage when they are full
+    make_room = DecodeState._make_room
+    monkeypatch.setattr(DecodeState, "_make_room", lambda s: (make_room(s), allocated.append(s.num_sentences)))
     with torch.no_grad():
         for step in range(40):
             x = torch.randn(num_sentences * beam_size, WIDTH, generator=generator, dtype=torch.float64)
             state.begin_step(x.device)
             output, _ = attention(x.unsqueeze(0), None, None, incremental_state=incremental_state)
             torch.testing.assert_close(output[0], naive.step(x), rtol=1e-10, atol=1e-10)
-            for count, counted in ((state.num_nodes, state.size_bytes()), (state.capacity, state.capacity_bytes())):
-                assert counted == num_sentences * count * (numbers * 8 + beam_size)  # float64, and a byte of ancestry
+            assert state.size_bytes() == num_sentences * state.num_nodes * (numbers * 8 + beam_size)  # float64
+            ancestry = num_sentences * beam_size  # a byte each
+            assert state.capacity_bytes() == state.capacity * (allocated[-1] * numbers * 8 + ancestry)
             stay = [s for s in range(num_sentences) if not (step in (9, 20) and s == 1)]
             rows = rows_of(torch.randint(beam_size, (num_sentences, beam_size), generator=generator))
             rows = rows.view(num_sentences, beam_size)[stay].reshape(-1)
@@ -188,6 +191,18 @@ def test_pools_do_not_outgrow_the_last_step():
     for _ in range(5):
         state.begin_step(torch.device("cpu"))
     assert state.capacity == state.num_nodes == 20
+
+
+def test_a_mask_is_made_once_in_a_pass():
+    state = DecodeState(2, 3)
+    state.begin_step(torch.device("cpu"))
+    masks = [state.attn_mask(state.hidden, torch.float32) for _ in range(2)]
+    assert masks[0] is masks[1] and torch.equal(masks[0] == -torch.inf, state.hidden)
+    assert state.attn_mask(state.hidden, torch.float64) is state.hidden  # its softmax, in float32, must see it
+    assert state.attn_mask(None, torch.float32) is None
+    state.begin_step(torch.device("cpu"))
+    later = state.attn_mask(state.hidden, torch.float32)
+    assert later.size(2) == 6 and torch.equal(later == -torch.inf, state.hidden)
 
 
 def test_nothing_to_reorder_yet():

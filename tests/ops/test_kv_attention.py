@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import kv_attention, masked_softmax
+from fairseq_el.ops import as_bias, kv_attention, masked_softmax
 from fairseq_el.ops.reference import multihead_attention
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.integers(1, 9))
@@ -44,14 +44,24 @@ def keys_and_values(inputs):
     return result
 
 
-@given(SIZES, st.integers(0, 10**6), st.booleans())
-def test_equals_multihead_attention_in_float64(sizes, seed, masked):
+@given(SIZES, st.integers(0, 10**6), st.sampled_from(["no mask", "hidden", "bias"]), st.sampled_from([1.0, 0.3]))
+def test_equals_multihead_attention_in_float64(sizes, seed, mask, scale):
     inputs = make_inputs(sizes, seed)
-    if not masked:
+    if mask == "no mask":
         inputs["attn_mask"] = None
-    expected, _ = multihead_attention(**inputs)
-    output = kv_attention(inputs["query"], *keys_and_values(inputs), inputs["attn_mask"])
+    expected, _ = multihead_attention(**{**inputs, "query": inputs["query"] * scale})
+    attn_mask = as_bias(inputs["attn_mask"], torch.float64) if mask == "bias" else inputs["attn_mask"]
+    output = kv_attention(inputs["query"], *keys_and_values(inputs), attn_mask, scale=scale)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 16, 19])
+def test_a_bias_has_rows_that_a_card_need_not_copy(length):
+    hidden = torch.rand(2, 3, length, generator=torch.Generator().manual_seed(1)) < 0.5
+    bias = as_bias(hidden, torch.float16)
+    assert bias.shape == hidden.shape and bias.dtype == torch.float16
+    assert all(stride % 16 == 0 for stride in bias.stride()[:-1])
+    assert (bias[hidden] == -torch.inf).all() and (bias[~hidden] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -51,14 +51,14 @@ class HuggingFaceProgram(Program):
         self._transformers = optional_module("transformers")
         fairseq = FairseqProgram(spec.of_stock())
         self.spec, self.sources = spec, fairseq.sources
-        self._model = bart_of(fairseq.model, TORCH_DTYPES[spec.method.dtype])
+        self._model = bart_of(fairseq.model, TORCH_DTYPES[spec.method.dtype]).to(spec.device)
         self._batches: List[Dict[str, Tensor]] = []
 
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
         pad = self.sources.pad
         self._batches = []
         for batch in batches:
-            ids = pad_sequence(list(batch), batch_first=True, padding_value=pad)
+            ids = pad_sequence(list(batch), batch_first=True, padding_value=pad).to(self.spec.device)
             self._batches.append({"input_ids": ids, "attention_mask": ids.ne(pad).long()})
 
     def decode(self, tgt_len: int) -> Any:
@@ -105,4 +105,4 @@ class HuggingFaceProgram(Program):
             output: Tensor = self._model(input_ids=source.unsqueeze(0), decoder_input_ids=previous).logits
             return output
 
-        return forced_scores(logits, tokens, self.sources.eos)
+        return forced_scores(logits, tokens, self.sources.eos, source.device)

@@ -15,7 +15,8 @@ from fairseq_el.errors import FairseqElError
 
 def configuration(spec: Spec, task: str, extra: Sequence[str] = ()) -> Any:
     """What fairseq-generate would be configured with."""
-    arguments = [spec.data, "--path", spec.path, "--task", task, "--gen-subset", spec.subset, "--cpu", *extra]
+    arguments = [spec.data, "--path", spec.path, "--task", task, "--gen-subset", spec.subset, *extra]
+    arguments += ["--cpu"] if spec.device == "cpu" else []
     arguments += ["--beam", str(spec.beam), "--lenpen", str(spec.lenpen)]
     if spec.no_repeat_ngram_size:
         arguments += ["--no-repeat-ngram-size", str(spec.no_repeat_ngram_size)]

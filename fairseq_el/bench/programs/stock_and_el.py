@@ -6,7 +6,7 @@ import copy
 from dataclasses import asdict, fields
 from typing import Any, Dict, List, Sequence
 
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, utils
 from fairseq.data import LanguagePairDataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
@@ -24,9 +24,9 @@ from fairseq_el.tasks import ELOptions
 class NGramBlockOfWrittenWords(NGramRepeatBlock):
     """Stock's n-gram blocking, given the words written so far only.
 
-    fairseq's generator hands it the whole buffer of tokens. On a CPU, its last ``n - 1`` columns are padding up to the
-    last step, nothing in front equals them, and so nothing is ever blocked. Here it blocks, so that stock does the work
-    that the other programs do, and writes what they write.
+    fairseq's generator hands it the whole buffer of tokens. Without its CUDA extension, its last ``n - 1`` columns are
+    padding up to the last step, nothing in front equals them, and so nothing is ever blocked. Here it blocks, so that
+    stock does the work that the other programs do, and writes what they write.
     """
 
     def forward(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
@@ -49,6 +49,7 @@ class FairseqProgram(Program):
             disable_el_attention(self.model)
         if not is_el or "el_dtype" not in known:
             self.model.to(TORCH_DTYPES[spec.method.dtype])
+        self.model.to(spec.device)
         self.shape: Dict[str, Any] = asdict(shape_of(self.model))
         self.model.prepare_for_inference_(self._config)
         self.sources = Sources(self._task, spec.subset)
@@ -68,7 +69,8 @@ class FairseqProgram(Program):
             data = LanguagePairDataset(
                 batch, lengths, sources.dictionary, left_pad_source=sources.left_pad, shuffle=False
             )
-            self._samples.append(data.collater([data[i] for i in range(len(batch))]))
+            sample = data.collater([data[i] for i in range(len(batch))])
+            self._samples.append(sample if self.spec.device == "cpu" else utils.move_to_cuda(sample))
         self._generators.clear()
 
     def decode(self, tgt_len: int) -> Any:
@@ -89,7 +91,8 @@ class FairseqProgram(Program):
             options.max_len_a, options.max_len_b = 0, tgt_len or self.spec.natural_length
             options.min_len = tgt_len or 1
             generator = self._task.build_generator([self.model], options)
-            if self.spec.method.kind == "stock" and generator.repeat_ngram_blocker is not None:
+            blocker = generator.repeat_ngram_blocker
+            if self.spec.method.kind == "stock" and blocker is not None and not blocker.use_extension:
                 generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
             self._generators[tgt_len] = generator
         return self._generators[tgt_len]
