@@ -86,7 +86,8 @@ class ELSequenceGenerator(SequenceGenerator):
         if is_final(model):
             kept[id(model)] = linears
             max_steps = MANY_STEPS
-        linears.pack = worth_packing(next(model.parameters()).dtype, num_rows, max_steps)
+        packed = linears.size_bytes() > 0  # copies that are there are used
+        linears.pack = packed or worth_packing(next(model.parameters()).dtype, num_rows, max_steps)
         return linears
 
     def output_rows(self, width: int) -> int:

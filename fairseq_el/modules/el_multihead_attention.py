@@ -10,9 +10,7 @@ from torch import Tensor
 
 from fairseq_el.modules.decode_state import DecodeState
 from fairseq_el.ops import el_attention, kv_attention
-from fairseq_el.planning import sentences_at_once
-
-PROJECTED_AT_ONCE = 2048  # positions of the source: what is in flight stays small, and on a CPU in its cache
+from fairseq_el.planning.parts import PROJECTED_AT_ONCE, sentences_at_once
 
 
 class ELMultiheadAttention(MultiheadAttention):

@@ -10,20 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.ops import PackedLinear, can_pack
+from fairseq_el.planning.dtypes import dtype_name
+from fairseq_el.planning.parts import packs_weights
 
 _ACTIVATIONS: Dict[Any, str] = {F.relu: "relu", gelu: "gelu"}
 _FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
 
 
 def worth_packing(dtype: torch.dtype, num_rows: int, num_uses: int) -> bool:
-    """Whether packing weights pays on a CPU, by what scripts/bench_packing.py measures (docs/benchmarks.md).
-
-    In 16 bits a packed weight is faster from some ten rows on, and never slower; below, reading it takes all the time.
-    In 32 bits it is faster for few rows, and either way for many. Packing costs what it saves in 4 to 8 uses.
-    """
-    if num_uses < (4 if num_rows >= 1024 else 16):
-        return False
-    return num_rows < 1024 if dtype == torch.float32 else num_rows >= 32
+    """:func:`packs_weights` for torch's dtypes."""
+    return packs_weights(dtype_name(dtype), num_rows, num_uses)
 
 
 class _Copy(NamedTuple):

@@ -13,7 +13,6 @@ from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
-from fairseq_el.modules import el_multihead_attention, worth_packing
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     METHODS,
@@ -26,7 +25,6 @@ from fairseq_el.planning import (
     shape_of,
 )
 from fairseq_el.planning.memory import state_bytes, state_capacity
-from fairseq_el.planning.parts import PROJECTED_AT_ONCE, packs_weights
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCH = {"stock": "transformer", "stock-shared": "bart_base", "kv": "bart_base", "el": "bart_base"}
@@ -233,17 +231,6 @@ def test_output_rows_are_those_of_the_generator():
     generator.encoder_tokens = 700
     shape = run.shape
     assert output_rows_at_once(700, shape.decoder_dim, shape.vocab_size) == generator.output_rows(32)
-
-
-def test_weights_are_packed_where_decoding_packs_them():
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        for num_rows in (1, 31, 32, 64, 1023, 1024, 5000):
-            for num_uses in (1, 3, 4, 15, 16, 1000):
-                assert packs_weights(name, num_rows, num_uses) == worth_packing(dtype, num_rows, num_uses)
-
-
-def test_the_source_is_projected_in_parts_as_planned():
-    assert PROJECTED_AT_ONCE == el_multihead_attention.PROJECTED_AT_ONCE
 
 
 def test_packed_weights_stay_for_larger_batches():
