@@ -7,6 +7,7 @@ from typing import Any
 from fairseq.models import register_model
 from fairseq.models.transformer import TransformerModel
 
+from fairseq_el.models.output_bias import add_output_bias, with_extras
 from fairseq_el.models.registration import register_el_architectures
 from fairseq_el.modules import enable_el_attention
 
@@ -15,9 +16,14 @@ from fairseq_el.modules import enable_el_attention
 class ELTransformerModel(TransformerModel):
     """Trains and loads as :class:`~fairseq.models.transformer.TransformerModel`; decodes with EL-attention."""
 
+    @staticmethod
+    def add_args(parser: Any) -> None:
+        TransformerModel.add_args(parser)
+        add_output_bias(parser)
+
     @classmethod
     def build_model(cls, args: Any, task: Any) -> TransformerModel:
-        return enable_el_attention(super().build_model(args, task))
+        return enable_el_attention(with_extras(super().build_model(args, task), args))
 
 
 register_el_architectures("transformer")

@@ -1,23 +1,31 @@
 """``--arch el_transformer_lm*``: fairseq's Transformer language model, decoding with EL-attention."""
 
-from __future__ import annotations
-
+# No postponed annotations here: fairseq reads the types of the fields.
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairseq.models import register_model
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 
+from fairseq_el.models.output_bias import OUTPUT_BIAS_HELP, with_extras
 from fairseq_el.models.registration import register_el_architectures
 from fairseq_el.modules import enable_el_attention
 
 
-@register_model("el_transformer_lm", dataclass=TransformerLanguageModelConfig)
+@dataclass
+class ELTransformerLanguageModelConfig(TransformerLanguageModelConfig):
+    """The settings of ``transformer_lm``, and those that only this package's models have."""
+
+    output_bias: bool = field(default=False, metadata={"help": OUTPUT_BIAS_HELP})
+
+
+@register_model("el_transformer_lm", dataclass=ELTransformerLanguageModelConfig)
 class ELTransformerLanguageModel(TransformerLanguageModel):
     """Trains and loads as fairseq's ``TransformerLanguageModel``; decodes with EL-attention."""
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> TransformerLanguageModel:
-        return enable_el_attention(super().build_model(args, task))
+        return enable_el_attention(with_extras(super().build_model(args, task), args))
 
 
 register_el_architectures("transformer_lm")
