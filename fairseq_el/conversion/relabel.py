@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 from fairseq.models import ARCH_MODEL_REGISTRY
 
@@ -33,14 +33,30 @@ def to_stock(checkpoint: Checkpoint) -> None:
     """Has the model be fairseq's own again.
 
     Raises:
-        FairseqElError: it is.
+        FairseqElError: it is, or it has what fairseq's own models have not.
     """
     arch = checkpoint.arch
     if not arch.startswith(PREFIX):
         raise FairseqElError(
             f"to-stock needs an architecture el_*; {checkpoint.path} has {arch}, which is stock's already"
         )
+    extras = _extras(checkpoint)
+    if extras:
+        raise FairseqElError(
+            f"to-stock needs a model that fairseq's own code computes; {checkpoint.path} has {' and '.join(extras)}, which "
+            f"only this package's {arch} has. Decode it with --user-dir fairseq_el"
+        )
     _rename(checkpoint, lambda name: name[len(PREFIX) :] if name.startswith(PREFIX) else name)
+
+
+def _extras(checkpoint: Checkpoint) -> List[str]:
+    """What keeps fairseq's own code from computing the model."""
+    extras = []
+    if "decoder.output_projection.bias" in checkpoint.weights:
+        extras.append("a bias of the output projection (--output-bias)")
+    if any(get_setting(settings, "activation_fn") == "swish" for settings in checkpoint.model_settings()):
+        extras.append("the activation swish, which fails in fairseq 0.12")
+    return extras
 
 
 def _rename(checkpoint: Checkpoint, renamed: Any) -> None:
