@@ -34,6 +34,7 @@ setup(
     entry_points={"console_scripts": ["fairseq-el = fairseq_el.cli:main"]},
     extras_require={
         "plot": ["matplotlib>=3.3"],
+        "hf": ["safetensors>=0.3", "transformers>=5"],  # conversion needs safetensors only; --verify transformers
         "bench": ["ctranslate2>=4.4", "matplotlib>=3.3", "transformers>=5"],
         "dev": [
             "hypothesis>=6.60",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 from fairseq_el.errors import OptionError
 
@@ -35,3 +36,48 @@ def refuse_to_overwrite(path: Path, option: str, force: bool) -> None:
         raise OptionError(f"{option} must name a file; {path} is a directory")
     if path.exists() and not force:
         raise OptionError(f"{option} {path} exists already; choose another name, or add --force")
+
+
+def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a directory of files; one of that name is replaced when the new one is whole.
+
+    What a process that was killed has left behind is removed, or put back if it is the old directory.
+
+    Args:
+        write: fills the empty directory it is given, which lies beside ``path``.
+    """
+    unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for leftover in (unfinished, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        write(unfinished)
+        if path.exists():
+            path.rename(replaced)
+        unfinished.rename(path)
+    finally:
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def refuse_to_overwrite_directory(path: Path, option: str, force: bool, own: Sequence[str]) -> None:
+    """Before any work is done.
+
+    Args:
+        own: files that a directory must have for ``force`` to replace it as a whole.
+
+    Raises:
+        OptionError: there is something of that name, and ``force`` is not given, or it is not ``own``.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not path.exists():
+        return
+    if not force:
+        raise OptionError(f"{option} {path} exists already; choose another name, or add --force")
+    if not path.is_dir() or not all((path / name).is_file() for name in own):
+        raise OptionError(
+            f"{option} {path} exists already, and --force replaces only what convert has written; choose another name"
+        )

@@ -1,0 +1,81 @@
+"""``fairseq-el convert from-hf`` and ``to-hf``: models of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fairseq_el.cli.output import write_line
+from fairseq_el.conversion.hf import FAMILIES, Report, compare_logits, from_hf, to_hf
+from fairseq_el.errors import OptionError
+
+_FAMILIES = ", ".join(family.name for family in FAMILIES)
+
+
+def add_kinds(kinds: Any) -> None:
+    kind = kinds.add_parser(
+        "from-hf",
+        help="a Hugging Face model as a fairseq checkpoint, with dictionary and tokenizer",
+        description=f"Writes a directory with model.pt, dict.txt, the tokenizer's files as fairseq has them, and "
+        f"generate.args, the model's defaults as options of fairseq-generate. Families: {_FAMILIES}.",
+        allow_abbrev=False,
+    )
+    kind.set_defaults(run=_from_hf)
+    kind.add_argument("source", metavar="DIR", type=Path, help="directory that save_pretrained wrote")
+    _add_common(kind)
+    kind = kinds.add_parser(
+        "to-hf",
+        help="a fairseq checkpoint as a Hugging Face model",
+        description=f"Writes a directory for from_pretrained, with config.json, model.safetensors, and the tokenizer's "
+        f"files where it is known. Families: {_FAMILIES}.",
+        allow_abbrev=False,
+    )
+    kind.set_defaults(run=_to_hf)
+    kind.add_argument("source", metavar="CKPT", type=Path, help="checkpoint, or a directory with model.pt")
+    kind.add_argument(
+        "--data", type=Path, metavar="DIR", help="directory with the dictionaries (default: that of the checkpoint)"
+    )
+    _add_common(kind)
+
+
+def _add_common(kind: Any) -> None:
+    kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="the directory to write")
+    kind.add_argument("--force", action="store_true", help="let --out replace a directory that convert has written")
+    kind.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare logits of both programs on sample input in fp32, and fail if they differ by more than 1e-4 of "
+        "the largest (needs transformers)",
+    )
+
+
+def _from_hf(options: argparse.Namespace) -> int:
+    _refuse_same(options)
+    check = compare_logits if options.verify else None
+    _write(from_hf(options.source, options.out, options.force, check), options.out)
+    return 0
+
+
+def _to_hf(options: argparse.Namespace) -> int:
+    _refuse_same(options)
+    report = to_hf(options.source, options.out, options.data, options.force, options.verify)
+    _write(report, options.out)
+    return 0
+
+
+def _refuse_same(options: argparse.Namespace) -> None:
+    if options.out.resolve() == options.source.resolve():
+        raise OptionError(f"--out must not be what is converted; both are {options.out}")
+
+
+def _write(report: Report, out: Path) -> None:
+    write_line(
+        f"{out}: {report.family}, fairseq's {report.arch}, {report.tensors} tensors, {report.vocabulary} symbols"
+    )
+    if report.largest_difference is not None:
+        write_line(f"logits differ by at most {report.largest_difference:.2g} of the largest")
+    for note in report.notes:
+        write_line(f"note: {note}")
+    for usage in report.usage:
+        write_line(usage.replace("{out}", str(out)))

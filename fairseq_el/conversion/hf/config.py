@@ -1,0 +1,219 @@
+"""``config.json`` and fairseq's settings, in both directions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, MODEL_DATACLASS_REGISTRY
+from omegaconf import DictConfig, OmegaConf
+
+from fairseq_el.conversion.checkpoint import Checkpoint
+from fairseq_el.conversion.hf.families import ACTIVATIONS, Family, Sizes
+from fairseq_el.errors import FairseqElError
+
+Config = Dict[str, Any]
+
+
+class _Rule(NamedTuple):
+    """What a setting must be for fairseq to compute the same; ``default`` stands in where it is missing."""
+
+    key: str
+    default: Any
+    holds: Callable[[Any], bool]
+    rule: str
+
+
+_FUNCTION = _Rule("activation_function", "gelu", lambda value: value in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+_RULES = (
+    _Rule("tie_word_embeddings", True, lambda value: value is True, "true: one embedding for input and output"),
+    _Rule("eos_token_id", 2, lambda value: isinstance(value, int), "one number"),
+)
+_ENCODER_DECODER_RULES = (
+    _FUNCTION,
+    _Rule("is_encoder_decoder", True, lambda value: value is True, "true"),
+    _Rule("share_encoder_decoder_embeddings", True, lambda value: value is True, "true: one vocabulary for both sides"),
+    _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
+)
+_GPT2_RULES = (
+    _FUNCTION._replace(default="gelu_new"),
+    _Rule("add_cross_attention", False, lambda value: not value, "false"),
+    _Rule("scale_attn_weights", True, lambda value: value is True, "true"),
+    _Rule("scale_attn_by_inverse_layer_idx", False, lambda value: not value, "false"),
+    _Rule("layer_norm_epsilon", 1e-5, lambda value: value == 1e-5, "1e-05, fairseq's"),
+    _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
+)
+_SIZES = ("d_model", "max_position_embeddings", "vocab_size")
+_SIDE_SIZES = ("layers", "attention_heads", "ffn_dim")
+_GPT2_SIZES = ("n_embd", "n_positions", "vocab_size", "n_layer", "n_head")
+
+
+def config_problems(family: Family, config: Config) -> List[str]:
+    """Everything in ``config.json`` that fairseq can't do, or that is missing."""
+    rules = _GPT2_RULES if family.decoder_only else _ENCODER_DECODER_RULES
+    found = []
+    for rule in (*_RULES, *rules):
+        value = config.get(rule.key, rule.default)
+        if not rule.holds(value):
+            found.append(f"{rule.key} must be {rule.rule}; it is {value!r}")
+    sizes: Tuple[str, ...] = _GPT2_SIZES
+    if not family.decoder_only:
+        sizes = (*_SIZES, *(f"{side}_{name}" for side in family.sides for name in _SIDE_SIZES))
+    wrong = [key for key in sizes if not _is_size(config.get(key))]
+    found.extend([f"{key} must be a number above 0; it is {config.get(key)!r}" for key in wrong])
+    if not wrong:
+        read = sizes_of(family, {**config, "activation_function": "gelu"})
+        found.extend(
+            f"the width must be a multiple of the heads; {read.d} is none of the {side}'s {read.heads[side]}"
+            for side in family.sides
+            if read.d % read.heads[side]
+        )
+        if config.get("decoder_vocab_size") not in (None, read.vocab):
+            found.append(
+                f"decoder_vocab_size must be vocab_size {read.vocab}, one vocabulary for both sides; it is "
+                f"{config['decoder_vocab_size']!r}"
+            )
+    return found
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def sizes_of(family: Family, config: Config) -> Sizes:
+    """Of a configuration without problems."""
+    if family.decoder_only:
+        d = config["n_embd"]
+        return Sizes(
+            d, {"decoder": config["n_layer"]}, {"decoder": config["n_head"]},
+            {"decoder": config.get("n_inner") or 4 * d}, config["n_positions"], config["vocab_size"],
+            ACTIVATIONS[config.get("activation_function", "gelu_new")], False,
+            (config.get("resid_pdrop", 0.1), config.get("attn_pdrop", 0.1), 0.0),
+        )  # fmt: skip
+    layers, heads, ffn = ({side: config[f"{side}_{name}"] for side in family.sides} for name in _SIDE_SIZES)
+    dropout = tuple(float(config.get(name) or 0.0) for name in ("dropout", "attention_dropout", "activation_dropout"))
+    return Sizes(
+        config["d_model"], layers, heads, ffn, config["max_position_embeddings"], config["vocab_size"],
+        ACTIVATIONS[config.get("activation_function", "gelu")], bool(config.get("scale_embedding", False)),
+        dropout,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def config_of(family: Family, sizes: Sizes) -> Config:
+    """What ``config.json`` says of the model; ids of special tokens are left to the vocabulary."""
+    activation = next(name for name, fairseq_name in ACTIVATIONS.items() if fairseq_name == sizes.activation)
+    config: Config = {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        "vocab_size": sizes.vocab,
+        "activation_function": activation,
+        "tie_word_embeddings": True,
+    }
+    if family.decoder_only:
+        return {
+            **config, "n_embd": sizes.d, "n_positions": sizes.positions, "n_ctx": sizes.positions,
+            "n_layer": sizes.layers["decoder"], "n_head": sizes.heads["decoder"], "n_inner": sizes.ffn["decoder"],
+            "resid_pdrop": sizes.dropout[0], "embd_pdrop": sizes.dropout[0], "attn_pdrop": sizes.dropout[1],
+            "layer_norm_epsilon": 1e-5,
+        }  # fmt: skip
+    for side in family.sides:
+        values = (sizes.layers, sizes.heads, sizes.ffn)
+        config.update({f"{side}_{name}": value[side] for name, value in zip(_SIDE_SIZES, values)})
+    dropouts = dict(zip(("dropout", "attention_dropout", "activation_dropout"), sizes.dropout))
+    return {
+        **config, "d_model": sizes.d, "max_position_embeddings": sizes.positions, "scale_embedding": sizes.scale,
+        "is_encoder_decoder": True, "num_hidden_layers": sizes.layers["encoder"], **dropouts,
+    }  # fmt: skip
+
+
+def fairseq_settings(
+    family: Family, sizes: Sizes, tied: bool, output_bias: bool, el: bool, languages: Optional[List[str]] = None
+) -> argparse.Namespace:
+    """All settings of the model and those of its task that matter, as old checkpoints keep them in ``args``.
+
+    Args:
+        tied: one embedding for both sides and the output projection.
+        el: the architecture of this package, which has what fairseq's own has not.
+        languages: of mBART, in the order of their symbols.
+    """
+    settings: Dict[str, Any] = {
+        "arch": f"el_{family.arch}" if el else family.arch,
+        "task": family.task,
+        "criterion": "cross_entropy",
+        "activation_fn": sizes.activation,
+        **dict(zip(("dropout", "attention_dropout", "activation_dropout"), sizes.dropout)),
+        "no_scale_embedding": not sizes.scale,
+        "layernorm_embedding": family.embedding_norm,
+        "share_decoder_input_output_embed": tied,
+        "decoder_input_dim": sizes.d,
+        "decoder_output_dim": sizes.d,
+        "max_target_positions": sizes.positions,
+    }
+    for side in family.sides:
+        settings.update(
+            {
+                f"{side}_embed_dim": sizes.d,
+                f"{side}_ffn_embed_dim": sizes.ffn[side],
+                f"{side}_layers": sizes.layers[side],
+                f"{side}_attention_heads": sizes.heads[side],
+                f"{side}_normalize_before": family.pre_norm,
+                f"{side}_learned_pos": True,
+            }
+        )
+    if family.decoder_only:
+        settings.update(tokens_per_sample=sizes.positions, sample_break_mode="none", add_bos_token=False)
+    else:
+        settings.update(share_all_embeddings=tied, max_source_positions=sizes.positions)
+        settings.update(_translation_settings(family, languages or []))
+    if output_bias:
+        settings["output_bias"] = True
+    return with_defaults(settings)
+
+
+def _translation_settings(family: Family, languages: List[str]) -> Dict[str, Any]:
+    if not family.languages:
+        return {"source_lang": "source", "target_lang": "target", "left_pad_source": True, "left_pad_target": False}
+    pair = {"source_lang": languages[0], "target_lang": languages[-1]}
+    if family.task == "translation_from_pretrained_bart":
+        return {**pair, "langs": ",".join(languages), "left_pad_source": True, "left_pad_target": False}
+    return {
+        **pair, "langs": languages, "lang_pairs": f"{languages[0]}-{languages[-1]}", "lang_tok_style": "mbart",
+        "encoder_langtok": "src", "decoder_langtok": True,
+    }  # fmt: skip
+
+
+def with_defaults(settings: Dict[str, Any]) -> argparse.Namespace:
+    """The settings, and what the architecture and its model have for those that are not given."""
+    arch = settings["arch"]
+    filled = argparse.Namespace(**settings)
+    ARCH_CONFIG_REGISTRY[arch](filled)
+    configuration = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[arch])
+    if configuration is not None:
+        parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+        gen_parser_from_dataclass(parser, configuration())
+        filled = argparse.Namespace(**{**vars(parser.parse_args([])), **vars(filled)})
+    return filled
+
+
+def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
+    """All settings of a checkpoint's model, flat, with those that are left to its architecture.
+
+    Raises:
+        FairseqElError: there is no such architecture.
+    """
+    raw: Any = checkpoint.model_settings()[-1]
+    if isinstance(raw, DictConfig):
+        raw = OmegaConf.to_container(raw, resolve=False)
+    given = dict(vars(raw) if isinstance(raw, argparse.Namespace) else raw)
+    for side in ("encoder", "decoder"):
+        for name, value in (given.pop(side, None) or {}).items():
+            given.setdefault(f"{side}_{name}", value)
+    arch = checkpoint.arch
+    if arch not in ARCH_CONFIG_REGISTRY:
+        raise FairseqElError(
+            "to-hf needs a model of an architecture bart_*, mbart_*, transformer* or transformer_lm*; "
+            f"{checkpoint.path} "
+            f"has {arch}"
+        )
+    return with_defaults({**given, "arch": arch, "task": checkpoint.task})

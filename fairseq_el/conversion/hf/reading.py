@@ -1,0 +1,135 @@
+"""A directory that Hugging Face's ``save_pretrained`` wrote: JSON and tensors, read without ``transformers``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.failure_report import explain_loading
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+_INDEX = ".index.json"
+
+
+class HFDirectory:
+    """``config.json`` is read at once, weights when they are asked for.
+
+    Raises:
+        OptionError: there is no such directory.
+        FairseqElError: its ``config.json`` is missing or can't be read.
+    """
+
+    def __init__(self, path: Path):
+        if not path.is_dir():
+            raise OptionError(f"DIR must be a directory with a Hugging Face model; there is no directory {path}")
+        self.path = path
+        if not (path / CONFIG).is_file():
+            raise FairseqElError(
+                f"DIR must be a directory with a Hugging Face model, as save_pretrained writes it; {path} has no "
+                f"{CONFIG}. To convert a fairseq checkpoint use to-hf, to-el or strip"
+            )
+        self.config = read_json(path / CONFIG)
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def json(self, name: str) -> Dict[str, Any]:
+        """A file of settings; empty if there is none."""
+        return read_json(self.path / name) if self.has(name) else {}
+
+    def tensors(self) -> Dict[str, Tensor]:
+        """All weights, by their names.
+
+        Raises:
+            FairseqElError: there are none, or a file can't be read, is no dictionary of tensors, or would run code.
+        """
+        for name in (SAFE, PICKLED):
+            if self.has(name):
+                return self._read([name])
+            if self.has(name + _INDEX):
+                shards = self.json(name + _INDEX).get("weight_map")
+                if not isinstance(shards, dict) or not shards:
+                    raise FairseqElError(f"{self.path / (name + _INDEX)} must have a weight_map of tensors to files")
+                return self._read(sorted(set(map(str, shards.values()))))
+        found = sorted(
+            path.name for path in self.path.iterdir() if path.suffix in (".h5", ".msgpack", ".ckpt", ".gguf")
+        )
+        raise FairseqElError(
+            f"{self.path} must have its weights in {SAFE} or {PICKLED} (or shards with {SAFE}{_INDEX}); it has "
+            f"{', '.join(found) or 'none'}. Save the model again with transformers' save_pretrained"
+        )
+
+    def _read(self, names: List[str]) -> Dict[str, Tensor]:
+        missing = [name for name in names if Path(name).name != name or not self.has(name)]
+        if missing:
+            raise FairseqElError(
+                f"every shard that the index names must lie in {self.path}; missing: {', '.join(missing)}. Copy them "
+                "again"
+            )
+        tensors: Dict[str, Tensor] = {}
+        for name in tqdm(names, desc="reading weights", unit="file", leave=False, disable=None):
+            path = self.path / name
+            tensors.update(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
+        return tensors
+
+
+def read_json(path: Path) -> Dict[str, Any]:
+    """
+    Raises:
+        FairseqElError: the file can't be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ValueError) as error:
+        raise FairseqElError(f"{path} must be a JSON file; {type(error).__name__}: {error}. Copy it again") from error
+    if not isinstance(value, dict):
+        raise FairseqElError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
+    return value
+
+
+def _read_safetensors(path: Path) -> Dict[str, Tensor]:
+    load_file = safetensors_torch().load_file
+    try:
+        return load_file(str(path))
+    except Exception as error:  # safetensors has an exception of its own, and passes on those of Rust's files
+        raise FairseqElError(explain_loading(str(path), error)) from error
+
+
+def _read_pickle(path: Path) -> Dict[str, Tensor]:
+    if "weights_only" not in inspect.signature(torch.load).parameters:
+        raise FairseqElError(
+            f"{path} is a pickle, which can run any code; reading only its weights needs torch 1.13 or later, and "
+            "torch "
+            f"{torch.__version__} is installed. Save the model as {SAFE}, or convert it with a later torch"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FairseqElError(explain_loading(str(path), error)) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        what = f"a {type(state).__name__}" if not isinstance(state, dict) else "values that are no tensors"
+        raise FairseqElError(f"{path} must hold a dictionary of tensors; it holds {what}")
+    return dict(state)
+
+
+def safetensors_torch() -> Any:
+    """The module ``safetensors.torch``.
+
+    Raises:
+        FairseqElError: it is not installed.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise FairseqElError(
+            f"{SAFE} needs the package safetensors, which is not installed: pip install 'fairseq_el[hf]'"
+        ) from error
+    return safetensors.torch

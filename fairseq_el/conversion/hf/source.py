@@ -1,0 +1,188 @@
+"""A fairseq checkpoint with its dictionary: of which of Hugging Face's families it is, and what keeps it from that."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from fairseq.data import Dictionary
+from fairseq.modules import SinusoidalPositionalEmbedding
+
+from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint
+from fairseq_el.conversion.hf.config import settings_of
+from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
+from fairseq_el.conversion.hf.families import entries as entries_of
+from fairseq_el.conversion.hf.from_hf import MODEL
+from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
+from fairseq_el.errors import FairseqElError, OptionError
+
+_SHOWN = 8
+_BUFFERS = ("version", "_float_tensor")
+# Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
+_SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
+
+
+@dataclass
+class Source:
+    """A model that Hugging Face can have."""
+
+    family: Family
+    sizes: Sizes
+    weights: Weights  # under fairseq's names, with a table of positions
+    words: Dictionary
+    directory: Path  # of the dictionary
+    settings: argparse.Namespace
+    path: Path
+
+
+def read_source(path: Path, data: Optional[Path]) -> Source:
+    """
+    Args:
+        path: of a checkpoint, or of a directory with ``model.pt``.
+        data: directory of the dictionary (default: that of the checkpoint).
+
+    Raises:
+        OptionError: a file or directory is not there.
+        FairseqElError: it can't be read, or is no model of these families; every reason is named.
+    """
+    if path.is_dir():
+        if not (path / MODEL).is_file():
+            raise OptionError(f"CKPT must be a checkpoint, or a directory with {MODEL}; {path} has no {MODEL}")
+        path = path / MODEL
+    checkpoint = load_checkpoint(str(path), "CKPT")
+    settings = settings_of(checkpoint)
+    family = _family(checkpoint, settings)
+    weights = {
+        name: tensor
+        for name, tensor in checkpoint.weights.items()
+        if not name.endswith(_BUFFERS) and not _SECOND_COPIES.fullmatch(name)
+    }
+    directory = data or path.parent
+    words = _dictionary(directory, family, settings)
+    problems = _problems(family, settings, weights, words)
+    if problems:
+        raise FairseqElError(
+            f"{path} can't be a {family.name} model of Hugging Face's, the nearest to its layers: "
+            f"{'; '.join(problems[:_SHOWN])}{'; ...' if len(problems) > _SHOWN else ''}"
+        )
+    _add_positions(weights, family, settings)
+    return Source(family, _sizes(family, settings, weights), weights, words, directory, settings, path)
+
+
+def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
+    """The one whose layers are like the model's."""
+    arch = checkpoint.arch[len("el_") :] if checkpoint.arch.startswith("el_") else checkpoint.arch
+    if arch.startswith("transformer_lm"):
+        return GPT2
+    if not arch.startswith(("bart_", "mbart_", "transformer")):
+        raise FairseqElError(
+            "to-hf needs a model of an architecture bart_*, mbart_*, transformer* or transformer_lm*; "
+            f"{checkpoint.path} "
+            f"has {arch}"
+        )
+    if "decoder.layernorm_embedding.weight" in checkpoint.weights:
+        if not settings.decoder_normalize_before:
+            return BART
+        return MBART25 if "translation_from_pretrained_bart" in settings.task else MBART50
+    return PEGASUS if settings.decoder_normalize_before else MARIAN
+
+
+def _dictionary(directory: Path, family: Family, settings: argparse.Namespace) -> Dictionary:
+    pair = [getattr(settings, name, None) for name in ("source_lang", "target_lang")]
+    names = ["dict.txt", *(f"dict.{language}.txt" for language in pair if language)]
+    found = [name for name in names if (directory / name).is_file()]
+    if not found:
+        raise OptionError(
+            f"the dictionary must lie beside the checkpoint, or in --data DIR, as one of {', '.join(names)}; "
+            f"{directory} "
+            "has none of them"
+        )
+    texts = {(directory / name).read_bytes() for name in found}
+    if len(texts) > 1:
+        raise FairseqElError(
+            f"Hugging Face's models have one vocabulary for both languages; {', '.join(found)} in {directory} differ"
+        )
+    words = Dictionary.load(str(directory / found[0]))
+    if family.languages:
+        languages = settings.langs.split(",") if isinstance(settings.langs, str) else list(settings.langs)
+        for symbol in (*(f"[{language}]" for language in languages), "<mask>"):
+            words.add_symbol(symbol)
+    return words
+
+
+def _problems(family: Family, settings: argparse.Namespace, weights: Weights, words: Dictionary) -> List[str]:
+    problems = []
+    if settings.activation_fn not in ACTIVATIONS.values():
+        problems.append(f"its activation is {settings.activation_fn}")
+    if getattr(settings, "no_token_positional_embeddings", False):
+        problems.append("it has no positions")
+    for name in ("adaptive_softmax_cutoff", "character_embeddings", "adaptive_input"):
+        if getattr(settings, name, None):
+            problems.append(f"it has {name}")
+    if family.decoder_only:
+        if not settings.no_scale_embedding:
+            problems.append("its embeddings are scaled (no --no-scale-embedding)")
+        if getattr(settings, "add_bos_token", False):
+            problems.append("its prompts begin with <s> (--add-bos-token), not with the eos")
+    else:
+        if bool(settings.encoder_normalize_before) != bool(settings.decoder_normalize_before):
+            problems.append("only one side has layer norms before its blocks")
+        if settings.max_source_positions != settings.max_target_positions:
+            problems.append(
+                f"--max-source-positions {settings.max_source_positions} is not --max-target-positions "
+                f"{settings.max_target_positions}"
+            )
+    problems.extend(_tensor_problems(family, settings, weights, words))
+    return problems
+
+
+def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weights, words: Dictionary) -> List[str]:
+    embeddings = [f"{side}.embed_tokens.weight" for side in family.sides]
+    missing = [name for name in embeddings if name not in weights]
+    if missing:
+        return [f"it has no {name}" for name in missing]
+    symbols = {tuple(weights[name].shape) for name in embeddings}
+    if len(symbols) > 1:
+        return [f"its sides have embeddings of different sizes {sorted(symbols)}"]
+    ((rows, _),) = symbols
+    problems = []
+    if rows != len(words):
+        problems.append(f"its embedding has {rows} rows and the dictionary {len(words)} symbols")
+    expected = {name for entry, _ in entries_of(family, _sizes(family, settings, weights)) for name in entry.fairseq}
+    optional = {f"{side}.embed_positions.weight" for side in family.sides}
+    optional |= {"decoder.output_projection.weight", "decoder.output_projection.bias"}
+    problems.extend(f"it has no {name}" for name in sorted(expected - set(weights)))
+    problems.extend(f"it has {name}" for name in sorted(set(weights) - expected - optional - set(embeddings)))
+    return problems
+
+
+def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> Sizes:
+    layers: Dict[str, int] = {}
+    for side in family.sides:
+        layers[side] = len({name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")})
+    table = weights.get("decoder.embed_positions.weight")
+    vocab, d = weights["decoder.embed_tokens.weight"].shape
+    return Sizes(
+        d,
+        layers,
+        {side: getattr(settings, f"{side}_attention_heads") for side in family.sides},
+        {side: getattr(settings, f"{side}_ffn_embed_dim") for side in family.sides},
+        settings.max_target_positions if table is None else table.size(0) - FIRST_POSITION,
+        vocab,
+        str(settings.activation_fn),
+        not settings.no_scale_embedding,
+        (settings.dropout, settings.attention_dropout, getattr(settings, "activation_dropout", None) or 0.0),
+    )
+
+
+def _add_positions(weights: Weights, family: Family, settings: argparse.Namespace) -> None:
+    """fairseq's sinusoids as a table, where the model computes them."""
+    embedding = weights["decoder.embed_tokens.weight"]
+    for side in family.sides:
+        if f"{side}.embed_positions.weight" not in weights:
+            count, d = settings.max_target_positions + FIRST_POSITION, embedding.size(1)
+            table = SinusoidalPositionalEmbedding.get_embedding(count, d, FIRST_POSITION - 1)
+            weights[f"{side}.embed_positions.weight"] = table.to(embedding.dtype)

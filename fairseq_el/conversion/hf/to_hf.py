@@ -1,0 +1,162 @@
+"""A fairseq checkpoint as a directory for Hugging Face's ``from_pretrained``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from fairseq_el.conversion.hf import weights
+from fairseq_el.conversion.hf.byte_bpe import read_merges
+from fairseq_el.conversion.hf.config import config_of
+from fairseq_el.conversion.hf.families import MBART25, Family
+from fairseq_el.conversion.hf.from_hf import OPTIONS, ORIGINALS, SPM
+from fairseq_el.conversion.hf.generation import hf_settings
+from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, read_json, safetensors_torch
+from fairseq_el.conversion.hf.report import Report
+from fairseq_el.conversion.hf.source import Source, read_source
+from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
+from fairseq_el.conversion.hf.verify import compare_logits
+from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
+from fairseq_el.errors import FairseqElError
+from fairseq_el.whole_files import refuse_to_overwrite_directory, write_whole_directory
+
+_SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
+
+
+def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = False, verify: bool = False) -> Report:
+    """Writes the directory ``out``.
+
+    Args:
+        path: of a checkpoint, or of a directory with ``model.pt``.
+        data: directory of the dictionary (default: that of the checkpoint).
+        verify: compare logits before ``out`` has its name.
+
+    Raises:
+        OptionError: ``out`` exists, or the checkpoint or its dictionary does not.
+        FairseqElError: Hugging Face has no such model, or it can't be read.
+    """
+    refuse_to_overwrite_directory(out, "--out", force, (CONFIG, SAFE))
+    save_file = safetensors_torch().save_file
+    source = read_source(path, data)
+    originals = source.directory / ORIGINALS
+    vocabulary = _vocabulary(source, originals)
+    tensors = weights.to_hf(source.weights, source.family, source.sizes, vocabulary)
+    report = Report(source.family.name, source.settings.arch, len(tensors), len(vocabulary.symbols))
+    report.usage = [f"transformers.{source.family.architecture}.from_pretrained({{out}})"]
+
+    def write(unfinished: Path) -> None:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, str(unfinished / SAFE), {"format": "pt"}
+        )
+        _write_json(unfinished / CONFIG, _config(source, vocabulary, originals))
+        _write_generation(unfinished, source, vocabulary, originals)
+        report.notes.extend(_write_tokenizer(unfinished, source, vocabulary, originals))
+        if verify:
+            report.largest_difference = compare_logits(unfinished, source.path)
+
+    write_whole_directory(out, write)
+    return report
+
+
+def _vocabulary(source: Source, originals: Path) -> Vocabulary:
+    """Ids as Hugging Face's model had them, if the checkpoint was made of one; else fairseq's."""
+    symbols = list(source.words.symbols)
+    if (originals / CONFIG).is_file():
+        vocabulary = read_vocabulary(HFDirectory(originals), source.family)
+        if vocabulary.symbols != symbols:
+            raise FairseqElError(
+                f"the dictionary in {source.directory} must have the symbols of the tokenizer in {originals}, because "
+                "both "
+                f"came from one model; they differ. Remove {originals} to convert with the dictionary's own ids"
+            )
+        return vocabulary
+    languages = [symbol[1:-1] for symbol in symbols if symbol.startswith("[")] if source.family.languages else []
+    return Vocabulary(symbols, list(range(len(symbols))), EOS, languages)
+
+
+def _ids(vocabulary: Vocabulary, family: Family) -> Dict[str, Any]:
+    """Ids of special tokens for ``config.json`` and ``generation_config.json``."""
+    bos = vocabulary.ids[EOS if family.decoder_only or vocabulary.ids[BOS] is None else BOS]
+    ids = {"bos_token_id": bos, "pad_token_id": vocabulary.ids[PAD], "eos_token_id": vocabulary.ids[EOS]}
+    if not family.decoder_only and family is not MBART25:
+        ids["decoder_start_token_id"] = vocabulary.ids[vocabulary.start]
+    return ids
+
+
+def _config(source: Source, vocabulary: Vocabulary, originals: Path) -> Dict[str, Any]:
+    mine = config_of(source.family, source.sizes)
+    if not (originals / CONFIG).is_file():
+        mine["vocab_size"] = len(vocabulary.symbols)
+        return {**mine, **_ids(vocabulary, source.family)}
+    original = read_json(originals / CONFIG)
+    mine["vocab_size"] = original["vocab_size"]
+    return {**original, **mine}
+
+
+def _write_generation(out: Path, source: Source, vocabulary: Vocabulary, originals: Path) -> None:
+    if (originals / CONFIG).is_file():
+        if (originals / GENERATION).is_file():
+            shutil.copyfile(originals / GENERATION, out / GENERATION)
+        return
+    options = source.directory / OPTIONS
+    lines = options.read_text("utf-8").split("\n") if options.is_file() else []
+    _write_json(out / GENERATION, {**_ids(vocabulary, source.family), **hf_settings(lines)})
+
+
+def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, originals: Path) -> List[str]:
+    """What is known of the tokenizer, and notes on what is not."""
+    words = source.words
+    pairs = zip(words.symbols[words.nspecial :], words.count[words.nspecial :])
+    lines = [f"{symbol} {count}\n" for symbol, count in pairs]
+    (out / DICTIONARY).write_text("".join(lines), encoding="utf-8", newline="\n")
+    copied = [name for name in TOKENIZER_FILES if (originals / name).is_file()]
+    for name in copied:
+        shutil.copyfile(originals / name, out / name)
+    if copied:
+        return []
+    if source.family.byte_bpe and (source.directory / "vocab.bpe").is_file():
+        return _write_byte_bpe(out, source, vocabulary)
+    return _write_sentencepiece(out, source, vocabulary)
+
+
+def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary) -> List[str]:
+    text = (source.directory / "vocab.bpe").read_text("utf-8")
+    encoder = read_json(source.directory / "encoder.json")
+    tokens = {str(index): token for token, index in encoder.items()}
+    read_merges(text.split("\n"))
+    named = {tokens.get(symbol, symbol): index for index, symbol in enumerate(vocabulary.symbols)}
+    _write_json(out / "vocab.json", named)
+    (out / "merges.txt").write_text(text, encoding="utf-8", newline="\n")
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    if source.family.decoder_only:
+        special["bos_token"] = "</s>"
+    elif "<mask>" in named:
+        special["mask_token"] = "<mask>"
+    _write_json(out / "tokenizer_config.json", {"tokenizer_class": source.family.tokenizer, **special})
+    return []
+
+
+def _write_sentencepiece(out: Path, source: Source, vocabulary: Vocabulary) -> List[str]:
+    family = source.family
+    model = next((source.directory / name for name in _SPM_NAMES if (source.directory / name).is_file()), None)
+    if model is None or family.byte_bpe:
+        return [
+            f"the tokenizer is not known, so none was written; {DICTIONARY} has the tokens in the order of their ids, "
+            "from "
+            "4 on, after <s> <pad> </s> <unk>"
+        ]
+    if family.sinusoidal and not family.pre_norm:
+        _write_json(out / "vocab.json", {symbol: index for index, symbol in enumerate(vocabulary.symbols)})
+        for name in ("source.spm", "target.spm"):
+            shutil.copyfile(model, out / name)
+        _write_json(out / "tokenizer_config.json", {"tokenizer_class": family.tokenizer})
+        return []
+    shutil.copyfile(model, out / SENTENCEPIECE[family.model_type])
+    _write_json(out / "tokenizer_config.json", {"tokenizer_class": family.tokenizer})
+    return [f"check that {family.tokenizer} gives the ids of {DICTIONARY}: it has an order of its own"]
+
+
+def _write_json(path: Path, content: Dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,192 @@
+"""All tensors of a model, from one program's names and rows to the other's. No number is changed on the way."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_el.conversion.hf.families import Family, Sizes, entries
+from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
+from fairseq_el.errors import FairseqElError
+
+Weights = Dict[str, Tensor]
+
+ABSENT_BIAS = -1e4  # of symbols that the model has not: probability 0 in every format, and finite in half precision
+FIRST_POSITION = 2  # of fairseq's learned positions: padding's index and one more
+_SHOWN = 8
+_BIAS = "final_logits_bias"
+_BUFFERS = (".attn.bias", ".attn.masked_bias")  # of old GPT-2 files: no weights
+
+
+def sinusoids(count: int, d: int) -> Tensor:
+    """Hugging Face's table of Marian and Pegasus, in its own arithmetic. *Shape:* ``(count, d)``."""
+    angles = np.array([[position / np.power(10000, 2 * (j // 2) / d) for j in range(d)] for position in range(count)])
+    table = torch.empty(count, d)
+    half = (d + 1) // 2
+    table[:, :half] = torch.FloatTensor(np.sin(angles[:, 0::2]))
+    table[:, half:] = torch.FloatTensor(np.cos(angles[:, 1::2]))
+    return table
+
+
+def check_tensors(tensors: Weights, family: Family, sizes: Sizes, path: object) -> Weights:
+    """The tensors by their full names, without the copies that tied weights have in a file.
+
+    Raises:
+        FairseqElError: some are missing, of another shape, or unknown, or tied weights differ; every one is named.
+    """
+    prefix = family.base_prefix
+    if not any(name.startswith(prefix) for name in tensors):  # a file of the bare model
+        tensors = {name if name in ("lm_head.weight", _BIAS) else prefix + name: t for name, t in tensors.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(_BUFFERS)}
+    if family.embedding not in tensors:  # files may keep any of the names that share one tensor
+        for name in family.tied():
+            if name in tensors:
+                tensors[family.embedding] = tensors[name]
+                break
+    needed, optional = expected_shapes(family, sizes)
+    problems = [f"{name} is missing" for name in needed if name not in tensors]
+    for name, tensor in tensors.items():
+        shape = needed.get(name, optional.get(name))
+        if shape is None:
+            problems.append(f"{name} {tuple(tensor.shape)} is unknown")
+        elif tuple(tensor.shape) != shape:
+            problems.append(f"{name} must be {shape} by config.json; it is {tuple(tensor.shape)}")
+        elif name in family.tied() and family.embedding in tensors and not _same(tensor, tensors[family.embedding]):
+            problems.append(f"{name} must be the same as {family.embedding} (tie_word_embeddings); it differs")
+    if problems:
+        raise FairseqElError(
+            f"the weights in {path} must be those of a {family.name} model of config.json's sizes: "
+            f"{'; '.join(problems[:_SHOWN])}{'; ...' if len(problems) > _SHOWN else ''}. "
+            "Copy weights and config.json of one model"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name not in family.tied()}
+
+
+def expected_shapes(family: Family, sizes: Sizes) -> Tuple[Dict[str, Tuple[int, ...]], Dict[str, Tuple[int, ...]]]:
+    """Shapes of the tensors that a file must have, and of those that it may have."""
+    needed = {entry.hf: entry.hf_shape(symbols) for entry, symbols in entries(family, sizes)}
+    embedding: Tuple[int, ...] = (sizes.vocab, sizes.d)
+    needed[family.embedding] = embedding
+    optional = dict.fromkeys(family.tied(), embedding)
+    if not family.decoder_only:
+        optional[_BIAS] = (1, sizes.vocab)
+    for side in family.sides:
+        positions = optional if family.sinusoidal else needed
+        positions[family.positions(side)] = (sizes.positions + family.position_offset, sizes.d)
+    return needed, optional
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def to_fairseq(tensors: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary) -> Weights:
+    """The state dict of fairseq's model. Rows and a bias are added where Hugging Face has none."""
+    weights: Weights = {}
+    for entry, _ in entries(family, sizes):
+        weights.update(entry.split(tensors[entry.hf]))
+    embedding = _rows(tensors[family.embedding], vocabulary)
+    for side in family.sides:
+        weights[f"{side}.version"] = torch.tensor([3.0])
+        weights[f"{side}.embed_tokens.weight"] = embedding
+        weights[f"{side}.embed_positions.weight"] = _positions(tensors, family, sizes, side).to(embedding.dtype)
+    if vocabulary.start != EOS:
+        decoder = embedding.clone()
+        decoder[EOS] = embedding[vocabulary.start]  # the decoder never reads an eos but as its first symbol
+        weights["decoder.embed_tokens.weight"] = decoder
+    weights["decoder.output_projection.weight"] = embedding
+    bias = output_bias(tensors, vocabulary, embedding.dtype)
+    if bias is not None:
+        weights["decoder.output_projection.bias"] = bias
+    return weights
+
+
+def _rows(table: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """``(V of Hugging Face, ...)`` to ``(V of fairseq, ...)``; zeros where there is no row."""
+    if vocabulary.is_identity:
+        return table
+    rows = table.new_zeros(len(vocabulary.ids), *table.shape[1:])
+    present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
+    rows[present] = table[[row for row in vocabulary.ids if row is not None]]
+    return rows
+
+
+def output_bias(tensors: Weights, vocabulary: Vocabulary, dtype: torch.dtype) -> Optional[Tensor]:
+    """The bias of the output projection, ``(V)``; None where it would be zero."""
+    size = sum(row is not None for row in vocabulary.ids)
+    bias = _rows(tensors.get(_BIAS, torch.zeros(1, size, dtype=dtype))[0], vocabulary).clone()
+    bias[[index for index, row in enumerate(vocabulary.ids) if row is None]] = ABSENT_BIAS
+    return bias if bool(bias.any()) else None
+
+
+def _positions(tensors: Weights, family: Family, sizes: Sizes, side: str) -> Tensor:
+    table = tensors.get(family.positions(side))
+    if table is None:
+        table = sinusoids(sizes.positions, sizes.d)
+    missing = FIRST_POSITION - family.position_offset
+    return torch.cat([table.new_zeros(missing, table.size(1)), table]) if missing else table
+
+
+def to_hf(weights: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary) -> Weights:
+    """Hugging Face's tensors; tied ones once. The reverse of :func:`to_fairseq`.
+
+    Positions are always written: a file may have those that Hugging Face would compute, and fairseq's are others.
+
+    Raises:
+        FairseqElError: embeddings are not tied as Hugging Face has them, or rows that it has not are in use.
+    """
+    problems = _untied(weights, family, vocabulary)
+    if problems:
+        raise FairseqElError(
+            f"Hugging Face's {family.architecture} has one embedding for input and output: {'; '.join(problems)}. Such "
+            "a "
+            "model can't be converted"
+        )
+    tensors = {entry.hf: entry.join(weights) for entry, _ in entries(family, sizes)}
+    side = family.sides[0]
+    tensors[family.embedding] = _ids(weights[f"{side}.embed_tokens.weight"], vocabulary)
+    for side in family.sides:
+        table = weights[f"{side}.embed_positions.weight"][FIRST_POSITION - family.position_offset :]
+        tensors[family.positions(side)] = table.clone()
+    bias = weights.get("decoder.output_projection.bias")
+    if not family.decoder_only:
+        embedding = tensors[family.embedding]
+        zeros = embedding.new_zeros(embedding.size(0))
+        tensors[_BIAS] = (zeros if bias is None else _ids(bias, vocabulary)).unsqueeze(0)
+    return tensors
+
+
+def _ids(rows: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The reverse of :func:`_rows`."""
+    if vocabulary.is_identity:
+        return rows
+    present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
+    table = rows.new_zeros(len(present), *rows.shape[1:])
+    table[[row for row in vocabulary.ids if row is not None]] = rows[present]
+    return table
+
+
+def _untied(weights: Weights, family: Family, vocabulary: Vocabulary) -> List[str]:
+    problems = []
+    embedding = weights[f"{family.sides[0]}.embed_tokens.weight"]
+    expected = embedding
+    if vocabulary.start != EOS:
+        expected = embedding.clone()
+        expected[EOS] = embedding[vocabulary.start]
+    if not _same(weights["decoder.embed_tokens.weight"], expected):
+        problems.append("decoder.embed_tokens.weight is not encoder.embed_tokens.weight")
+    if not _same(weights.get("decoder.output_projection.weight", embedding), embedding):
+        problems.append(f"decoder.output_projection.weight is not {family.sides[0]}.embed_tokens.weight")
+    absent = [index for index, row in enumerate(vocabulary.ids) if row is None]
+    bias = weights.get("decoder.output_projection.bias")
+    if absent and (bias is None or not bool((bias[absent] == ABSENT_BIAS).all()) or bool(embedding[absent].any())):
+        names = ", ".join(vocabulary.symbols[i] for i in absent)
+        problems.append(f"symbols {names} are in use, and it has none of them")
+    if family.decoder_only and bias is not None:
+        present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
+        if bool(bias[present].any()):
+            problems.append("the output projection has a bias, and it has none")
+    return problems
