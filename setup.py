@@ -43,6 +43,8 @@ setup(
             "pytest>=7.0",
             "pytest-xdist>=3.2",
             "ruff>=0.4",
+            'safetensors>=0.3; python_version >= "3.11"',
+            'transformers>=5; python_version >= "3.11"',
         ],
     },
 )

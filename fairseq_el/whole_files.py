@@ -46,6 +46,7 @@ def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         write: fills the empty directory it is given, which lies beside ``path``.
     """
+    path = path.resolve()  # which has a name, and a directory above it, whatever it is called by
     unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
     if replaced.exists() and not path.exists():
         replaced.rename(path)

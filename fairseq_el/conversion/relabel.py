@@ -43,7 +43,8 @@ def to_stock(checkpoint: Checkpoint) -> None:
     extras = _extras(checkpoint)
     if extras:
         raise FairseqElError(
-            f"to-stock needs a model that fairseq's own code computes; {checkpoint.path} has {' and '.join(extras)}, which "
+            f"to-stock needs a model that fairseq's own code computes; {checkpoint.path} has {' and '.join(extras)}, "
+            "which "
             f"only this package's {arch} has. Decode it with --user-dir fairseq_el"
         )
     _rename(checkpoint, lambda name: name[len(PREFIX) :] if name.startswith(PREFIX) else name)

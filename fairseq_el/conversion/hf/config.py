@@ -179,7 +179,7 @@ def _translation_settings(family: Family, languages: List[str]) -> Dict[str, Any
         return {**pair, "langs": ",".join(languages), "left_pad_source": True, "left_pad_target": False}
     return {
         **pair, "langs": languages, "lang_pairs": f"{languages[0]}-{languages[-1]}", "lang_tok_style": "mbart",
-        "encoder_langtok": "src", "decoder_langtok": True,
+        "encoder_langtok": "src", "decoder_langtok": True, "seed": 1,  # which it reads and does not define
     }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class Family:
     embedding_norm: bool = False
     sinusoidal: bool = False  # positions are computed, and not in the file
     position_offset: int = 0  # rows before position 0 in Hugging Face's table
+    eos: int = 2  # where config.json does not say it
     decoder_only: bool = False
     byte_bpe: bool = False  # GPT-2's tokenizer, whose ids are fairseq's symbols
     languages: bool = False  # mBART: symbols [xx_XX] at the end of the dictionary, added by the task
@@ -69,14 +70,14 @@ BART = Family(
 )  # fmt: skip
 GPT2 = Family(
     "GPT-2", "gpt2", "GPT2LMHeadModel", "GPT2Tokenizer", "transformer_lm", "language_modeling",
-    pre_norm=True, decoder_only=True, byte_bpe=True,
+    pre_norm=True, decoder_only=True, byte_bpe=True, eos=50256,
 )  # fmt: skip
 MARIAN = Family(
-    "Marian", "marian", "MarianMTModel", "MarianTokenizer", "transformer", "translation", sinusoidal=True
+    "Marian", "marian", "MarianMTModel", "MarianTokenizer", "transformer", "translation", sinusoidal=True, eos=0
 )  # fmt: skip
 PEGASUS = Family(
     "Pegasus", "pegasus", "PegasusForConditionalGeneration", "PegasusTokenizer", "transformer", "translation",
-    pre_norm=True, sinusoidal=True,
+    pre_norm=True, sinusoidal=True, eos=1,
 )  # fmt: skip
 MBART50 = Family(
     "mBART-50", "mbart", "MBartForConditionalGeneration", "MBart50Tokenizer", "mbart_large",

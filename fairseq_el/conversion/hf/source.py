@@ -15,7 +15,7 @@ from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint
 from fairseq_el.conversion.hf.config import settings_of
 from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
 from fairseq_el.conversion.hf.families import entries as entries_of
-from fairseq_el.conversion.hf.from_hf import MODEL
+from fairseq_el.conversion.hf.from_hf import LANGUAGES, MODEL
 from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
 from fairseq_el.errors import FairseqElError, OptionError
 
@@ -107,10 +107,24 @@ def _dictionary(directory: Path, family: Family, settings: argparse.Namespace) -
         )
     words = Dictionary.load(str(directory / found[0]))
     if family.languages:
-        languages = settings.langs.split(",") if isinstance(settings.langs, str) else list(settings.langs)
+        languages = _languages(directory, settings)
         for symbol in (*(f"[{language}]" for language in languages), "<mask>"):
             words.add_symbol(symbol)
     return words
+
+
+def _languages(directory: Path, settings: argparse.Namespace) -> List[str]:
+    """In the order of their symbols, from the settings or from the file that ``from-hf`` writes."""
+    languages = getattr(settings, "langs", None)
+    if languages:
+        return languages.split(",") if isinstance(languages, str) else list(languages)
+    if not (directory / LANGUAGES).is_file():
+        raise OptionError(
+            f"the checkpoint must name its languages in --langs, or {LANGUAGES} beside the dictionary must have one on "
+            "each "
+            f"line, because the task adds them to the dictionary; {directory} has none"
+        )
+    return (directory / LANGUAGES).read_text("utf-8").split()
 
 
 def _problems(family: Family, settings: argparse.Namespace, weights: Weights, words: Dictionary) -> List[str]:

@@ -100,7 +100,7 @@ def _pad_words(words: Dict[int, str], absent: List[int]) -> None:
 def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family) -> List[Optional[int]]:
     """Ids of fairseq's four special symbols, by what the model does with them, and else by their names."""
     by_name = {token: index for index, token in tokens.items() if index < config["vocab_size"]}
-    eos = config.get("eos_token_id", 50256 if family.decoder_only else 2)
+    eos = config.get("eos_token_id", family.eos)
     pad = config.get("pad_token_id")
     if pad is None or pad == eos:
         pad = by_name.get("<pad>")

@@ -18,7 +18,7 @@ ABSENT_BIAS = -1e4  # of symbols that the model has not: probability 0 in every 
 FIRST_POSITION = 2  # of fairseq's learned positions: padding's index and one more
 _SHOWN = 8
 _BIAS = "final_logits_bias"
-_BUFFERS = (".attn.bias", ".attn.masked_bias")  # of old GPT-2 files: no weights
+_BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version")  # of old files: no weights
 
 
 def sinusoids(count: int, d: int) -> Tensor:

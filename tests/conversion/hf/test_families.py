@@ -133,7 +133,7 @@ def test_there_and_back(family, converted, tmp_path):
     again = from_hf(tmp_path / "hf", tmp_path / "again")
     assert again.arch == report.arch
     assert_same_weights(out / "model.pt", tmp_path / "again" / "model.pt")
-    for path in sorted(out.glob("dict*.txt")) + [out / "generate.args"]:
+    for path in (*sorted(out.glob("dict*.txt")), out / "generate.args"):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
     from safetensors.torch import load_file
 
