@@ -125,6 +125,10 @@ def _config(family: str, size: int, options: dict[str, Any]) -> Any:
     )
 
 
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def save(model: Any, family: str, path: Path, **generation: Any) -> Path:
     """As ``save_pretrained``, with generation settings and the files of a tokenizer."""
     model.generation_config = transformers.GenerationConfig(

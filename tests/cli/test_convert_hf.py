@@ -290,7 +290,7 @@ sys.exit(main(sys.argv[1:]))
     [
         ("from-hf", "hf", "torch.save = die"),
         ("from-hf", "hf", "import pathlib; pathlib.Path.rename = die"),
-        ("to-hf", "fairseq", "import fairseq_el.conversion.hf.to_hf as module; module._write_json = die"),
+        ("to-hf", "fairseq", "sys.modules['fairseq_el.conversion.hf.to_hf']._write_json = die"),
     ],
     ids=["writing", "renaming", "to-hf"],
 )

@@ -194,9 +194,8 @@ def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> Si
 
 def _add_positions(weights: Weights, family: Family, settings: argparse.Namespace) -> None:
     """fairseq's sinusoids as a table, where the model computes them."""
-    embedding = weights["decoder.embed_tokens.weight"]
+    count, d = settings.max_target_positions + FIRST_POSITION, weights["decoder.embed_tokens.weight"].size(1)
     for side in family.sides:
         if f"{side}.embed_positions.weight" not in weights:
-            count, d = settings.max_target_positions + FIRST_POSITION, embedding.size(1)
             table = SinusoidalPositionalEmbedding.get_embedding(count, d, FIRST_POSITION - 1)
-            weights[f"{side}.embed_positions.weight"] = table.to(embedding.dtype)
+            weights[f"{side}.embed_positions.weight"] = table

@@ -61,7 +61,7 @@ def load_hf(path: Path, family: Family) -> Any:
     except ImportError as error:
         raise FairseqElError("--verify needs the package transformers: pip install 'fairseq_el[hf]'") from error
     try:
-        return getattr(transformers, family.architecture).from_pretrained(str(path)).eval()
+        return getattr(transformers, family.architecture).from_pretrained(str(path), dtype=torch.float32).eval()
     except Exception as error:  # whatever is wrong with a file, transformers has many exceptions for it
         raise FairseqElError(f"transformers could not load {path}: {type(error).__name__}: {error}") from error
 

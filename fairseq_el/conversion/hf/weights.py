@@ -92,7 +92,7 @@ def to_fairseq(tensors: Weights, family: Family, sizes: Sizes, vocabulary: Vocab
     for side in family.sides:
         weights[f"{side}.version"] = torch.tensor([3.0])
         weights[f"{side}.embed_tokens.weight"] = embedding
-        weights[f"{side}.embed_positions.weight"] = _positions(tensors, family, sizes, side).to(embedding.dtype)
+        weights[f"{side}.embed_positions.weight"] = _positions(tensors, family, sizes, side)
     if vocabulary.start != EOS:
         decoder = embedding.clone()
         decoder[EOS] = embedding[vocabulary.start]  # the decoder never reads an eos but as its first symbol
@@ -123,6 +123,7 @@ def output_bias(tensors: Weights, vocabulary: Vocabulary, dtype: torch.dtype) ->
 
 
 def _positions(tensors: Weights, family: Family, sizes: Sizes, side: str) -> Tensor:
+    """fairseq's table. Sinusoids stay in float32, as both programs compute them, whatever format the weights have."""
     table = tensors.get(family.positions(side))
     if table is None:
         table = sinusoids(sizes.positions, sizes.d)

@@ -31,7 +31,7 @@ def test_forms_of_merges(lines):
 
 
 def test_no_merge():
-    with pytest.raises(ValueError, match="a merge must be two symbols; one is .'a', 'b', 'c'."):
+    with pytest.raises(ValueError, match=r"a merge must be two symbols; one is \['a', 'b', 'c'\]"):
         read_merges(["a b c"])
 
 

@@ -83,7 +83,11 @@ class Sentencepiece:
     [
         (PEGASUS, "spiece.model", {"<pad>": 0, "</s>": 1, "<mask_2>": 3, "<unk_2>": 4, "<unk_102>": 104, "▁a": 106}),
         (MBART25, "sentencepiece.bpe.model", {"<unk>": 3, "▁a": 4, "▁b": 5, "ar_AR": 6, "zh_CN": 30, "<mask>": 31}),
-        (MBART50, "sentencepiece.bpe.model", {"▁b": 5, "ar_AR": 6, "zh_CN": 30, "af_ZA": 31, "sl_SI": 57, "<mask>": 58}),
+        (
+            MBART50,
+            "sentencepiece.bpe.model",
+            {"▁b": 5, "ar_AR": 6, "zh_CN": 30, "af_ZA": 31, "sl_SI": 57, "<mask>": 58},
+        ),
     ],
 )
 def test_ids_of_sentencepiece_models(family, name, ids, tmp_path, monkeypatch):
