@@ -22,7 +22,7 @@ BELOW = {  # what each part of the package may import
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
-    "conversion": {"conversion", "errors", "failure_report", "whole_files"},
+    "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),

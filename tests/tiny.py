@@ -70,11 +70,8 @@ def build_model(
     The spread of the weights was chosen so that attention is sharp, hypotheses vary in words and length, and the words
     before and the source both matter (at fairseq's initialisation, or wider, models repeat one word for ever).
     """
-    args = _defaults(arch)
-    vars(args).update(TINY, **options)
-    ARCH_CONFIG_REGISTRY[arch](args)
     torch.manual_seed(seed)
-    model = ARCH_MODEL_REGISTRY[arch].build_model(args, TinyTask(words))
+    model = ARCH_MODEL_REGISTRY[arch].build_model(settings(arch, **options), TinyTask(words))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -83,6 +80,14 @@ def build_model(
                 gain = 3.0 if "q_proj" in name or "k_proj" in name else 2.0 if "embed" in name else 0.7
                 parameter.normal_(std=gain * parameter.size(1) ** -0.5)
     return model.to(dtype).eval()
+
+
+def settings(arch: str, **options: Any) -> argparse.Namespace:
+    """All settings of a tiny model, as a checkpoint has them."""
+    args = _defaults(arch)
+    vars(args).update(TINY, **options)
+    ARCH_CONFIG_REGISTRY[arch](args)
+    return args
 
 
 def _defaults(arch: str) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""``fairseq-el convert``: checkpoints made smaller, relabelled, and taken to Hugging Face and back."""
+"""``fairseq-el convert``: checkpoints described, made smaller, relabelled, and taken to Hugging Face and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import fairseq_el.tasks  # noqa: F401  (registers the architectures)
-from fairseq_el.cli import convert_hf
+from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import average, load_checkpoint, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
@@ -17,16 +17,15 @@ from fairseq_el.planning import format_size
 from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = (
-    "Checkpoints of fairseq: relabelled for EL-attention and back, without what only training needs, from Hugging "
-    "Face's "
-    "models and back."
+    "Checkpoints of fairseq: described, relabelled for EL-attention and back, without what only training needs, from "
+    "Hugging Face's models and back."
 )
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
-        help="relabel, strip and average checkpoints, from and to Hugging Face",
+        help="describe, relabel, strip and average checkpoints, and take them from and to Hugging Face",
         description=_DESCRIPTION,
         allow_abbrev=False,
     )
@@ -47,6 +46,7 @@ def add_parser(commands: Any) -> None:
         _add_output(kind)
     _add_strip(kinds)
     convert_hf.add_kinds(kinds)
+    convert_info.add_kind(kinds)
 
 
 def _add_strip(kinds: Any) -> None:

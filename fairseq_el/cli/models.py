@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import re
 from pathlib import Path
 from typing import Any, Dict, Optional
 
 import fairseq
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-from fairseq.data import Dictionary
-from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.models import (
-    ARCH_CONFIG_REGISTRY,
-    ARCH_MODEL_NAME_REGISTRY,
-    ARCH_MODEL_REGISTRY,
-    MODEL_DATACLASS_REGISTRY,
-)
+from fairseq.models import ARCH_MODEL_REGISTRY
 
-from fairseq_el.conversion import get_setting
+from fairseq_el.conversion import get_setting, parameters_of
+from fairseq_el.conversion.building import StandInTask, numbered_words, with_defaults, without_storage
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain
 from fairseq_el.planning import ModelShape, shape_of
 
 BART_WORDS = 50264  # bart.base and bart.large
-_NOT_WEIGHTS = ("version", "_float_tensor", "_future_mask")
-# Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
-_SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 
 def shape_of_checkpoint(path: str) -> ModelShape:
@@ -45,14 +33,18 @@ def shape_of_checkpoint(path: str) -> ModelShape:
         raise FairseqElError(explain(error) or f"{path} could not be read: {type(error).__name__}: {error}") from error
     try:
         weights, settings = checkpoint["model"], checkpoint["cfg"]["model"]
-        return _shape_of_weights(weights, settings)
+        return shape_of_weights(weights, settings)
     except (KeyError, TypeError) as error:
         raise OptionError(
             f"--path must be a checkpoint of a Transformer, BART or transformer_lm model; {path} has no {error}"
         ) from error
 
 
-def _shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
+def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
+    """
+    Raises:
+        KeyError: a weight or a setting that a Transformer has is not there.
+    """
     decoder_only = "encoder.embed_tokens.weight" not in weights
     sides: Dict[str, int] = {}
     for side in ("encoder", "decoder"):
@@ -64,11 +56,7 @@ def _shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
         heads = int(_setting(settings, side, "attention_heads"))
         sides.update({f"{side}_layers": len(layers), f"{side}_dim": dim, f"{side}_ffn_dim": ffn_dim})
         sides[f"{side}_heads"] = heads
-    distinct = {
-        (tensor.data_ptr(), tensor.shape): tensor.numel()
-        for name, tensor in weights.items()
-        if not name.endswith(_NOT_WEIGHTS) and not _SECOND_COPIES.fullmatch(name)
-    }
+    distinct = {(tensor.data_ptr(), tensor.shape): tensor.numel() for tensor in parameters_of(weights).values()}
     parameters = sum(distinct.values())
     if fairseq.__version__.startswith("0.12.2"):
         dim, ffn_dim = sides["encoder_dim"], sides["encoder_ffn_dim"]
@@ -112,45 +100,13 @@ def shape_of_architecture(arch: str, vocab_size: Optional[int]) -> ModelShape:
                 "symbols, or name a checkpoint with --path"
             )
         vocab_size = BART_WORDS
-    words = Dictionary()
-    for i in range(len(words), vocab_size):
-        words.add_symbol(f"w{i}")
+    settings = {"arch": arch, "task": "plan", "tokens_per_sample": 1024, "max_target_positions": 1024}
     try:
-        with _without_storage():
-            return shape_of(ARCH_MODEL_REGISTRY[arch].build_model(_settings(arch), _Task(words)))
+        with without_storage():
+            task = StandInTask(numbered_words(vocab_size))
+            return shape_of(ARCH_MODEL_REGISTRY[arch].build_model(with_defaults(settings), task))
     except Exception as error:  # any model of fairseq may be asked for, and fail in its own way
         raise OptionError(
             f"--arch must be a Transformer, BART or transformer_lm architecture; {arch} can't be planned for: "
             f"{str(error).partition(chr(10))[0]}"
         ) from error
-
-
-def _without_storage() -> Any:
-    """While it lasts, tensors have shapes and no bytes; before torch 2 they have both."""
-    try:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        return FakeTensorMode()
-    except ImportError:
-        return contextlib.nullcontext()
-
-
-def _settings(arch: str) -> argparse.Namespace:
-    """What fairseq's command line gives a model of this architecture."""
-    settings = argparse.Namespace(arch=arch, task="plan", tokens_per_sample=1024, max_target_positions=1024)
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    ARCH_MODEL_REGISTRY[arch].add_args(parser)
-    parser.parse_args([], settings)
-    ARCH_CONFIG_REGISTRY[arch](settings)
-    defaults = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    configuration = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[arch])
-    if configuration is not None:  # of language models: what the architecture leaves as it is
-        gen_parser_from_dataclass(defaults, configuration())
-    return argparse.Namespace(**{**vars(defaults.parse_args([])), **vars(settings)})
-
-
-class _Task:
-    """As much of a task as models are built with."""
-
-    def __init__(self, words: Dictionary):
-        self.source_dictionary = self.target_dictionary = self.output_dictionary = self.dictionary = words

@@ -1,7 +1,26 @@
 """Checkpoints: read safely, relabelled, stripped, described."""
 
-from fairseq_el.conversion.checkpoint import Checkpoint, get_setting, load_checkpoint, save_checkpoint
+from fairseq_el.conversion.checkpoint import (
+    Checkpoint,
+    get_setting,
+    load_checkpoint,
+    parameters_of,
+    save_checkpoint,
+)
+from fairseq_el.conversion.description import Description, describe
 from fairseq_el.conversion.relabel import to_el, to_stock
 from fairseq_el.conversion.strip import average, strip
 
-__all__ = ["Checkpoint", "average", "get_setting", "load_checkpoint", "save_checkpoint", "strip", "to_el", "to_stock"]
+__all__ = [
+    "Checkpoint",
+    "Description",
+    "average",
+    "describe",
+    "get_setting",
+    "load_checkpoint",
+    "parameters_of",
+    "save_checkpoint",
+    "strip",
+    "to_el",
+    "to_stock",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List
 
@@ -15,6 +16,9 @@ from fairseq_el.failure_report import explain_loading
 from fairseq_el.whole_files import write_whole
 
 State = Dict[str, Any]
+BUFFERS = ("version", "_float_tensor", "_future_mask")  # ends of names of tensors that are no weights
+# Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
+_SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 
 class Checkpoint:
@@ -74,6 +78,15 @@ def _problems(state: Any) -> List[str]:
     if not state.get("cfg") and not state.get("args"):
         problems.append('It has no "cfg" and no "args"')
     return problems
+
+
+def parameters_of(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Without buffers, and without what is there twice."""
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if not name.endswith(BUFFERS) and not _SECOND_COPIES.fullmatch(name)
+    }
 
 
 def get_setting(settings: Any, name: str) -> Any:

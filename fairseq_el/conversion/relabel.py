@@ -12,6 +12,11 @@ from fairseq_el.errors import FairseqElError
 PREFIX = "el_"
 
 
+def stock_name(arch: str) -> str:
+    """Of an architecture, or of its EL twin."""
+    return arch[len(PREFIX) :] if arch.startswith(PREFIX) else arch
+
+
 def to_el(checkpoint: Checkpoint) -> None:
     """Has the model decode with EL-attention under every task, where this package is loaded (``--user-dir``).
 
@@ -44,10 +49,9 @@ def to_stock(checkpoint: Checkpoint) -> None:
     if extras:
         raise FairseqElError(
             f"to-stock needs a model that fairseq's own code computes; {checkpoint.path} has {' and '.join(extras)}, "
-            "which "
-            f"only this package's {arch} has. Decode it with --user-dir fairseq_el"
+            f"which only this package's {arch} has. Decode it with --user-dir fairseq_el"
         )
-    _rename(checkpoint, lambda name: name[len(PREFIX) :] if name.startswith(PREFIX) else name)
+    _rename(checkpoint, stock_name)
 
 
 def _extras(checkpoint: Checkpoint) -> List[str]:

@@ -7,15 +7,14 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor
 
-from fairseq_el.conversion.checkpoint import Checkpoint, State
+from fairseq_el.conversion.checkpoint import BUFFERS, Checkpoint, State
 from fairseq_el.errors import FairseqElError
 
-_NOT_CAST = ("version", "_float_tensor")  # buffers that say something about the model, not weights
 _SHOWN = 5
 
 
 def strip(checkpoint: Checkpoint, dtype: Optional[torch.dtype]) -> State:
-    """What inference needs: weights, settings, and the state of the task.
+    """What inference needs: weights, settings, the state of the task, and what puts shards together.
 
     Args:
         dtype: of the weights (default: as they are).
@@ -24,7 +23,7 @@ def strip(checkpoint: Checkpoint, dtype: Optional[torch.dtype]) -> State:
         FairseqElError: a weight that is finite would not be in ``dtype``.
     """
     state = checkpoint.state
-    kept: State = {name: state[name] for name in ("args", "cfg", "task_state") if name in state}
+    kept: State = {name: state[name] for name in ("args", "cfg", "task_state", "fsdp_metadata") if name in state}
     kept["model"] = checkpoint.weights if dtype is None else _cast(checkpoint, dtype)
     kept["extra_state"] = {}
     # fairseq reads the last entry of this list from every checkpoint.
@@ -43,7 +42,7 @@ def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Dict[str, Tensor]:
     weights: Dict[str, Tensor] = {}
     lost: List[str] = []
     for name, tensor in checkpoint.weights.items():
-        if not tensor.is_floating_point() or name.endswith(_NOT_CAST):
+        if not tensor.is_floating_point() or name.endswith(BUFFERS):
             weights[name] = tensor
             continue
         key = (tensor.data_ptr(), tensor.shape, tensor.stride())

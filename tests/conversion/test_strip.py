@@ -74,3 +74,10 @@ def test_means_of_different_models_list_every_difference():
         "a is (2,) in one.pt, not (3,)",
     ):
         assert part in str(error.value)
+
+
+def test_shards_keep_what_puts_them_together():
+    """fairseq's --checkpoint-shard-count needs it."""
+    shard = checkpoint("model-shard0.pt", flat_param_0=torch.ones(4))
+    shard.state["fsdp_metadata"] = {"param_metadata": [1]}
+    assert strip(shard, torch.float16)["fsdp_metadata"] == {"param_metadata": [1]}

@@ -1,0 +1,101 @@
+"""``fairseq-el convert info``: what a checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from fairseq_el.cli.models import shape_of_weights
+from fairseq_el.cli.output import write_line
+from fairseq_el.conversion import Checkpoint, Description, describe, load_checkpoint
+from fairseq_el.conversion.building import settings_of
+from fairseq_el.conversion.description import el_limits
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.planning import format_size
+
+_PARTS = {"weights": "weights", "optimizer": "optimizer state", "other": "other tensors"}
+
+
+def add_kind(kinds: Any) -> None:
+    kind = kinds.add_parser(
+        "info",
+        help="what a checkpoint is, and whether EL-attention decodes it",
+        description="Says architecture, task, sizes, dtype, bytes by part, dictionaries, and what keeps EL-attention "
+        "from decoding the model, if anything does.",
+        allow_abbrev=False,
+    )
+    kind.set_defaults(run=_info)
+    kind.add_argument("checkpoint", metavar="CKPT")
+    kind.add_argument(
+        "--data", type=Path, metavar="DIR", help="directory with the dictionaries (default: that of the checkpoint)"
+    )
+    kind.add_argument("--json", action="store_true", help="print it for programs")
+
+
+def _info(options: argparse.Namespace) -> int:
+    if options.data is not None and not options.data.is_dir():
+        raise OptionError(f"--data must be a directory with dictionaries; there is no directory {options.data}")
+    checkpoint = load_checkpoint(options.checkpoint, "CKPT")
+    description = describe(checkpoint, options.data)
+    sizes = _sizes(checkpoint)
+    limits = _limits(checkpoint)
+    if options.json:
+        content = {
+            **asdict(description),
+            "sizes": sizes,
+            "mismatches": description.mismatches(),
+            "el_attention": limits,
+        }
+        write_line(json.dumps(content, indent=2))
+    else:
+        for line in [*_lines(description, sizes), _of_limits(limits)]:
+            write_line(line)
+    return 0
+
+
+def _sizes(checkpoint: Checkpoint) -> Optional[Dict[str, Any]]:
+    """As ``fairseq-el plan`` has them; None where the model is no Transformer."""
+    try:
+        return asdict(shape_of_weights(checkpoint.weights, settings_of(checkpoint)))
+    except (FairseqElError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _limits(checkpoint: Checkpoint) -> Dict[str, Any]:
+    """``supported`` is None where it can't be told, and ``reasons`` says why not, or why it is not."""
+    try:
+        reasons = el_limits(checkpoint)
+    except FairseqElError as error:
+        return {"supported": None, "reasons": [str(error)]}
+    return {"supported": not reasons, "reasons": reasons}
+
+
+def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[str]:
+    numbers = " and ".join(f"{count:,} in {dtype}" for dtype, count in description.numbers.items())
+    lines = [f"{description.path}: {description.arch}, task {description.task}; numbers: {numbers}"]
+    for side in ("encoder", "decoder"):
+        if sizes is not None and sizes[f"{side}_layers"]:
+            layers, width, ffn, heads = (sizes[f"{side}_{name}"] for name in ("layers", "dim", "ffn_dim", "heads"))
+            symbols = description.symbols.get(side, sizes["vocab_size"])
+            lines.append(
+                f"{side}: {layers} layers, width {width:,}, feed-forward {ffn:,}, {heads} heads, {symbols:,} symbols"
+            )
+    parts = ", ".join(f"{name} {format_size(description.bytes[key])}" for key, name in _PARTS.items())
+    lines.append(f"file: {format_size(description.bytes['file'])}; {parts}")
+    if description.updates is not None:
+        lines.append(f"training: {description.updates:,} updates")
+    lines.extend(f"dictionary: {path}, {count:,} symbols" for path, count in description.dictionaries.items())
+    if not description.dictionaries:
+        lines.append("dictionary: none beside it (name its directory with --data)")
+    lines.extend(f"mismatch: {mismatch}" for mismatch in description.mismatches())
+    return lines
+
+
+def _of_limits(limits: Dict[str, Any]) -> str:
+    reasons = "; ".join(limits["reasons"])
+    if limits["supported"] is None:
+        return f"EL-attention: not known, because {reasons}"
+    return f"EL-attention: not supported: {reasons}" if reasons else "EL-attention: supported"

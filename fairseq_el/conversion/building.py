@@ -1,0 +1,96 @@
+"""fairseq's models, built of settings alone: without their task, and where only shapes matter without memory."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import Any, Dict, Optional
+
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from fairseq.models import (
+    ARCH_CONFIG_REGISTRY,
+    ARCH_MODEL_NAME_REGISTRY,
+    ARCH_MODEL_REGISTRY,
+    MODEL_DATACLASS_REGISTRY,
+)
+from omegaconf import DictConfig, OmegaConf
+
+from fairseq_el.conversion.checkpoint import Checkpoint
+from fairseq_el.errors import FairseqElError
+
+
+class StandInTask:
+    """As much of a task as models are built with."""
+
+    def __init__(self, words: Dictionary, source_words: Optional[Dictionary] = None):
+        self.target_dictionary = self.output_dictionary = self.dictionary = words
+        self.source_dictionary = source_words or words
+
+
+def numbered_words(count: int) -> Dictionary:
+    """A dictionary of ``count`` symbols, for a model whose words do not matter."""
+    words = Dictionary()
+    for i in range(len(words), count):
+        words.add_symbol(f"w{i}")
+    return words
+
+
+def without_storage() -> Any:
+    """While it lasts, tensors have shapes and no bytes; before torch 2 they have both."""
+    try:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        return FakeTensorMode()
+    except ImportError:
+        return contextlib.nullcontext()
+
+
+def with_defaults(given: Dict[str, Any]) -> argparse.Namespace:
+    """All settings of a model: those given, and for others what fairseq's command line gives it.
+
+    Args:
+        given: has ``arch``, a registered architecture.
+    """
+    arch = given["arch"]
+    settings = argparse.Namespace(**given)
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    ARCH_MODEL_REGISTRY[arch].add_args(parser)
+    parser.parse_args([], settings)
+    ARCH_CONFIG_REGISTRY[arch](settings)
+    configuration = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[arch])
+    if configuration is None:
+        return settings
+    defaults = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    gen_parser_from_dataclass(defaults, configuration())  # of language models: what the architecture leaves as it is
+    return argparse.Namespace(**{**vars(defaults.parse_args([])), **vars(settings)})
+
+
+def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
+    """All settings of a checkpoint's model, flat, with those that are left to its architecture.
+
+    Raises:
+        FairseqElError: there is no such architecture.
+    """
+    arch = checkpoint.arch
+    if arch not in ARCH_CONFIG_REGISTRY:
+        raise FairseqElError(
+            f"the architecture must be one of fairseq's; {checkpoint.path} has {arch}. Its model's own code is needed "
+            "to build it, and it is not loaded here"
+        )
+    raw: Any = checkpoint.model_settings()[-1]
+    if isinstance(raw, DictConfig):
+        raw = OmegaConf.to_container(raw, resolve=False)
+    given = dict(vars(raw) if isinstance(raw, argparse.Namespace) else raw)
+    for side in ("encoder", "decoder"):
+        for name, value in (given.pop(side, None) or {}).items():
+            given.setdefault(f"{side}_{name}", value)
+    return with_defaults({**given, "arch": arch, "task": checkpoint.task})
+
+
+def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
+    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode."""
+    settings = settings_of(checkpoint)
+    model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
+    model.load_state_dict(checkpoint.weights, strict=True)
+    return model.eval()

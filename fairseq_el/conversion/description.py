@@ -1,0 +1,136 @@
+"""What a checkpoint is, without decoding it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
+
+from fairseq.models import ARCH_MODEL_REGISTRY
+from torch import Tensor
+
+from fairseq_el.conversion.building import StandInTask, numbered_words, settings_of, without_storage
+from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
+from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
+from fairseq_el.conversion.relabel import stock_name
+from fairseq_el.errors import FairseqElError
+from fairseq_el.modules.support import unsupported_reasons
+
+_SIDES = ("encoder", "decoder")
+
+
+@dataclass
+class Description:
+    """
+    Attributes:
+        updates: how many the model was trained for; None where the file does not say it.
+        numbers: how many the weights have, by dtype; shared ones are counted once.
+        bytes: of the file, and of the tensors in its parts ``weights``, ``optimizer`` and ``other``.
+        symbols: rows of the embedding of each side.
+        dictionaries: symbols of each dictionary that was found, by its path.
+    """
+
+    path: str
+    arch: str
+    task: str
+    updates: Optional[int]
+    numbers: Dict[str, int]
+    bytes: Dict[str, int]
+    symbols: Dict[str, int]
+    dictionaries: Dict[str, int]
+
+    def mismatches(self) -> List[str]:
+        """Dictionaries that do not belong to this model, because of their sizes."""
+        rows = sorted(set(self.symbols.values()))
+        return [
+            f"{path} has {count:,} symbols, and no embedding of the model has as many rows"
+            for path, count in self.dictionaries.items()
+            if rows and count not in rows
+        ]
+
+
+def describe(checkpoint: Checkpoint, data: Optional[Path]) -> Description:
+    """
+    Args:
+        data: directory of the dictionaries (default: that of the checkpoint).
+
+    Raises:
+        FairseqElError: it has no architecture, or a dictionary can't be read.
+    """
+    state = checkpoint.state
+    history = (state.get("optimizer_history") or [{}])[-1]
+    directory = Path(checkpoint.path).parent if data is None else data
+    others = {name: value for name, value in state.items() if name not in ("model", "last_optimizer_state")}
+    files = [directory / name for name in dictionary_names(checkpoint)]
+    return Description(
+        path=checkpoint.path,
+        arch=checkpoint.arch,
+        task=checkpoint.task,
+        updates=history.get("num_updates"),
+        numbers=_numbers(parameters_of(checkpoint.weights)),
+        bytes={
+            "file": Path(checkpoint.path).stat().st_size,
+            "weights": _size(state["model"]),
+            "optimizer": _size(state.get("last_optimizer_state")),
+            "other": _size(others),
+        },
+        symbols=_symbols(checkpoint),
+        dictionaries={str(path): len(read_dictionary(path)) for path in files if path.is_file()},
+    )
+
+
+def _numbers(weights: Dict[str, Tensor]) -> Dict[str, int]:
+    counts: Dict[str, int] = Counter()
+    for tensor in {(tensor.data_ptr(), tensor.shape): tensor for tensor in weights.values()}.values():
+        counts[str(tensor.dtype)[len("torch.") :]] += tensor.numel()
+    return dict(counts)
+
+
+def _size(part: Any) -> int:
+    """Bytes of all tensors in nested dictionaries and lists, shared ones counted once."""
+    sizes = {(tensor.data_ptr(), tensor.shape): tensor.numel() * tensor.element_size() for tensor in _tensors(part)}
+    return sum(sizes.values())
+
+
+def _tensors(part: Any) -> Iterator[Tensor]:
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, (dict, list, tuple)):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _tensors(inner)
+
+
+def _symbols(checkpoint: Checkpoint) -> Dict[str, int]:
+    rows: Dict[str, int] = {}
+    for side in _SIDES:
+        table = checkpoint.weights.get(f"{side}.embed_tokens.weight")
+        if table is not None:
+            rows[side] = table.size(0)
+    return rows
+
+
+def el_limits(checkpoint: Checkpoint) -> List[str]:
+    """Everything that keeps EL-attention from decoding the model; empty when nothing does.
+
+    The model is built from its settings, with shapes and no weights, and looked at as ``enable_el_attention`` does.
+
+    Raises:
+        FairseqElError: it can't be built here.
+    """
+    symbols = _symbols(checkpoint)
+    if "decoder" not in symbols:
+        raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be looked at; it has none")
+    settings = settings_of(checkpoint)
+    settings.arch = stock_name(settings.arch)
+    task = StandInTask(numbered_words(symbols["decoder"]), numbered_words(symbols.get("encoder", symbols["decoder"])))
+    try:
+        with without_storage():
+            reasons = unsupported_reasons(ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, task))
+    except Exception as error:  # any model of fairseq may be in a checkpoint, and fail in its own way
+        first_line = str(error).partition("\n")[0]
+        raise FairseqElError(
+            f"fairseq could not build {settings.arch} of {checkpoint.path} by its settings: "
+            f"{type(error).__name__}: {first_line}"
+        ) from error
+    return reasons

@@ -1,0 +1,35 @@
+"""The dictionaries of a checkpoint, which lie in files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List
+
+from fairseq.data import Dictionary
+
+from fairseq_el.conversion.checkpoint import Checkpoint, get_setting
+from fairseq_el.errors import FairseqElError
+
+
+def dictionary_names(checkpoint: Checkpoint) -> List[str]:
+    """Names of files that fairseq's tasks read: ``dict.txt``, and one of each language."""
+    settings = [checkpoint.state.get("args"), get_setting(checkpoint.state.get("cfg"), "task")]
+    names = ["dict.txt"]
+    for name in ("source_lang", "target_lang"):
+        languages = [get_setting(of, name) for of in settings if of is not None]
+        names.extend(f"dict.{language}.txt" for language in languages if language)
+    return list(dict.fromkeys(names))
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """
+    Raises:
+        FairseqElError: the file is no dictionary.
+    """
+    try:
+        return Dictionary.load(str(path))
+    except Exception as error:  # fairseq raises its own, of many classes
+        raise FairseqElError(
+            f"{path} must be a dictionary, with a word and its count on each line, no word twice; "
+            f"{type(error).__name__}: {error}. Copy it again from where the model was trained"
+        ) from error
