@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from fairseq_el import disable_el_attention, enable_el_attention
 from fairseq_el.conversion import load_checkpoint
+from fairseq_el.conversion.building import build
+from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, Converted, convert
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.from_hf import MODEL, OPTIONS, Converted, convert
 from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.verify import build, load_hf
+from fairseq_el.conversion.hf.verify import load_hf
 from fairseq_el.conversion.hf.vocabulary import EOS, PAD
 from fairseq_el.generation import ELSequenceGenerator
 
@@ -88,11 +89,8 @@ class Pair:
         return found[0]["tokens"].tolist()[source.numel() - 1 :]
 
     def options(self) -> dict[str, Any]:
-        words = shlex.split((self.out / OPTIONS).read_text())
-        given = dict(zip(words[::2], words[1::2])) if "--decoder-langtok" not in words else None
-        if given is None:
-            words.remove("--decoder-langtok")
-            given = dict(zip(words[::2], words[1::2]))
+        words = [word for word in shlex.split((self.out / OPTIONS).read_text()) if word != "--decoder-langtok"]
+        given = dict(zip(words[::2], words[1::2]))
         return {
             "beam_size": int(given["--beam"]),
             "max_len_a": float(given["--max-len-a"]),

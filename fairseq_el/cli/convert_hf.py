@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_el.cli.output import write_line
-from fairseq_el.conversion.hf import FAMILIES, Report, compare_logits, from_hf, to_hf
+from fairseq_el.conversion.hf import FAMILIES, Report, from_hf, to_hf
 from fairseq_el.errors import OptionError
 
 _FAMILIES = ", ".join(family.name for family in FAMILIES)
@@ -52,15 +52,13 @@ def _add_common(kind: Any) -> None:
 
 def _from_hf(options: argparse.Namespace) -> int:
     _refuse_same(options)
-    check = compare_logits if options.verify else None
-    _write(from_hf(options.source, options.out, options.force, check), options.out)
+    _write(from_hf(options.source, options.out, options.force, options.verify), options.out)
     return 0
 
 
 def _to_hf(options: argparse.Namespace) -> int:
     _refuse_same(options)
-    report = to_hf(options.source, options.out, options.data, options.force, options.verify)
-    _write(report, options.out)
+    _write(to_hf(options.source, options.out, options.data, options.force, options.verify), options.out)
     return 0
 
 

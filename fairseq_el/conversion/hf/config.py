@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
-from fairseq.dataclass.utils import gen_parser_from_dataclass
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_NAME_REGISTRY, MODEL_DATACLASS_REGISTRY
-from omegaconf import DictConfig, OmegaConf
-
-from fairseq_el.conversion.checkpoint import Checkpoint
+from fairseq_el.conversion.building import with_defaults
 from fairseq_el.conversion.hf.families import ACTIVATIONS, Family, Sizes
-from fairseq_el.errors import FairseqElError
 
 Config = Dict[str, Any]
 
@@ -25,16 +20,21 @@ class _Rule(NamedTuple):
     rule: str
 
 
-_FUNCTION = _Rule("activation_function", "gelu", lambda value: value in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "resid_pdrop", "attn_pdrop")
+_KNOWN = list(ACTIVATIONS)
+_FUNCTION = _Rule("activation_function", "gelu", lambda value: value in _KNOWN, f"one of {', '.join(_KNOWN)}")
 _RULES = (
     _Rule("tie_word_embeddings", True, lambda value: value is True, "true: one embedding for input and output"),
     _Rule("eos_token_id", 2, lambda value: isinstance(value, int), "one number"),
+    _Rule("pad_token_id", None, lambda value: value is None or isinstance(value, int), "one number"),
+    _Rule("task_specific_params", None, lambda value: isinstance(value, (dict, type(None))), "settings by task"),
+    *(_Rule(name, None, lambda value: _is_share(value), "from 0 to 1") for name in _DROPOUTS),
+    _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
 )
 _ENCODER_DECODER_RULES = (
     _FUNCTION,
     _Rule("is_encoder_decoder", True, lambda value: value is True, "true"),
     _Rule("share_encoder_decoder_embeddings", True, lambda value: value is True, "true: one vocabulary for both sides"),
-    _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
 )
 _GPT2_RULES = (
     _FUNCTION._replace(default="gelu_new"),
@@ -42,7 +42,7 @@ _GPT2_RULES = (
     _Rule("scale_attn_weights", True, lambda value: value is True, "true"),
     _Rule("scale_attn_by_inverse_layer_idx", False, lambda value: not value, "false"),
     _Rule("layer_norm_epsilon", 1e-5, lambda value: value == 1e-5, "1e-05, fairseq's"),
-    _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
+    _Rule("n_inner", None, lambda value: value is None or _is_size(value), "a number above 0"),
 )
 _SIZES = ("d_model", "max_position_embeddings", "vocab_size")
 _SIDE_SIZES = ("layers", "attention_heads", "ffn_dim")
@@ -63,22 +63,25 @@ def config_problems(family: Family, config: Config) -> List[str]:
     wrong = [key for key in sizes if not _is_size(config.get(key))]
     found.extend([f"{key} must be a number above 0; it is {config.get(key)!r}" for key in wrong])
     if not wrong:
-        read = sizes_of(family, {**config, "activation_function": "gelu"})
-        found.extend(
-            f"the width must be a multiple of the heads; {read.d} is none of the {side}'s {read.heads[side]}"
-            for side in family.sides
-            if read.d % read.heads[side]
+        width = config["n_embd" if family.decoder_only else "d_model"]
+        for side in family.sides:
+            heads = config["n_head" if family.decoder_only else f"{side}_attention_heads"]
+            if width % heads:
+                found.append(f"the width must be a multiple of the heads; {width} is none of the {side}'s {heads}")
+    if config.get("decoder_vocab_size") not in (None, config.get("vocab_size")):
+        found.append(
+            f"decoder_vocab_size must be vocab_size {config.get('vocab_size')}, one vocabulary for both sides; it is "
+            f"{config['decoder_vocab_size']!r}"
         )
-        if config.get("decoder_vocab_size") not in (None, read.vocab):
-            found.append(
-                f"decoder_vocab_size must be vocab_size {read.vocab}, one vocabulary for both sides; it is "
-                f"{config['decoder_vocab_size']!r}"
-            )
     return found
 
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= 1)
 
 
 def sizes_of(family: Family, config: Config) -> Sizes:
@@ -89,7 +92,7 @@ def sizes_of(family: Family, config: Config) -> Sizes:
             d, {"decoder": config["n_layer"]}, {"decoder": config["n_head"]},
             {"decoder": config.get("n_inner") or 4 * d}, config["n_positions"], config["vocab_size"],
             ACTIVATIONS[config.get("activation_function", "gelu_new")], False,
-            (config.get("resid_pdrop", 0.1), config.get("attn_pdrop", 0.1), 0.0),
+            (float(config.get("resid_pdrop") or 0.0), float(config.get("attn_pdrop") or 0.0), 0.0),
         )  # fmt: skip
     layers, heads, ffn = ({side: config[f"{side}_{name}"] for side in family.sides} for name in _SIDE_SIZES)
     dropout = tuple(float(config.get(name) or 0.0) for name in ("dropout", "attention_dropout", "activation_dropout"))
@@ -128,7 +131,13 @@ def config_of(family: Family, sizes: Sizes) -> Config:
 
 
 def fairseq_settings(
-    family: Family, sizes: Sizes, tied: bool, output_bias: bool, el: bool, languages: Optional[List[str]] = None
+    family: Family,
+    sizes: Sizes,
+    tied: bool,
+    output_bias: bool,
+    el: bool,
+    languages: List[str],
+    pair: Tuple[str, str],
 ) -> argparse.Namespace:
     """All settings of the model and those of its task that matter, as old checkpoints keep them in ``args``.
 
@@ -136,6 +145,7 @@ def fairseq_settings(
         tied: one embedding for both sides and the output projection.
         el: the architecture of this package, which has what fairseq's own has not.
         languages: of mBART, in the order of their symbols.
+        pair: source and target language.
     """
     settings: Dict[str, Any] = {
         "arch": f"el_{family.arch}" if el else family.arch,
@@ -165,55 +175,19 @@ def fairseq_settings(
         settings.update(tokens_per_sample=sizes.positions, sample_break_mode="none", add_bos_token=False)
     else:
         settings.update(share_all_embeddings=tied, max_source_positions=sizes.positions)
-        settings.update(_translation_settings(family, languages or []))
+        settings.update(_translation_settings(family, languages, pair))
     if output_bias:
         settings["output_bias"] = True
     return with_defaults(settings)
 
 
-def _translation_settings(family: Family, languages: List[str]) -> Dict[str, Any]:
-    if not family.languages:
-        return {"source_lang": "source", "target_lang": "target", "left_pad_source": True, "left_pad_target": False}
-    pair = {"source_lang": languages[0], "target_lang": languages[-1]}
-    if family.task == "translation_from_pretrained_bart":
-        return {**pair, "langs": ",".join(languages), "left_pad_source": True, "left_pad_target": False}
+def _translation_settings(family: Family, languages: List[str], pair: Tuple[str, str]) -> Dict[str, Any]:
+    source, target = pair
+    settings: Dict[str, Any] = {"source_lang": source, "target_lang": target}
+    if family.task != "translation_multi_simple_epoch":
+        settings.update(left_pad_source=True, left_pad_target=False)
+        return {**settings, "langs": ",".join(languages)} if languages else settings
     return {
-        **pair, "langs": languages, "lang_pairs": f"{languages[0]}-{languages[-1]}", "lang_tok_style": "mbart",
+        **settings, "langs": languages, "lang_pairs": f"{source}-{target}", "lang_tok_style": "mbart",
         "encoder_langtok": "src", "decoder_langtok": True, "seed": 1,  # which it reads and does not define
     }  # fmt: skip
-
-
-def with_defaults(settings: Dict[str, Any]) -> argparse.Namespace:
-    """The settings, and what the architecture and its model have for those that are not given."""
-    arch = settings["arch"]
-    filled = argparse.Namespace(**settings)
-    ARCH_CONFIG_REGISTRY[arch](filled)
-    configuration = MODEL_DATACLASS_REGISTRY.get(ARCH_MODEL_NAME_REGISTRY[arch])
-    if configuration is not None:
-        parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-        gen_parser_from_dataclass(parser, configuration())
-        filled = argparse.Namespace(**{**vars(parser.parse_args([])), **vars(filled)})
-    return filled
-
-
-def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
-    """All settings of a checkpoint's model, flat, with those that are left to its architecture.
-
-    Raises:
-        FairseqElError: there is no such architecture.
-    """
-    raw: Any = checkpoint.model_settings()[-1]
-    if isinstance(raw, DictConfig):
-        raw = OmegaConf.to_container(raw, resolve=False)
-    given = dict(vars(raw) if isinstance(raw, argparse.Namespace) else raw)
-    for side in ("encoder", "decoder"):
-        for name, value in (given.pop(side, None) or {}).items():
-            given.setdefault(f"{side}_{name}", value)
-    arch = checkpoint.arch
-    if arch not in ARCH_CONFIG_REGISTRY:
-        raise FairseqElError(
-            "to-hf needs a model of an architecture bart_*, mbart_*, transformer* or transformer_lm*; "
-            f"{checkpoint.path} "
-            f"has {arch}"
-        )
-    return with_defaults({**given, "arch": arch, "task": checkpoint.task})

@@ -127,10 +127,10 @@ def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family
     family = of_type[0]
     classes = (family.architecture, *_BARE.get(family.model_type, ()))
     architectures = config.get("architectures") or classes
-    if not set(classes) & set(architectures):
+    if not isinstance(architectures, (list, tuple)) or not any(name in classes for name in architectures):
         raise FairseqElError(
             f"architectures in {path} must have one of {', '.join(classes)}, which generate text; it has "
-            f"{', '.join(map(str, architectures))}, whose head fairseq has no place for"
+            f"{architectures!r}, whose head fairseq has no place for"
         )
     named = [family for family in of_type if tokenizer_class.replace("Fast", "") == family.tokenizer]
     if named or family is not MBART50:

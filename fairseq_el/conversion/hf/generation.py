@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from fairseq_el.errors import FairseqElError
+
 Settings = Dict[str, Any]
 
 
@@ -50,11 +52,24 @@ _READ = (
     "early_stopping", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "max_new_tokens", "min_new_tokens",
 )  # fmt: skip
 
+_NUMBERS = (*(carried.hf for carried in _CARRIED), "max_new_tokens", "min_new_tokens")
+
 
 def generation_settings(config: Settings, generation: Settings) -> Settings:
-    """Those of ``generation_config.json``, or where it is missing of ``config.json``, as older models have them."""
+    """Those of ``generation_config.json``, or where it is missing of ``config.json``, as older models have them.
+
+    Raises:
+        FairseqElError: they are of other types than transformers writes.
+    """
     source = generation or config
-    return {name: source[name] for name in _READ if source.get(name) is not None}
+    found = {name: source[name] for name in _READ if source.get(name) is not None}
+    wrong = [name for name in _NUMBERS if not isinstance(found.get(name, 0), (int, float))]
+    if wrong:
+        listed = "; ".join(f"{name} is {found[name]!r}" for name in wrong)
+        raise FairseqElError(f"generation settings must be numbers; {listed}. Copy the model's generation_config.json")
+    if not isinstance(found.get("bad_words_ids", []), list):
+        raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {found['bad_words_ids']!r}")
+    return found
 
 
 def fairseq_options(found: Settings, pad: Optional[int], decoder_only: bool) -> Tuple[List[str], List[str]]:
@@ -84,8 +99,7 @@ def _notes(settings: Settings, found: Settings, pad: Optional[int], decoder_only
     if beams > 1 and settings.get("early_stopping") is not True:
         notes.append(
             f"early_stopping is {settings.get('early_stopping', False)!r}: fairseq always stops as with true, as soon "
-            "as "
-            "it has as many hypotheses as beams"
+            "as it has as many hypotheses as beams"
         )
     if settings.get("forced_bos_token_id") is not None:
         notes.append(
@@ -95,8 +109,7 @@ def _notes(settings: Settings, found: Settings, pad: Optional[int], decoder_only
     if settings.get("forced_eos_token_id") is not None:
         notes.append(
             "forced_eos_token_id: fairseq, too, ends the longest hypotheses with an eos, but counts its "
-            "log-probability, "
-            "which transformers takes to be 0"
+            "log-probability, which transformers takes to be 0"
         )
     bad = [words for words in settings.get("bad_words_ids") or [] if words != [pad]]
     if bad:
@@ -104,8 +117,7 @@ def _notes(settings: Settings, found: Settings, pad: Optional[int], decoder_only
     if decoder_only and beams > 1 and settings["length_penalty"] != 0:
         notes.append(
             f"length_penalty is {settings['length_penalty']}: fairseq's scores count the prompt and its length, so "
-            "beams "
-            "of different lengths may be ranked differently; with 0 both programs agree"
+            "beams of different lengths may be ranked differently; with 0 both programs agree"
         )
     notes.extend(
         f"{name} is {found[name]!r}: it is not carried over" for name, neutral in _NEUTRAL
@@ -115,13 +127,23 @@ def _notes(settings: Settings, found: Settings, pad: Optional[int], decoder_only
 
 
 def hf_settings(lines: List[str]) -> Settings:
-    """Hugging Face's settings for options in a file of them; the reverse of :func:`fairseq_options`."""
-    words = shlex.split(" ".join(lines))
-    given = {word: value for word, value in zip(words, words[1:]) if word.startswith("--")}
+    """Hugging Face's settings for options in a file of them; the reverse of :func:`fairseq_options`.
+
+    Raises:
+        FairseqElError: what must be a number is none.
+    """
     found: Settings = {"early_stopping": True}
-    for carried in _CARRIED:
-        if carried.option in given:
-            found[carried.hf] = carried.kind(given[carried.option]) + carried.shift
-    if float(given.get("--max-len-a", 0)) != 0:
-        found.pop("max_length", None)
-    return {name: value for name, value in found.items() if (name, value) != ("no_repeat_ngram_size", 0)}
+    try:
+        words = shlex.split(" ".join(lines))
+        given = {word: value for word, value in zip(words, words[1:]) if word.startswith("--")}
+        for carried in _CARRIED:
+            if carried.option in given:
+                found[carried.hf] = carried.kind(given[carried.option]) + carried.shift
+        if float(given.get("--max-len-a", 0)) != 0:
+            found.pop("max_length", None)
+    except ValueError as error:
+        raise FairseqElError(
+            f"generate.args must hold options of fairseq-generate, one on each line; {error}"
+        ) from error
+    meaningless = {("no_repeat_ngram_size", 0), *([] if found.get("num_beams", 1) > 1 else [("early_stopping", True)])}
+    return {name: value for name, value in found.items() if (name, value) not in meaningless}

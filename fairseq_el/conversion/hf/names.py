@@ -78,13 +78,12 @@ GPT2_LAYER = (
 
 def encoder_decoder(side: str, layers: int, embedding_norm: bool, final_norm: bool) -> Iterable[Entry]:
     """All of one side, but embeddings and positions."""
-    prefix = f"{side}."
     for index in range(layers):
         for entry in LAYERS[side]:
-            yield entry.named(f"model.{prefix}layers.{index}.", f"{prefix}layers.{index}.")
+            yield entry.named(f"model.{side}.layers.{index}.", f"{side}.layers.{index}.")
     norms = (*(_norm("layernorm_embedding") if embedding_norm else ()), *(_norm("layer_norm") if final_norm else ()))
     for entry in norms:
-        yield entry.named(f"model.{prefix}", prefix)
+        yield entry.named(f"model.{side}.", f"{side}.")
 
 
 def gpt2(layers: int) -> Iterable[Entry]:

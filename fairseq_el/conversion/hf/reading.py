@@ -107,8 +107,7 @@ def _read_pickle(path: Path) -> Dict[str, Tensor]:
     if "weights_only" not in inspect.signature(torch.load).parameters:
         raise FairseqElError(
             f"{path} is a pickle, which can run any code; reading only its weights needs torch 1.13 or later, and "
-            "torch "
-            f"{torch.__version__} is installed. Save the model as {SAFE}, or convert it with a later torch"
+            f"torch {torch.__version__} is installed. Save the model as {SAFE}, or convert it with a later torch"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
@@ -11,18 +10,17 @@ from typing import Dict, List, Optional
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
-from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint
-from fairseq_el.conversion.hf.config import settings_of
+from fairseq_el.conversion.building import settings_of
+from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
+from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
+from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL
 from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
 from fairseq_el.conversion.hf.families import entries as entries_of
-from fairseq_el.conversion.hf.from_hf import LANGUAGES, MODEL
 from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
+from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.errors import FairseqElError, OptionError
 
 _SHOWN = 8
-_BUFFERS = ("version", "_float_tensor")
-# Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
-_SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 
 @dataclass
@@ -53,15 +51,12 @@ def read_source(path: Path, data: Optional[Path]) -> Source:
             raise OptionError(f"CKPT must be a checkpoint, or a directory with {MODEL}; {path} has no {MODEL}")
         path = path / MODEL
     checkpoint = load_checkpoint(str(path), "CKPT")
+    _check_architecture(checkpoint)
     settings = settings_of(checkpoint)
     family = _family(checkpoint, settings)
-    weights = {
-        name: tensor
-        for name, tensor in checkpoint.weights.items()
-        if not name.endswith(_BUFFERS) and not _SECOND_COPIES.fullmatch(name)
-    }
+    weights = parameters_of(checkpoint.weights)
     directory = data or path.parent
-    words = _dictionary(directory, family, settings)
+    words = _dictionary(directory, family, checkpoint, settings)
     problems = _problems(family, settings, weights, words)
     if problems:
         raise FairseqElError(
@@ -72,17 +67,18 @@ def read_source(path: Path, data: Optional[Path]) -> Source:
     return Source(family, _sizes(family, settings, weights), weights, words, directory, settings, path)
 
 
-def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
-    """The one whose layers are like the model's."""
-    arch = checkpoint.arch[len("el_") :] if checkpoint.arch.startswith("el_") else checkpoint.arch
-    if arch.startswith("transformer_lm"):
-        return GPT2
-    if not arch.startswith(("bart_", "mbart_", "transformer")):
+def _check_architecture(checkpoint: Checkpoint) -> None:
+    if not stock_name(checkpoint.arch).startswith(("bart_", "mbart_", "transformer")):
         raise FairseqElError(
             "to-hf needs a model of an architecture bart_*, mbart_*, transformer* or transformer_lm*; "
-            f"{checkpoint.path} "
-            f"has {arch}"
+            f"{checkpoint.path} has {checkpoint.arch}"
         )
+
+
+def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
+    """The one whose layers are like the model's."""
+    if stock_name(checkpoint.arch).startswith("transformer_lm"):
+        return GPT2
     if "decoder.layernorm_embedding.weight" in checkpoint.weights:
         if not settings.decoder_normalize_before:
             return BART
@@ -90,22 +86,20 @@ def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
     return PEGASUS if settings.decoder_normalize_before else MARIAN
 
 
-def _dictionary(directory: Path, family: Family, settings: argparse.Namespace) -> Dictionary:
-    pair = [getattr(settings, name, None) for name in ("source_lang", "target_lang")]
-    names = ["dict.txt", *(f"dict.{language}.txt" for language in pair if language)]
-    found = [name for name in names if (directory / name).is_file()]
+def _dictionary(directory: Path, family: Family, checkpoint: Checkpoint, settings: argparse.Namespace) -> Dictionary:
+    names = dictionary_names(checkpoint)
+    found = [directory / name for name in names if (directory / name).is_file()]
     if not found:
         raise OptionError(
             f"the dictionary must lie beside the checkpoint, or in --data DIR, as one of {', '.join(names)}; "
-            f"{directory} "
-            "has none of them"
+            f"{directory} has none of them"
         )
-    texts = {(directory / name).read_bytes() for name in found}
-    if len(texts) > 1:
+    if len({path.read_bytes() for path in found}) > 1:
+        listed = ", ".join(path.name for path in found)
         raise FairseqElError(
-            f"Hugging Face's models have one vocabulary for both languages; {', '.join(found)} in {directory} differ"
+            f"Hugging Face's models have one vocabulary for both languages; {listed} in {directory} differ"
         )
-    words = Dictionary.load(str(directory / found[0]))
+    words = read_dictionary(found[0])
     if family.languages:
         languages = _languages(directory, settings)
         for symbol in (*(f"[{language}]" for language in languages), "<mask>"):
@@ -121,8 +115,7 @@ def _languages(directory: Path, settings: argparse.Namespace) -> List[str]:
     if not (directory / LANGUAGES).is_file():
         raise OptionError(
             f"the checkpoint must name its languages in --langs, or {LANGUAGES} beside the dictionary must have one on "
-            "each "
-            f"line, because the task adds them to the dictionary; {directory} has none"
+            f"each line, because the task adds them to the dictionary; {directory} has none"
         )
     return (directory / LANGUAGES).read_text("utf-8").split()
 

@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Optional
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
 from fairseq_el.conversion.hf.config import config_of
+from fairseq_el.conversion.hf.converted import OPTIONS, ORIGINALS, SPM
 from fairseq_el.conversion.hf.families import MBART25, Family
-from fairseq_el.conversion.hf.from_hf import OPTIONS, ORIGINALS, SPM
 from fairseq_el.conversion.hf.generation import hf_settings
 from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, read_json, safetensors_torch
 from fairseq_el.conversion.hf.report import Report
@@ -35,7 +35,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
 
     Raises:
         OptionError: ``out`` exists, or the checkpoint or its dictionary does not.
-        FairseqElError: Hugging Face has no such model, or it can't be read.
+        FairseqElError: Hugging Face has no such model, it can't be read, or logits differ.
     """
     refuse_to_overwrite_directory(out, "--out", force, (CONFIG, SAFE))
     save_file = safetensors_torch().save_file
@@ -51,6 +51,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
             {name: tensor.contiguous() for name, tensor in tensors.items()}, str(unfinished / SAFE), {"format": "pt"}
         )
         _write_json(unfinished / CONFIG, _config(source, vocabulary, originals))
+        (unfinished / SAFE).chmod((unfinished / CONFIG).stat().st_mode)  # safetensors' own is for the owner alone
         _write_generation(unfinished, source, vocabulary, originals)
         report.notes.extend(_write_tokenizer(unfinished, source, vocabulary, originals))
         if verify:
@@ -68,8 +69,7 @@ def _vocabulary(source: Source, originals: Path) -> Vocabulary:
         if vocabulary.symbols != symbols:
             raise FairseqElError(
                 f"the dictionary in {source.directory} must have the symbols of the tokenizer in {originals}, because "
-                "both "
-                f"came from one model; they differ. Remove {originals} to convert with the dictionary's own ids"
+                f"both came from one model; they differ. Remove {originals} to convert with the dictionary's own ids"
             )
         return vocabulary
     languages = [symbol[1:-1] for symbol in symbols if symbol.startswith("[")] if source.family.languages else []
@@ -110,7 +110,7 @@ def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, original
     words = source.words
     pairs = zip(words.symbols[words.nspecial :], words.count[words.nspecial :])
     lines = [f"{symbol} {count}\n" for symbol, count in pairs]
-    (out / DICTIONARY).write_text("".join(lines), encoding="utf-8", newline="\n")
+    (out / DICTIONARY).write_bytes("".join(lines).encode("utf-8"))
     copied = [name for name in TOKENIZER_FILES if (originals / name).is_file()]
     for name in copied:
         shutil.copyfile(originals / name, out / name)
@@ -122,13 +122,17 @@ def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, original
 
 
 def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary) -> List[str]:
-    text = (source.directory / "vocab.bpe").read_text("utf-8")
+    path = source.directory / "vocab.bpe"
+    try:
+        text = path.read_text("utf-8")
+        read_merges(text.split("\n"))
+    except ValueError as error:
+        raise FairseqElError(f"{path} must be GPT-2's merges, pairs of symbols; {error}. Copy it again") from error
     encoder = read_json(source.directory / "encoder.json")
     tokens = {str(index): token for token, index in encoder.items()}
-    read_merges(text.split("\n"))
     named = {tokens.get(symbol, symbol): index for index, symbol in enumerate(vocabulary.symbols)}
     _write_json(out / "vocab.json", named)
-    (out / "merges.txt").write_text(text, encoding="utf-8", newline="\n")
+    (out / "merges.txt").write_bytes(text.encode("utf-8"))
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     if source.family.decoder_only:
         special["bos_token"] = "</s>"
@@ -144,8 +148,7 @@ def _write_sentencepiece(out: Path, source: Source, vocabulary: Vocabulary) -> L
     if model is None or family.byte_bpe:
         return [
             f"the tokenizer is not known, so none was written; {DICTIONARY} has the tokens in the order of their ids, "
-            "from "
-            "4 on, after <s> <pad> </s> <unk>"
+            "from 4 on, after <s> <pad> </s> <unk>"
         ]
     if family.sinusoidal and not family.pre_norm:
         _write_json(out / "vocab.json", {symbol: index for index, symbol in enumerate(vocabulary.symbols)})

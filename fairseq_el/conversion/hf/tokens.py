@@ -114,16 +114,16 @@ def read_bpe_merges(directory: HFDirectory) -> Optional[List[Merge]]:
         FairseqElError: they are no pairs.
     """
     lines: Any = None
-    if directory.has("merges.txt"):
-        lines = (directory.path / "merges.txt").read_text("utf-8").split("\n")
-    elif directory.has("tokenizer.json"):
-        lines = directory.json("tokenizer.json").get("model", {}).get("merges")
-    if lines is None:
-        return None
     try:
-        return read_merges(lines)
-    except (TypeError, ValueError) as error:
-        raise FairseqElError(f"the merges of the tokenizer in {directory.path} can't be read: {error}") from error
+        if directory.has("merges.txt"):
+            lines = (directory.path / "merges.txt").read_text("utf-8").split("\n")
+        elif directory.has("tokenizer.json"):
+            lines = directory.json("tokenizer.json").get("model", {}).get("merges")
+        return None if lines is None else read_merges(lines)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FairseqElError(
+            f"the merges of the tokenizer in {directory.path} must be pairs of symbols: {error}. Copy them again"
+        ) from error
 
 
 def missing_ids(tokens: Dict[int, str], vocab_size: int) -> Tuple[List[int], List[str]]:

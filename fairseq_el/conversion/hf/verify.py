@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, List, Tuple
 
 import torch
-from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor
 
-from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint
-from fairseq_el.conversion.hf.config import settings_of
+from fairseq_el.conversion.building import build
+from fairseq_el.conversion.checkpoint import load_checkpoint
+from fairseq_el.conversion.hf.converted import MODEL, Converted, convert
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.from_hf import MODEL, Converted, convert
 from fairseq_el.conversion.hf.reading import HFDirectory
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 from fairseq_el.errors import FairseqElError
-
-logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of the largest logit
 _LENGTHS = (9, 5, 7)
@@ -45,8 +40,7 @@ def compare_logits(hf: Path, fairseq: Path) -> float:
     if not difference <= TOLERANCE:
         raise FairseqElError(
             f"logits of both programs must agree within {TOLERANCE:g} of the largest; those of {hf} and {path} differ "
-            "by "
-            f"{difference:.3g}. Nothing was written; please report the model's config.json"
+            f"by {difference:.3g}. Nothing was written; please report the model's config.json"
         )
     return difference
 
@@ -64,21 +58,6 @@ def load_hf(path: Path, family: Family) -> Any:
         return getattr(transformers, family.architecture).from_pretrained(str(path), dtype=torch.float32).eval()
     except Exception as error:  # whatever is wrong with a file, transformers has many exceptions for it
         raise FairseqElError(f"transformers could not load {path}: {type(error).__name__}: {error}") from error
-
-
-class _Task:
-    """As much of a task as models are built with."""
-
-    def __init__(self, words: Dictionary):
-        self.source_dictionary = self.target_dictionary = self.output_dictionary = self.dictionary = words
-
-
-def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
-    """fairseq's model of a checkpoint, with exactly its weights."""
-    settings = settings_of(checkpoint)
-    model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, _Task(words))
-    model.load_state_dict(checkpoint.weights, strict=True)
-    return model.eval()
 
 
 def sample_logits(model: Any, theirs: Any, converted: Converted) -> Tuple[Tensor, Tensor]:

@@ -109,8 +109,7 @@ def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family)
     if wrong:
         raise FairseqElError(
             f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {wrong[0]}. Copy "
-            "the "
-            "config.json of this model"
+            "the config.json of this model"
         )
     for position in (BOS, UNK):  # a token that plays two parts has the more important one
         if found[position] in (found[PAD], found[EOS]):
@@ -138,8 +137,7 @@ def _start(vocabulary: Vocabulary, config: Dict[str, Any], family: Family) -> in
     if start not in vocabulary.ids:
         raise FairseqElError(
             f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {start!r}. Copy "
-            "the "
-            "config.json of this model"
+            "the config.json of this model"
         )
     return vocabulary.ids.index(start)
 
@@ -151,8 +149,8 @@ def _bracket_languages(vocabulary: Vocabulary, directory: HFDirectory) -> List[s
     if not found or symbols[found[-1] + 1 :] != ["<mask>"] or found[0] + len(found) != len(symbols) - 1:
         raise FairseqElError(
             "mBART's vocabulary must end with its languages and <mask>, because fairseq's task adds them there; that "
-            "of "
-            f"{directory.path} ends with {', '.join(symbols[-4:])}. Use the tokenizer that the model was published with"
+            f"of {directory.path} ends with {', '.join(symbols[-4:])}. Use the tokenizer that the model was published "
+            "with"
         )
     languages = [symbols[index] for index in found]
     for index in found:
@@ -165,7 +163,10 @@ def read_counts(directory: Path, vocabulary: Vocabulary) -> Dict[str, int]:
     path = directory / DICTIONARY
     if not path.is_file():
         return {}
-    counts = dict(_split(line) for line in path.read_text("utf-8").split("\n") if line)
+    try:
+        counts = dict(_split(line) for line in path.read_text("utf-8").split("\n") if line)
+    except ValueError:  # it is some other file
+        return {}
     return counts if list(counts) == vocabulary.symbols[len(_SPECIALS) :] else {}
 
 

@@ -143,8 +143,7 @@ def to_hf(weights: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary
     if problems:
         raise FairseqElError(
             f"Hugging Face's {family.architecture} has one embedding for input and output: {'; '.join(problems)}. Such "
-            "a "
-            "model can't be converted"
+            "a model can't be converted"
         )
     tensors = {entry.hf: entry.join(weights) for entry, _ in entries(family, sizes)}
     side = family.sides[0]

@@ -160,7 +160,12 @@ def test_half_precision_and_pickles(family, tmp_path):
     torch.save(state, tmp_path / "pickled" / "pytorch_model.bin")
     for name in ("safe", "pickled"):
         from_hf(tmp_path / name, tmp_path / f"{name}-out")
-    assert_same_weights(tmp_path / "safe-out" / "model.pt", tmp_path / "pickled-out" / "model.pt")
+    pickled = torch.load(tmp_path / "pickled-out" / "model.pt")["model"]
+    for name, tensor in torch.load(tmp_path / "safe-out" / "model.pt")["model"].items():
+        if "embed_positions" in name:  # sinusoids that are not in the file are in fp32, whatever the weights are in
+            torch.testing.assert_close(pickled[name].float(), tensor.float(), rtol=0, atol=1e-3)
+        else:
+            assert tensor.dtype == pickled[name].dtype and torch.equal(tensor, pickled[name]), name
     weights = torch.load(tmp_path / "safe-out" / "model.pt")["model"]
     assert weights["decoder.layers.0.fc1.weight"].dtype == torch.float16
     assert compare_logits(tmp_path / "safe", tmp_path / "safe-out") < 1e-5

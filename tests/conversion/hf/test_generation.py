@@ -40,6 +40,11 @@ def test_there_and_back():
     assert fairseq_options(found, 1, decoder_only=False)[0] == lines
 
 
+def test_what_means_nothing_without_beams():
+    assert hf_settings([]) == {}
+    assert hf_settings(["--beam 1", "--no-repeat-ngram-size 0", "--max-len-b 8"]) == {"num_beams": 1, "max_length": 10}
+
+
 def test_defaults_that_are_not_written():
     lines, notes = fairseq_options({}, 1, decoder_only=False)
     assert lines == ["--beam 1", "--lenpen 1.0", "--min-len 0", "--no-repeat-ngram-size 0"]

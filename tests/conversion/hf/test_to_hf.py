@@ -9,7 +9,8 @@ import hf_models
 import pytest
 import torch
 from both_programs import Pair
-from tiny import build_model, dictionary
+from fairseq.data import Dictionary
+from tiny import build_model, dictionary, settings
 
 from fairseq_el.conversion.hf import from_hf, to_hf
 from fairseq_el.conversion.hf.byte_bpe import encoder_of, merges_text
@@ -23,6 +24,7 @@ LM: dict[str, Any] = {
     "decoder_output_dim": 16,
     "share_decoder_input_output_embed": True,
     "no_scale_embedding": True,
+    "decoder_normalize_before": True,
     "activation_fn": "gelu_accurate",
 }
 LEARNED: dict[str, Any] = {"encoder_learned_pos": True, "decoder_learned_pos": True}
@@ -47,10 +49,13 @@ def save(directory: Path, arch: str, options: dict[str, Any]) -> Path:
     if "langs" in options:
         for symbol in ("[de_DE]", "[en_XX]", "<mask>"):
             words.add_symbol(symbol)
-    model = build_model(arch, words, 3, torch.float32, **options)
-    settings = model.args if hasattr(model, "args") else model.decoder.args
-    torch.save({"args": settings, "model": model.state_dict(), "extra_state": {}}, directory / "model.pt")
+    write(directory, arch, words, options)
     return directory
+
+
+def write(directory: Path, arch: str, words: Dictionary, options: dict[str, Any]) -> None:
+    model = build_model(arch, words, 3, torch.float32, **options)
+    torch.save({"args": settings(arch, **options), "model": model.state_dict()}, directory / "model.pt")
 
 
 @pytest.mark.parametrize(("arch", "options", "family"), MODELS, ids=[str(i) for i in range(len(MODELS))])
@@ -110,9 +115,7 @@ def test_the_tokenizer_of_fairseqs_own_files(family, tmp_path):
     (directory / "vocab.bpe").write_text(merges_text(hf_models.MERGES), encoding="utf-8")
     hf_models.write_json(directory / "encoder.json", encoder)
     arch, options = ("bart_base", POST_NORM) if family == "bart" else ("transformer_lm", LM)
-    model = build_model(arch, words, 3, torch.float32, **options)
-    settings = model.args if family == "bart" else model.decoder.args
-    torch.save({"args": settings, "model": model.state_dict()}, directory / "model.pt")
+    write(directory, arch, words, options)
     to_hf(directory, tmp_path / "hf", verify=True)
     tokenizer = hf_models.transformers.AutoTokenizer.from_pretrained(str(tmp_path / "hf"))
     from fairseq.data.encoders.gpt2_bpe_utils import get_encoder

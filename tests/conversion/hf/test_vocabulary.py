@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,7 @@ def directory(tmp_path):
         ids = tokens if isinstance(tokens, dict) else {token: index for index, token in enumerate(tokens)}
         (tmp_path / "vocab.json").write_text(json.dumps(ids))
         (tmp_path / "config.json").write_text(json.dumps({"vocab_size": len(ids), **config}))
-        if added:
-            (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+        (tmp_path / "added_tokens.json").write_text(json.dumps(added or {}))
         return HFDirectory(tmp_path)
 
     return make
@@ -68,8 +68,10 @@ def test_symbols_that_a_dictionary_can_not_hold(directory):
 
 
 class Sentencepiece:
+    """Its model files are texts, with one piece on each line."""
+
     def __init__(self, model_file):
-        self.pieces = ["<unk>", "<s>", "</s>", "▁a", "▁b"]
+        self.pieces = Path(model_file).read_text(encoding="utf-8").split()
 
     def __len__(self):
         return len(self.pieces)
@@ -93,7 +95,8 @@ class Sentencepiece:
 def test_ids_of_sentencepiece_models(family, name, ids, tmp_path, monkeypatch):
     """As the tokenizers of transformers have them, whose first words are not in the model."""
     monkeypatch.setattr("sentencepiece.SentencePieceProcessor", Sentencepiece)
-    (tmp_path / name).write_text("")
+    special = ["<pad>", "</s>", "<unk>"] if family is PEGASUS else ["<unk>", "<s>", "</s>"]
+    (tmp_path / name).write_text("\n".join([*special, "▁a", "▁b"]), encoding="utf-8")
     (tmp_path / "config.json").write_text("{}")
     tokens = read_tokens(HFDirectory(tmp_path), family)
     assert {token: index for index, token in tokens.items() if token in ids} == ids
