@@ -48,10 +48,7 @@ def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
     """
     path = path.resolve()  # which has a name, and a directory above it, whatever it is called by
     unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    for leftover in (unfinished, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _clean_up(path, unfinished, replaced)
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
@@ -59,8 +56,14 @@ def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
             path.rename(replaced)
         unfinished.rename(path)
     finally:
-        for leftover in (unfinished, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _clean_up(path, unfinished, replaced)
+
+
+def _clean_up(path: Path, unfinished: Path, replaced: Path) -> None:
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for leftover in (unfinished, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def refuse_to_overwrite_directory(path: Path, option: str, force: bool, own: Sequence[str]) -> None:
@@ -70,11 +73,10 @@ def refuse_to_overwrite_directory(path: Path, option: str, force: bool, own: Seq
         own: files that a directory must have for ``force`` to replace it as a whole.
 
     Raises:
-        OptionError: there is something of that name, and ``force`` is not given, or it is not ``own``.
+        OptionError: there is something of that name that is not empty, and ``force`` is not given, or it is not
+            ``own``.
     """
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if not path.exists():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not force:
         raise OptionError(f"{option} {path} exists already; choose another name, or add --force")

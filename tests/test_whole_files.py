@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fairseq_el.errors import OptionError
-from fairseq_el.whole_files import refuse_to_overwrite, write_whole
+from fairseq_el.whole_files import (
+    refuse_to_overwrite,
+    refuse_to_overwrite_directory,
+    write_whole,
+    write_whole_directory,
+)
 
 
 def test_a_file_takes_the_old_ones_place_when_it_is_whole(tmp_path):
@@ -51,3 +56,79 @@ def test_existing_files_are_refused(tmp_path):
     refuse_to_overwrite(path, "--out", force=True)
     with pytest.raises(OptionError, match=r"--out must name a file; .* is a directory"):
         refuse_to_overwrite(tmp_path, "--out", force=True)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "file").write_text("old")
+    return path
+
+
+def write_new(unfinished):
+    (unfinished / "new").write_text("new")
+
+
+def test_a_directory_takes_the_old_ones_place_when_it_is_whole(directory):
+    def write(unfinished):
+        write_new(unfinished)
+        assert names(directory) == ["file"]
+
+    write_whole_directory(directory, write)
+    assert names(directory) == ["new"] and names(directory.parent) == ["a"]
+
+
+def test_a_directory_named_by_a_dot_or_a_link(directory, monkeypatch):
+    monkeypatch.chdir(directory)
+    (directory.parent / "link").symlink_to(directory)
+    write_whole_directory(directory.parent / "link", write_new)
+    assert (directory.parent / "link").is_symlink() and names(directory) == ["new"]
+
+
+@pytest.mark.parametrize("fails", ["write", "rename"])
+def test_a_directory_that_is_not_finished_leaves_the_old_one(fails, directory, monkeypatch):
+    def write(unfinished):
+        write_new(unfinished)
+        if fails == "write":
+            raise OSError("No space left on device")
+
+    rename = type(directory).rename
+
+    def fail_at_the_second(path, target):
+        if path.name == ".a.unfinished":
+            raise OSError("No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(directory), "rename", fail_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole_directory(directory, write)
+    assert names(directory) == ["file"] and names(directory.parent) == ["a"]
+
+
+def test_what_a_killed_process_has_left(directory):
+    """Between the two renames, the old directory has another name: it is put back before anything is written."""
+    directory.rename(directory.with_name(".a.replaced"))
+    directory.with_name(".a.unfinished").mkdir()
+
+    def fail(unfinished):
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole_directory(directory, fail)
+    assert names(directory) == ["file"] and names(directory.parent) == ["a"]
+
+
+def test_existing_directories_are_refused(directory):
+    refuse_to_overwrite_directory(directory.parent / "b", "--out", False, ["file"])
+    with pytest.raises(OptionError, match=r"--out .*a exists already; choose another name, or add --force"):
+        refuse_to_overwrite_directory(directory, "--out", False, ["file"])
+    refuse_to_overwrite_directory(directory, "--out", True, ["file"])
+    with pytest.raises(OptionError, match="--force replaces only what convert has written"):
+        refuse_to_overwrite_directory(directory, "--out", True, ["file", "model"])
+    (directory / "file").unlink()
+    refuse_to_overwrite_directory(directory, "--out", False, ["file"])

@@ -1,0 +1,56 @@
+"""Every kind of ``fairseq-el convert``, killed with half of each of its files written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hf_models
+import pytest
+from commands import EXAMPLE, REPOSITORY
+
+from fairseq_el.cli import main
+
+KINDS = {  # what it writes, what is there before, and at how many places it can be killed, at least
+    "from-hf hf": ("out", "fairseq", 12),
+    "to-hf fairseq": ("out", "hf", 8),
+    f"to-el {EXAMPLE / 'model.pt'}": ("out.pt", "fairseq/model.pt", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A tiny BART of Hugging Face's in ``hf``, and in ``fairseq`` what it was converted to."""
+    work = tmp_path_factory.mktemp("killed")
+    hf_models.save(hf_models.build("bart", 4), "bart", work / "hf", num_beams=2, max_length=12)
+    assert main(["convert", "from-hf", str(work / "hf"), "--out", str(work / "fairseq")]) == 0
+    for name in ("hf", "fairseq"):
+        (work / name / "more").write_text("so that it is not what is written again")
+    return work
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the program instead of starting it for every write")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.split()[0])
+def test_nothing_half_written_has_the_final_name(kind, sources):
+    """The name has nothing, or all of the old, or all of the new; running again finishes the work and cleans up."""
+    name, old, writes = KINDS[kind]
+    command = ["convert", *kind.split(), "--out", name, "--force"]
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), name, old, *command],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd=sources,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    new, replaced = json.loads(done.stdout)
+    assert new["old"] is None and replaced["old"] not in (None, new["whole"])
+    for found in (new, replaced):
+        assert found["status"] == 0 and found["whole"] == new["whole"] and len(found["runs"]) >= writes
+        for run in found["runs"]:
+            assert run["left"] in (None, found["old"], found["whole"]), run["at"]
+            assert (run["again"], run["whole"], run["hidden"]) == (0, found["whole"], []), run["at"]
