@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fairseq_el.errors import FairseqElError
+
 OUTPUT_BIAS_HELP = (
     "give the output projection a bias, as Marian's models have it. Checkpoints that have one need --user-dir "
     "fairseq_el: fairseq's own models have none"
@@ -19,11 +21,16 @@ def with_extras(model: Any, args: Any) -> Any:
 
     With the setting ``output_bias`` the state dict has ``decoder.output_projection.bias`` of shape ``(V)``. With
     ``activation_fn`` ``swish``, layers get the function: fairseq 0.12 gives them a class, and fails in the first layer.
+
+    Raises:
+        FairseqElError: there is no output projection to have a bias.
     """
     if getattr(args, "output_bias", False):
         projection = model.decoder.output_projection
         if projection is None:
-            raise ValueError("--output-bias needs an output projection; with --adaptive-softmax-cutoff there is none")
+            raise FairseqElError(
+                "--output-bias needs an output projection; with --adaptive-softmax-cutoff there is none"
+            )
         projection.bias = nn.Parameter(torch.zeros(projection.out_features))
     for side in ("encoder", "decoder"):
         for layer in getattr(getattr(model, side, None), "layers", ()):

@@ -70,3 +70,42 @@ def test_decodes_with_el_attention_under_a_stock_task(arch):
 def test_an_option_that_decoding_can_not_do_is_refused_before_training():
     with pytest.raises(fairseq_el.UnsupportedModelError, match="--cross-self-attention"):
         build_model("el_transformer", WORDS, seed=1, cross_self_attention=True)
+
+
+def logits(model, sample):
+    target = torch.randint(4, len(WORDS), (4, 6), generator=torch.Generator().manual_seed(1))
+    if not hasattr(model, "encoder"):
+        return model(target)[0]
+    return model(sample["src_tokens"], sample["src_lengths"], target)[0]
+
+
+@pytest.mark.parametrize("arch", ["el_transformer", "el_bart_base", "el_transformer_lm"])
+def test_a_bias_of_the_output_projection(arch):
+    """It is added to logits, is in the state dict, and gets gradients."""
+    sample = batch(WORDS, [5, 2, 7, 1], seed=3)["net_input"]
+    sizes = {"decoder_input_dim": 16, "decoder_output_dim": 16} if "lm" in arch else {}
+    plain, biased = (build_model(arch, WORDS, 1, output_bias=output_bias, **sizes) for output_bias in (False, True))
+    assert set(biased.state_dict()) - set(plain.state_dict()) == {"decoder.output_projection.bias"}
+    bias = biased.decoder.output_projection.bias
+    assert bias.shape == (len(WORDS),)
+    plain.load_state_dict({key: value for key, value in biased.state_dict().items() if key in plain.state_dict()})
+    found = logits(biased, sample)
+    torch.testing.assert_close(found, logits(plain, sample) + bias, rtol=0, atol=1e-12)
+    found.sum().backward()
+    assert bias.grad.abs().sum() > 0
+
+
+def test_an_output_bias_needs_an_output_projection():
+    with pytest.raises(fairseq_el.FairseqElError, match="with --adaptive-softmax-cutoff there is none"):
+        build_model("el_transformer", WORDS, 1, output_bias=True, adaptive_softmax_cutoff="8")
+
+
+def test_the_activation_swish():
+    """x times the logistic function of x, which stock fairseq 0.12 gets no further than the first layer with."""
+    sample = batch(WORDS, [5, 2, 7, 1], seed=3)["net_input"]
+    model = build_model("el_transformer", WORDS, 1, activation_fn="swish")
+    assert logits(model, sample).isfinite().all()
+    x = torch.linspace(-5, 5, 11)
+    torch.testing.assert_close(model.decoder.layers[0].activation_fn(x), x * x.sigmoid())
+    with pytest.raises(TypeError):
+        logits(build_model("transformer", WORDS, 1, activation_fn="swish"), sample)
