@@ -44,7 +44,7 @@ setup(
             "pytest-xdist>=3.2",
             "ruff>=0.4",
             'safetensors>=0.3; python_version >= "3.11"',
-            'transformers>=5; python_version >= "3.11"',
+            'transformers>=5,<6; python_version >= "3.11"',
         ],
     },
 )

@@ -1,0 +1,96 @@
+"""Every command of docs/convert.md, in its order. Programs run in this process, because each takes long to start."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import hf_models
+import pytest
+import sentencepiece
+import torch
+from commands import EXAMPLE, REPOSITORY, USER_DIR
+
+PROGRAMS = {
+    "fairseq-el": "fairseq_el.cli:main",
+    "fairseq-preprocess": "fairseq_cli.preprocess:cli_main",
+    "fairseq-generate": "fairseq_cli.generate:cli_main",
+    "ct2-fairseq-converter": "ctranslate2.converters.fairseq:main",
+}
+
+
+def commands_of(pattern: str) -> list[str]:
+    text = (REPOSITORY / "docs" / "convert.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return [" ".join(line.split()) for line in re.findall(pattern, text, re.M)]
+
+
+@pytest.fixture
+def execute(monkeypatch, capsys):
+    """Runs a line of a shell, with < FILE, > FILE and $(cat FILE), and returns what it printed."""
+
+    def run(line: str) -> str:
+        line = re.sub(r"\$\(cat (\S+)\)", lambda match: " ".join(Path(match.group(1)).read_text().split()), line)
+        words = shlex.split(re.sub(r"(--user.dir) fairseq_el", rf"\1 {USER_DIR}", line))
+        files = {mark: words[words.index(mark) + 1] for mark in ("<", ">") if mark in words}
+        words = [word for word in words if word not in ("<", ">", *files.values())]
+        if "<" in files:
+            monkeypatch.setattr("sys.stdin", io.StringIO(Path(files["<"]).read_text(encoding="utf-8")))
+        if words[0] == "python":
+            monkeypatch.setattr(sys, "argv", words[1:])
+            runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
+        else:
+            monkeypatch.setattr(sys, "argv", words)
+            module, _, name = PROGRAMS[words[0]].partition(":")
+            assert not getattr(importlib.import_module(module), name)(), line
+        printed = capsys.readouterr().out
+        if ">" in files:
+            Path(files[">"]).write_text(printed, encoding="utf-8")
+        return printed
+
+    return run
+
+
+def test_the_commands_at_the_top_and_those_of_a_model_of_hugging_face(tmp_path, monkeypatch, execute):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model.pt", "checkpoint_best.pt", "checkpoint8.pt", "checkpoint9.pt"):
+        shutil.copy(EXAMPLE / "model.pt", name)
+    hf_models.save(hf_models.build("bart", 4), "bart", tmp_path / "bart", num_beams=2, max_length=12)
+    for side in ("source", "target"):
+        (tmp_path / f"test.{side}").write_text("262 257\n257\n", encoding="utf-8")
+    commands = commands_of("^    (fairseq-.*)$")
+    kinds = ["info", "strip", "strip", "to-el", "to-stock", "from-hf", "to-hf"]
+    assert [command.split()[2] for command in commands[:7]] == kinds
+    *_, generated = [execute(command) for command in commands]
+    assert len(re.findall("^D-", generated, re.M)) == 2
+    one, other = (torch.load(name)["model"] for name in ("model.pt", "stock.pt"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_commands_of_the_table(tmp_path, monkeypatch, execute):
+    """On two bundled sentences; those of CTranslate2 where it is installed."""
+    monkeypatch.chdir(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(EXAMPLE / "spm.model"))
+    for language in ("de", "en"):
+        lines = (EXAMPLE / f"captions.{language}").read_text(encoding="utf-8").splitlines()[:2]
+        text = "".join(" ".join(pieces.encode(line, out_type=str)) + "\n" for line in lines)
+        (tmp_path / f"test.{language}").write_text(text, encoding="utf-8")
+    dictionaries = f"--srcdict {EXAMPLE / 'dict.de.txt'} --tgtdict {EXAMPLE / 'dict.en.txt'}"
+    execute(f"fairseq-preprocess -s de -t en --testpref test {dictionaries} --destdir DATA")
+    for name in ("model.pt", "stock.pt"):
+        shutil.copy(EXAMPLE / "model.pt", name)
+    commands = commands_of("^((?:fairseq-|python |ct2-).*)$")
+    assert len(commands) == 9
+    if importlib.util.find_spec("ctranslate2") is None:
+        commands = [command for command in commands if "ct2" not in command]
+    printed = "".join(map(execute, commands))
+    mine, theirs = re.findall(r"^BLEU +([\d.]+)", printed, re.M)
+    assert theirs == mine
+    if Path("ct2").exists():
+        assert Path("ct2.txt").read_text(encoding="utf-8") == Path("hf.txt").read_text(encoding="utf-8")
