@@ -86,7 +86,7 @@ def test_bytes_and_numbers_are_those_of_the_tensors(arch, save, capsys):
 
 
 def test_a_dictionary_of_another_model(save, capsys):
-    path, _ = save("transformer")
+    path, _ = save("transformer", task="el_translation")
     (path.parent / "dict.txt").write_text("w 1\n")
     assert f"mismatch: {path.parent / 'dict.txt'} has 5 symbols, and no embedding of the model has" in info(
         capsys, path
@@ -95,6 +95,14 @@ def test_a_dictionary_of_another_model(save, capsys):
     assert "dictionary: none beside it (name its directory with --data)" in info(
         capsys, path, "--data", path.parent / "other"
     )
+
+
+def test_symbols_that_the_task_adds(save, capsys):
+    path, _ = save("transformer", task="translation_from_pretrained_bart")
+    (path.parent / "dict.txt").write_text("w 1\n")
+    assert described(capsys, path)["mismatches"] == []
+    (path.parent / "dict.txt").write_text("".join(f"w{i} 1\n" for i in range(21)))
+    assert len(described(capsys, path)["mismatches"]) == 1
 
 
 def test_limits_are_those_of_the_supports_own_check(save, capsys):
