@@ -1,11 +1,11 @@
 """A program that is killed at every write in turn. Run as a script; see tests/conversion/test_killed.py.
 
-    python killed_writes.py OUT OLD ARGUMENTS...
+    python killed_writes.py 'OUT OLD ARGUMENTS...' ...
 
 runs ``fairseq-el ARGUMENTS`` in a fork, once for each place at which it opens, makes or renames a file, and kills it
 there with half of the file written. Then it runs once more, not killed. All this twice: with nothing at OUT before, and
-with a copy of OLD. What is found at OUT, as a digest of all its bytes (null for nothing), before the first run, after
-each kill, and after each further run, is printed as JSON.
+with a copy of OLD; and for each argument. What is found at OUT, as a digest of all its bytes (null for nothing), before
+the first run, after each kill, and after each further run, is printed as JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -105,12 +106,15 @@ def remove(path: Path) -> None:
     (shutil.rmtree if path.is_dir() else os.unlink)(path)
 
 
-def main(out: str, old: str, *arguments: str) -> None:
+def main(cases: list[str]) -> None:
     tell_of_safetensors()
     logging.disable()
-    found = [kill_at_every_write(Path(out), before, list(arguments)) for before in (None, Path(old))]
+    found = []
+    for case in cases:
+        out, old, *arguments = shlex.split(case)
+        found.append([kill_at_every_write(Path(out), before, arguments) for before in (None, Path(old))])
     sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

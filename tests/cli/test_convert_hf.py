@@ -13,7 +13,6 @@ from pathlib import Path
 import hf_models
 import pytest
 import torch
-from commands import EXAMPLE, run
 
 import fairseq_el
 from fairseq_el.cli import main
@@ -433,16 +432,6 @@ def test_a_checkpoint_without_a_known_tokenizer(work, capsys):
     assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
 
 
-def test_the_bundled_checkpoint(tmp_path, capsys):
-    """A pre-norm Transformer of fairseq's own, with its sinusoids, is a Pegasus model."""
-    from transformers import PegasusForConditionalGeneration
-
-    printed = convert(capsys, "to-hf", EXAMPLE / "model.pt", "--data", EXAMPLE, "--out", tmp_path / "hf", "--verify")
-    assert "Pegasus" in printed
-    assert PegasusForConditionalGeneration.from_pretrained(tmp_path / "hf").config.decoder_start_token_id == 2
-    convert(capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "again", "--verify")
-
-
 def test_fairseqs_hub(work):
     """BARTModel.from_pretrained, as the README has it: the same logits as transformers, and a summary."""
     from fairseq.models.bart import BARTModel
@@ -462,18 +451,17 @@ def test_fairseqs_hub(work):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_command_lines(family, tmp_path, capsys):
+def test_command_lines(family, tmp_path, monkeypatch, execute):
     """fairseq-interactive runs on the directory, with the options that were carried over."""
+    monkeypatch.chdir(tmp_path)
     hf_models.save(hf_models.build(family, 4), family, tmp_path / "hf", num_beams=2, max_length=20, early_stopping=True)
-    printed = convert(capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "out")
-    options = (tmp_path / "out" / "generate.args").read_text().split()
+    printed = execute("fairseq-el convert from-hf hf --out out")
     bpe = re.search(r"generate\.args\) *(.*)", printed)
-    options += bpe.group(1).split() if bpe else []
+    options = bpe.group(1) if bpe else ""
     if family == "mbart50":
-        options += ["--source-lang", "en_XX", "--target-lang", "ro_RO", "--lang-pairs", "en_XX-ro_RO"]
-        options += ["--fixed-dictionary", tmp_path / "out" / "dict.txt"]
-    text = " the the" if family in ("bart", "gpt2") else "▁w1 ▁w2 w3"
-    done = run("interactive", tmp_path / "out", "--path", tmp_path / "out" / "model.pt", *options, stdin=f"{text}\n")
-    assert "H-0\t" in done.stdout
+        options += " --source-lang en_XX --target-lang ro_RO --lang-pairs en_XX-ro_RO --fixed-dictionary out/dict.txt"
+    (tmp_path / "text").write_text(" the the\n" if family == "gpt2" else "▁w1 ▁w2 w3\n", encoding="utf-8")
+    printed = execute(f"fairseq-interactive out --path out/model.pt $(cat out/generate.args) {options} < text")
+    assert "H-0\t" in printed
     if family == "gpt2":
-        assert "D-0" in done.stdout and " the" in done.stdout
+        assert "D-0" in printed and " the" in printed

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import io
 import re
-import runpy
-import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import hf_models
-import pytest
 import sentencepiece
 import torch
-from commands import EXAMPLE, REPOSITORY, USER_DIR
-
-PROGRAMS = {
-    "fairseq-el": "fairseq_el.cli:main",
-    "fairseq-preprocess": "fairseq_cli.preprocess:cli_main",
-    "fairseq-generate": "fairseq_cli.generate:cli_main",
-    "ct2-fairseq-converter": "ctranslate2.converters.fairseq:main",
-}
+from commands import EXAMPLE, REPOSITORY
 
 
 def commands_of(pattern: str) -> list[str]:
     text = (REPOSITORY / "docs" / "convert.md").read_text(encoding="utf-8").replace("\\\n", " ")
     return [" ".join(line.split()) for line in re.findall(pattern, text, re.M)]
-
-
-@pytest.fixture
-def execute(monkeypatch, capsys):
-    """Runs a line of a shell, with < FILE, > FILE and $(cat FILE), and returns what it printed."""
-
-    def run(line: str) -> str:
-        line = re.sub(r"\$\(cat (\S+)\)", lambda match: " ".join(Path(match.group(1)).read_text().split()), line)
-        words = shlex.split(re.sub(r"(--user.dir) fairseq_el", rf"\1 {USER_DIR}", line))
-        files = {mark: words[words.index(mark) + 1] for mark in ("<", ">") if mark in words}
-        words = [word for word in words if word not in ("<", ">", *files.values())]
-        if "<" in files:
-            monkeypatch.setattr("sys.stdin", io.StringIO(Path(files["<"]).read_text(encoding="utf-8")))
-        if words[0] == "python":
-            monkeypatch.setattr(sys, "argv", words[1:])
-            runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
-        else:
-            monkeypatch.setattr(sys, "argv", words)
-            module, _, name = PROGRAMS[words[0]].partition(":")
-            assert not getattr(importlib.import_module(module), name)(), line
-        printed = capsys.readouterr().out
-        if ">" in files:
-            Path(files[">"]).write_text(printed, encoding="utf-8")
-        return printed
-
-    return run
 
 
 def test_the_commands_at_the_top_and_those_of_a_model_of_hugging_face(tmp_path, monkeypatch, execute):

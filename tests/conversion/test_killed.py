@@ -33,13 +33,11 @@ def sources(tmp_path_factory) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the program instead of starting it for every write")
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.split()[0])
-def test_nothing_half_written_has_the_final_name(kind, sources):
+def test_nothing_half_written_has_the_final_name(sources):
     """The name has nothing, or all of the old, or all of the new; running again finishes the work and cleans up."""
-    name, old, writes = KINDS[kind]
-    command = ["convert", *kind.split(), "--out", name, "--force"]
+    cases = [f"{name} {old} convert {kind} --out {name} --force" for kind, (name, old, _) in KINDS.items()]
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), name, old, *command],
+        [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), *cases],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         cwd=sources,
         capture_output=True,
@@ -47,10 +45,10 @@ def test_nothing_half_written_has_the_final_name(kind, sources):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    new, replaced = json.loads(done.stdout)
-    assert new["old"] is None and replaced["old"] not in (None, new["whole"])
-    for found in (new, replaced):
-        assert found["status"] == 0 and found["whole"] == new["whole"] and len(found["runs"]) >= writes
-        for run in found["runs"]:
-            assert run["left"] in (None, found["old"], found["whole"]), run["at"]
-            assert (run["again"], run["whole"], run["hidden"]) == (0, found["whole"], []), run["at"]
+    for (kind, (_, _, writes)), (new, replaced) in zip(KINDS.items(), json.loads(done.stdout)):
+        assert new["old"] is None and replaced["old"] not in (None, new["whole"])
+        for found in (new, replaced):
+            assert found["status"] == 0 and found["whole"] == new["whole"] and len(found["runs"]) >= writes, kind
+            for run in found["runs"]:
+                assert run["left"] in (None, found["old"], found["whole"]), (kind, run["at"])
+                assert (run["again"], run["whole"], run["hidden"]) == (0, found["whole"], []), (kind, run["at"])
