@@ -1,8 +1,11 @@
-"""Files that are either whole or not there."""
+"""Files and directories that are either whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import Callable
 
@@ -35,3 +38,29 @@ def refuse_to_overwrite(path: Path, option: str, force: bool) -> None:
         raise OptionError(f"{option} must name a file; {path} is a directory")
     if path.exists() and not force:
         raise OptionError(f"{option} {path} exists already; choose another name, or add --force")
+
+
+def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
+    """The same for a directory. What killed runs have left is removed first.
+
+    Args:
+        path: of the directory; whatever has that name is replaced.
+        write: fills the empty directory that it is given.
+    """
+    name = f".{path.name}.unfinished-"
+    for left in path.parent.glob(f"{name}*"):
+        # A program that a killed run has started may still write there, so this may fail; its name is not used again.
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = path.with_name(f"{name}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    unfinished.mkdir(parents=True)
+    try:
+        write(unfinished)
+        if path.exists():
+            replaced = unfinished.with_name(f"{unfinished.name}-old")
+            path.rename(replaced)
+            unfinished.rename(path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
