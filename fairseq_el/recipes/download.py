@@ -36,8 +36,9 @@ def download(recipe: Recipe, work: Path, say: Say) -> None:
             problems.setdefault(str(error), []).append(name)
     if problems:
         listed = "".join(f"\n  - {', '.join(names)}: {problem}" for problem, names in problems.items())
+        count = sum(map(len, problems.values()))
         raise FairseqElError(
-            f"{sum(map(len, problems.values()))} of {len(recipe.files)} files are not there yet. They are looked for in {work}, and "
+            f"{count} of {len(recipe.files)} files are not there yet. They are looked for in {work}, and "
             f"may be put there by hand; what is there already stays:{listed}"
         )
 

@@ -26,7 +26,7 @@ def output_of(recipe: Recipe, work: Path, step: str = "generate") -> Product:
     data = data_of(recipe, work, step)
     data.needed_by(step)
     settings = {"decoding": recipe.decoding, "dtype": recipe.dtype}  # the batch size changes no output
-    made_from = {"settings": settings, "files": checksums(work, [recipe.checkpoint], step), "data": data.made_from}
+    made_from = {"settings": settings, "files": checksums(work, [recipe.checkpoint]), "data": data.made_from}
     return Product(work / "generated", "generate", made_from)
 
 

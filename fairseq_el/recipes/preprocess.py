@@ -15,7 +15,7 @@ from fairseq_el.recipes.config import Recipe
 from fairseq_el.recipes.dictionaries import check_dictionaries, load_dictionary
 from fairseq_el.recipes.download import Say
 from fairseq_el.recipes.pieces import Pieces
-from fairseq_el.recipes.product import Product, checksums
+from fairseq_el.recipes.product import Product, checksums, require_files
 from fairseq_el.recipes.programs import run_program
 
 BEGIN = "<s>"
@@ -64,8 +64,12 @@ def data_of(recipe: Recipe, work: Path, step: str = "preprocess") -> Product:
     """
     names = ("task", "languages", "text", "dictionaries", "bpe", "max_source", "prompt_end", "begin")
     bpe_files = [name for key, name in recipe.bpe.items() if key != "name"]
-    files = checksums(work, [*recipe.text, *bpe_files, *recipe.dictionaries], step)
-    made_from = {"settings": {name: getattr(recipe, name) for name in names}, "files": files}
+    files = [*recipe.text, *bpe_files, *recipe.dictionaries]
+    require_files(work, [*files, recipe.checkpoint], step)
+    made_from = {
+        "settings": {name: getattr(recipe, name) for name in names},
+        "files": checksums(work, files),
+    }
     return Product(work / "data", "preprocess", made_from)
 
 
@@ -87,7 +91,6 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
     if data.is_made():
         say(f"preprocess: nothing to do, {data.path} is up to date")
         return
-    checksums(work, [recipe.checkpoint], "preprocess")
     check_dictionaries(recipe, work)
     _check_lines(recipe, work)
     pieces = Pieces(recipe.bpe, work)

@@ -53,11 +53,15 @@ class Product:
             )
 
 
-def checksums(work: Path, names: List[str], step: str) -> Dict[str, str]:
-    """The sha256 of files in the working directory.
+def checksums(work: Path, names: List[str]) -> Dict[str, str]:
+    """The sha256 of files in the working directory."""
+    return {name: sha256_of(work / name) for name in dict.fromkeys(names)}
 
+
+def require_files(work: Path, names: List[str], step: str) -> None:
+    """
     Raises:
-        FairseqElError: some are missing; all are named.
+        FairseqElError: some files are missing in the working directory; all are named.
     """
     missing = [name for name in dict.fromkeys(names) if not (work / name).is_file()]
     if missing:
@@ -65,4 +69,3 @@ def checksums(work: Path, names: List[str], step: str) -> Dict[str, str]:
             f"{step} needs {len(missing)} files that are not in {work}: {', '.join(missing)}. Run first: "
             "fairseq-el recipe download, which says where they come from"
         )
-    return {name: sha256_of(work / name) for name in dict.fromkeys(names)}

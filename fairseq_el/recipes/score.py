@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
+
+from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.recipes.config import Recipe
@@ -27,7 +30,7 @@ def scores_of(recipe: Recipe, work: Path) -> Product:
 
 
 def score(recipe: Recipe, work: Path, say: Say) -> None:
-    """Writes ``scores/hypotheses.txt``, ``references.txt``, ``scores.txt`` and ``scores.json``.
+    """Writes ``scores/hypotheses.txt``, ``references.txt`` and ``scores.json``.
 
     Raises:
         FairseqElError: decoding is not done, or its output can't be scored.
@@ -37,7 +40,15 @@ def score(recipe: Recipe, work: Path, say: Say) -> None:
         say(f"score: nothing to do, {scores.path} is up to date")
     else:
         scores.make(lambda directory: _score(recipe, work, directory))
-    say((scores.path / "scores.txt").read_text("utf-8").rstrip("\n"))
+    say(_as_table(json.loads((scores.path / "scores.json").read_text("utf-8"))))
+
+
+def _as_table(result: Dict[str, Any]) -> str:
+    rows = []
+    for name, score in result["scores"].items():
+        interval = f"{score['low']:.2f} to {score['high']:.2f}" if score["low"] is not None else ""
+        rows.append([name, f"{score['value']:.2f}", interval, score["signature"]])
+    return f"{result['sentences']:,} sentences\n{tabulate(rows, tablefmt='plain', disable_numparse=True)}"
 
 
 def _score(recipe: Recipe, work: Path, directory: Path) -> None:
@@ -50,12 +61,11 @@ def _score(recipe: Recipe, work: Path, directory: Path) -> None:
     for name, texts in (("hypotheses.txt", hypotheses), ("references.txt", references)):
         files.append(directory / name)
         files[-1].write_text("".join(text + "\n" for text in texts), "utf-8")
-    arguments: List[Any] = ["score", files[0], "--ref", files[1]]
+    arguments: List[Any] = ["score", files[0], "--ref", files[1], "--json"]
     for name, value in recipe.scoring.items():
         arguments += ([f"--{name}"] if value else []) if isinstance(value, bool) else [f"--{name}", value]
     log = directory / "log.txt"
-    for name, more in (("scores.json", ["--json"]), ("scores.txt", [])):
-        run_program("fairseq_el.cli", [*arguments, *more], directory / name, log)
+    run_program("fairseq_el.cli", arguments, directory / "scores.json", log)
     log.unlink()
 
 
