@@ -99,7 +99,7 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
     def write(directory: Path) -> None:
         report = {}
         for language in languages:
-            counts = _write_tokens(language, pieces, directory)
+            counts = write_tokens(language, pieces, directory)
             say(counts.as_text(language.raw.name))
             report[language.name] = asdict(counts)
         _make_binary(recipe, languages, directory)
@@ -142,7 +142,12 @@ def _languages(recipe: Recipe, work: Path, pieces: Pieces) -> List[Language]:
     return [Language(*side, limit, begin) for side in sides]
 
 
-def _write_tokens(language: Language, pieces: Pieces, directory: Path) -> Counts:
+def write_tokens(language: Language, pieces: Pieces, directory: Path) -> Counts:
+    """Writes ``test.bpe.LANGUAGE`` and ``test.LANGUAGE``.
+
+    Raises:
+        CheckpointMismatchError: the dictionary lacks tokens of a BPE that needs no unknown ones.
+    """
     words = load_dictionary(language.dictionary)
     counts = Counts(language.limit)
     encoded, cut = directory / f"test.bpe.{language.name}", directory / f"test.{language.name}"

@@ -170,7 +170,9 @@ def test_offline(tmp_path, capsys):
     (tmp_path / "work" / "model.pt").unlink()
     message = download(config, capsys)
     assert "2 of 5 files are not there yet. They are looked for in" in message
-    assert re.search("sub/file.bin: http://127.0.0.1:9/file can't be reached, or the connection broke .*refused", message)
+    assert re.search(
+        "sub/file.bin: http://127.0.0.1:9/file can't be reached, or the connection broke .*refused", message
+    )
     assert "model.pt: to be put there by you. Ask for model.pt." in message
     (tmp_path / "work" / "sub" / "file.bin").write_bytes(CONTENT)  # brought by hand
     (tmp_path / "work" / "model.pt").write_text("x")
