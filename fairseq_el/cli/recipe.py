@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +54,10 @@ def run(options: argparse.Namespace) -> int:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"--work must be a directory that can be made; {work}: {error.strerror}") from error
-    STEPS[options.step](recipe, work, write_line)
+    STEPS[options.step](recipe, work, _say)
     return 0
+
+
+def _say(text: str) -> None:
+    write_line(text)
+    sys.stdout.flush()  # before hours of decoding, also where standard output is a file

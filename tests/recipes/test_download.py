@@ -54,7 +54,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture()
-def server():
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.ranges = True, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -165,7 +166,8 @@ def test_other_answers(how, message, server, config, capsys):
     assert files(config) == []
 
 
-def test_offline(tmp_path, capsys):
+def test_offline(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     config = write_config(tmp_path, "http://127.0.0.1:9/file")
     (tmp_path / "work" / "model.pt").unlink()
     message = download(config, capsys)
