@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -41,22 +40,22 @@ def refuse_to_overwrite(path: Path, option: str, force: bool) -> None:
 
 
 def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
-    """The same for a directory. What killed runs have left is removed first.
+    """Has a directory filled under another name and renames it. What killed runs have left is removed first.
 
     Args:
-        path: of the directory; whatever has that name is replaced.
+        path: of the directory; whatever has that name is replaced. Its parent must be there.
         write: fills the empty directory that it is given.
     """
     name = f".{path.name}.unfinished-"
     for left in path.parent.glob(f"{name}*"):
-        # A program that a killed run has started may still write there, so this may fail; its name is not used again.
+        # A program that a killed run has started may still write there: no name is used twice, and this may fail.
         shutil.rmtree(left, ignore_errors=True)
-    unfinished = path.with_name(f"{name}{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    unfinished.mkdir(parents=True)
+    unfinished = path.with_name(name + uuid.uuid4().hex)
+    unfinished.mkdir()
     try:
         write(unfinished)
         if path.exists():
-            replaced = unfinished.with_name(f"{unfinished.name}-old")
+            replaced = path.with_name(name + uuid.uuid4().hex)
             path.rename(replaced)
             unfinished.rename(path)
             shutil.rmtree(replaced, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""Files are whole or not there."""
+"""Files and directories are whole or not there."""
 
 from __future__ import annotations
 
 import pytest
 
 from fairseq_el.errors import OptionError
-from fairseq_el.whole_files import refuse_to_overwrite, write_whole
+from fairseq_el.whole_files import refuse_to_overwrite, write_whole, write_whole_directory
 
 
 def test_a_file_takes_the_old_ones_place_when_it_is_whole(tmp_path):
@@ -51,3 +51,27 @@ def test_existing_files_are_refused(tmp_path):
     refuse_to_overwrite(path, "--out", force=True)
     with pytest.raises(OptionError, match=r"--out must name a file; .* is a directory"):
         refuse_to_overwrite(tmp_path, "--out", force=True)
+
+
+def test_directories_are_whole(tmp_path):
+    path = tmp_path / "data"
+    (tmp_path / ".data.unfinished-1-killed").mkdir()
+
+    def fill(directory):
+        assert list(directory.iterdir()) == []
+        (directory / "a").write_text("1")
+
+    def fail(directory):
+        fill(directory)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole_directory(path, fail)
+    assert list(tmp_path.iterdir()) == []
+    write_whole_directory(path, fill)
+    (path / "old").write_text("")
+    with pytest.raises(KeyboardInterrupt):
+        write_whole_directory(path, fail)
+    assert list(tmp_path.iterdir()) == [path] and sorted(file.name for file in path.iterdir()) == ["a", "old"]
+    write_whole_directory(path, fill)
+    assert list(tmp_path.iterdir()) == [path] and [file.name for file in path.iterdir()] == ["a"]

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Callable, Dict
 
-from fairseq_el.recipes.config import Recipe, read_recipe
-from fairseq_el.recipes.download import Say, download
+from fairseq_el.recipes.config import Recipe, Say, read_recipe
+from fairseq_el.recipes.download import download
 from fairseq_el.recipes.generate import generate
 from fairseq_el.recipes.preprocess import preprocess
 from fairseq_el.recipes.score import score
@@ -16,4 +16,4 @@ STEPS: Dict[str, Callable[[Recipe, Path, Say], None]] = {
     "score": score,
 }
 
-__all__ = ["STEPS", "Recipe", "download", "generate", "preprocess", "read_recipe", "score"]
+__all__ = ["STEPS", "Recipe", "Say", "download", "generate", "preprocess", "read_recipe", "score"]

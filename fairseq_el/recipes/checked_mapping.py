@@ -26,7 +26,11 @@ class CheckedMapping:
 
     def problem(self, key: str, text: str) -> None:
         """Notes what is wrong with a key, or (``""``) with the mapping."""
-        self.problems.append(" ".join(filter(None, [".".join(filter(None, [self.name, key])), text])))
+        name = self._full_name(key)
+        self.problems.append(f"{name} {text}" if name else text)
+
+    def _full_name(self, key: str) -> str:
+        return ".".join(part for part in (self.name, key) if part)
 
     def take(
         self, key: str, kind: Any, default: Any = _NEEDED, one_of: Tuple[str, ...] = (), least: Optional[int] = None
@@ -75,7 +79,7 @@ class CheckedMapping:
         if key not in self.values and default is _NEEDED:
             self.problem(key, "is needed")
         value = self.values.get(key, {} if default is _NEEDED else default)
-        return CheckedMapping(value, ".".join(filter(None, [self.name, key])), self.problems)
+        return CheckedMapping(value, self._full_name(key), self.problems)
 
     def end(self) -> None:
         """Notes keys that nobody asked for."""

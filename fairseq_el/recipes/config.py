@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import yaml
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.checked_mapping import CheckedMapping
+
+Say = Callable[[str], None]  # shows the user a line; every step is called with one
 
 TASKS = ("translation", "language_modeling")
 BPES = {"gpt2": ("encoder", "vocab"), "sentencepiece": ("model",), "split": ()}  # and the files that each needs

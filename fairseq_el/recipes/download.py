@@ -1,24 +1,24 @@
-"""The files of a recipe: downloaded, copied, or found to be there already."""
+"""Step ``download``: the files of a recipe, downloaded, copied, or found to be there already.
+
+By urllib: pooch and torch.hub, which check files too, begin a download that was stopped from its first byte.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 from tqdm import tqdm
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.recipes.config import Origin, Recipe
+from fairseq_el.recipes.config import Origin, Recipe, Say
+from fairseq_el.recipes.files import CHUNK, sha256_of
 from fairseq_el.whole_files import write_whole
 
-Say = Callable[[str], None]
-
-_CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
 
 
@@ -41,15 +41,6 @@ def download(recipe: Recipe, work: Path, say: Say) -> None:
             f"{count} of {len(recipe.files)} files are not there yet. They are looked for in {work}, and "
             f"may be put there by hand; what is there already stays:{listed}"
         )
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(_CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
@@ -132,7 +123,7 @@ def _write(name: str, response: Any, part: Path, mode: str, have: int) -> None:
     with part.open(mode) as file, tqdm(
         desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
-        for chunk in iter(lambda: response.read(_CHUNK), b""):
+        for chunk in iter(lambda: response.read(CHUNK), b""):
             file.write(chunk)
             bar.update(len(chunk))
     if total is not None and part.stat().st_size != total:

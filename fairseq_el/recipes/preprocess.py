@@ -11,11 +11,11 @@ from fairseq.data import Dictionary
 from tqdm import tqdm
 
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
-from fairseq_el.recipes.config import Recipe
+from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.dictionaries import check_dictionaries, load_dictionary
-from fairseq_el.recipes.download import Say
+from fairseq_el.recipes.files import checksums, require_files
 from fairseq_el.recipes.pieces import Pieces
-from fairseq_el.recipes.product import Product, checksums, require_files
+from fairseq_el.recipes.product import Product
 from fairseq_el.recipes.programs import run_program
 
 BEGIN = "<s>"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.recipes.download import sha256_of
 from fairseq_el.whole_files import write_whole_directory
 
-RECORD = "made_from.json"
+_RECORD = "made_from.json"
 
 
 class Product:
@@ -26,8 +25,9 @@ class Product:
         self.path, self.step, self.made_from = path, step, made_from
 
     def is_made(self) -> bool:
+        """Whether it is there, made from what there is now."""
         try:
-            return json.loads((self.path / RECORD).read_text("utf-8")) == json.loads(json.dumps(self.made_from))
+            return json.loads((self.path / _RECORD).read_text("utf-8")) == json.loads(json.dumps(self.made_from))
         except (OSError, ValueError):
             return False
 
@@ -36,12 +36,13 @@ class Product:
 
         def write_and_record(unfinished: Path) -> None:
             write(unfinished)
-            (unfinished / RECORD).write_text(json.dumps(self.made_from, indent=2, sort_keys=True) + "\n", "utf-8")
+            (unfinished / _RECORD).write_text(json.dumps(self.made_from, indent=2, sort_keys=True) + "\n", "utf-8")
 
         write_whole_directory(self.path, write_and_record)
 
     def needed_by(self, step: str) -> None:
-        """
+        """Before another step reads it.
+
         Raises:
             FairseqElError: it is not made, or from something else than there is now.
         """
@@ -51,21 +52,3 @@ class Product:
                 f"{step} needs what {self.step} makes, and {self.path} is {what}. Run first: fairseq-el recipe "
                 f"{self.step}"
             )
-
-
-def checksums(work: Path, names: List[str]) -> Dict[str, str]:
-    """The sha256 of files in the working directory."""
-    return {name: sha256_of(work / name) for name in dict.fromkeys(names)}
-
-
-def require_files(work: Path, names: List[str], step: str) -> None:
-    """
-    Raises:
-        FairseqElError: some files are missing in the working directory; all are named.
-    """
-    missing = [name for name in dict.fromkeys(names) if not (work / name).is_file()]
-    if missing:
-        raise FairseqElError(
-            f"{step} needs {len(missing)} files that are not in {work}: {', '.join(missing)}. Run first: "
-            "fairseq-el recipe download, which says where they come from"
-        )

@@ -9,8 +9,7 @@ from typing import Any, Dict, List
 from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.recipes.config import Recipe
-from fairseq_el.recipes.download import Say
+from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product

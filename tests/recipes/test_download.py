@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from fairseq_el.cli import main
-from fairseq_el.whole_files import write_whole_directory
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -185,23 +184,3 @@ def test_a_file_that_is_there_is_another_one(config, capsys):
     (config.parent / "work" / "sub" / "file.bin").write_bytes(b"something else")
     assert "sub/file.bin: what is there must have sha256" in download(config, capsys)
     assert (config.parent / "work" / "sub" / "file.bin").read_bytes() == b"something else"
-
-
-def test_directories_are_whole(tmp_path):
-    path = tmp_path / "data"
-    (tmp_path / ".data.unfinished-1-killed").mkdir()
-
-    def fill(directory):
-        (directory / "a").write_text("1")
-
-    def fail(directory):
-        fill(directory)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole_directory(path, fail)
-    assert list(tmp_path.iterdir()) == []
-    for _ in range(2):
-        write_whole_directory(path, fill)
-        assert [file.name for file in tmp_path.iterdir()] == ["data"]
-        assert [file.name for file in path.iterdir()] == ["a"]
