@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import uuid
 from pathlib import Path
@@ -40,26 +41,31 @@ def refuse_to_overwrite(path: Path, option: str, force: bool) -> None:
 
 
 def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
-    """Has a directory filled under another name and renames it. What killed runs have left is removed first.
+    """The same for a directory of files; one of that name is replaced when the new one is whole.
+
+    What a process that was killed has left behind is removed, or put back if it is the old directory.
 
     Args:
-        path: of the directory; whatever has that name is replaced. Its parent must be there.
-        write: fills the empty directory that it is given.
+        write: fills the empty directory it is given, which lies beside ``path``.
     """
-    name = f".{path.name}.unfinished-"
-    for left in path.parent.glob(f"{name}*"):
-        # A program that a killed run has started may still write there: no name is used twice, and this may fail.
-        shutil.rmtree(left, ignore_errors=True)
-    unfinished = path.with_name(name + uuid.uuid4().hex)
-    unfinished.mkdir()
+    path = path.resolve()  # which has a name, and a directory above it, whatever it is called by
+    replaced = path.with_name(f".{path.name}.replaced")
+    _clean_up(path, replaced)
+    # A program that a killed process has started may still write into what it was given: no name is used twice.
+    unfinished = path.with_name(f".{path.name}.unfinished-{uuid.uuid4().hex}")
+    unfinished.mkdir(parents=True)
     try:
         write(unfinished)
         if path.exists():
-            replaced = path.with_name(name + uuid.uuid4().hex)
             path.rename(replaced)
-            unfinished.rename(path)
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            unfinished.rename(path)
+        unfinished.rename(path)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _clean_up(path, replaced)
+
+
+def _clean_up(path: Path, replaced: Path) -> None:
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    unfinished = path.parent.glob(f".{glob.escape(path.name)}.unfinished-*")
+    for leftover in (replaced, *unfinished):
+        shutil.rmtree(leftover, ignore_errors=True)

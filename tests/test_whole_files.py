@@ -53,13 +53,18 @@ def test_existing_files_are_refused(tmp_path):
         refuse_to_overwrite(tmp_path, "--out", force=True)
 
 
-def test_directories_are_whole(tmp_path):
-    path = tmp_path / "data"
-    (tmp_path / ".data.unfinished-1-killed").mkdir()
+def fill(directory):
+    assert list(directory.iterdir()) == []
+    (directory / "a").write_text("1")
 
-    def fill(directory):
-        assert list(directory.iterdir()) == []
-        (directory / "a").write_text("1")
+
+@pytest.mark.parametrize("old", [[], ["old"]])
+def test_directories_are_whole(old, tmp_path):
+    path = tmp_path / "data[1]"
+    (tmp_path / ".data[1].unfinished-killed").mkdir()
+    if old:
+        path.mkdir()
+        (path / "old").write_text("")
 
     def fail(directory):
         fill(directory)
@@ -67,11 +72,15 @@ def test_directories_are_whole(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_whole_directory(path, fail)
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.rglob("*") if file != path] == old
     write_whole_directory(path, fill)
-    (path / "old").write_text("")
-    with pytest.raises(KeyboardInterrupt):
-        write_whole_directory(path, fail)
-    assert list(tmp_path.iterdir()) == [path] and sorted(file.name for file in path.iterdir()) == ["a", "old"]
-    write_whole_directory(path, fill)
-    assert list(tmp_path.iterdir()) == [path] and [file.name for file in path.iterdir()] == ["a"]
+    assert sorted(tmp_path.rglob("*")) == [path, path / "a"]
+
+
+def test_a_directory_is_put_back_after_a_kill_between_two_renames(tmp_path):
+    path = tmp_path / "data"
+    (tmp_path / ".data.replaced").mkdir()
+    (tmp_path / ".data.replaced" / "old").write_text("")
+    with pytest.raises(ZeroDivisionError):
+        write_whole_directory(path, lambda directory: 1 / 0)
+    assert sorted(tmp_path.rglob("*")) == [path, path / "old"]

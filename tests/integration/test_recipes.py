@@ -212,6 +212,7 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
 def test_the_commands_of_the_documentation(tmp_path, monkeypatch, capsys):
     """The script as a user types it; then, step by step, all is done already. BLEU is that of examples/deen."""
     steps, script = re.findall(r"```sh\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.S)
+    assert f"```sh\n{script}```" in (REPOSITORY / "README.md").read_text("utf-8")
     for name in ("configs", "examples", "scripts"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
