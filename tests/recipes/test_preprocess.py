@@ -1,19 +1,26 @@
-"""Step ``preprocess`` when files are missing or are not what they should be; nothing is left of it then."""
+"""Step ``preprocess``: text as fairseq's own encoder splits it, and files that are not what they should be."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import fairseq
 import pytest
 import yaml
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from random_models import TINY_BART, write_random_model
+from recipes.test_pieces import HARD
 
 from fairseq_el.cli import main
+from fairseq_el.recipes.pieces import Pieces
+from fairseq_el.recipes.preprocess import Language, write_tokens
 
+ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"
 RECIPE = {
     "task": "translation",
     "text": ["test.source", "test.target"],
@@ -70,9 +77,28 @@ def other_pieces(work: Path) -> None:
     ],
 )
 def test_bad_input(breaks, message, inputs, tmp_path, capsys):
+    """Of which nothing is left."""
     work = tmp_path / "work"
     shutil.copytree(inputs, work)
     breaks(work)
     assert main(["recipe", "preprocess", str(work / "recipe.yaml"), "--work", str(work)]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (work / "data").exists() and not list(work.glob(".data*"))
+
+
+def test_text_is_split_as_fairseq_does(shared, tmp_path):
+    """Byte for byte: all articles and summaries, and lines that are hard."""
+    if not ENCODER.exists():
+        pytest.skip(f"fairseq is installed without {ENCODER}")
+    texts = [(shared / "data" / "cnndm_128" / name).read_bytes() for name in ("articles.txt", "bart_large_cnn.hypo")]
+    hard = "\n".join(["", *HARD, "one\rtwo", "no line end"]).encode()
+    (tmp_path / "raw").write_bytes(b"".join(texts) + hard)
+    gpt2 = shared / "data" / "gpt2_bpe"
+    pieces = Pieces({"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}, gpt2)
+    counts = write_tokens(Language("all", tmp_path / "raw", gpt2 / "dict.txt", limit=9), pieces, tmp_path)
+    assert counts.lines == 2 * 128 + len(hard.decode().replace("\r", "\n").split("\n")) and counts.empty == 1
+    bpe = ["--encoder-json", gpt2 / "encoder.json", "--vocab-bpe", gpt2 / "vocab.bpe"]
+    files = ["--inputs", tmp_path / "raw", "--outputs", tmp_path / "theirs"]
+    command = [sys.executable, ENCODER, *files, *bpe, "--keep-empty", "--workers", "1"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    assert (tmp_path / "test.bpe.all").read_bytes() == (tmp_path / "theirs").read_bytes()
