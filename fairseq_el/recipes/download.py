@@ -123,7 +123,7 @@ def _write(name: str, response: Any, part: Path, mode: str, have: int) -> None:
     with part.open(mode) as file, tqdm(
         desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:
-        for chunk in iter(lambda: response.read(CHUNK), b""):
+        for chunk in iter(lambda: response.read1(CHUNK), b""):
             file.write(chunk)
             bar.update(len(chunk))
     if total is not None and part.stat().st_size != total:

@@ -12,15 +12,12 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy
 import pytest
-from commands import EXAMPLE, REPOSITORY
+from commands import EXAMPLE, REPOSITORY, kill_in_the_middle
 from fairseq.models.bart import BARTModel
 from random_models import TINY_BART, TINY_LM, write_random_model
 
@@ -77,7 +74,8 @@ def test_killed_in_every_step_and_run_again(inputs, tmp_path, capsys):
     assert "vocab.bpe: is there, checksum is right" in recipe(capsys, "download", work)
     following = dict(zip(PRODUCTS, [*PRODUCTS, None][1:]))
     for step, (product, middle) in PRODUCTS.items():
-        kill_in_the_middle(step, work, f".{product}.unfinished-*/{middle}")
+        arguments = ["recipe", step, str(CNNDM), "--work", str(work)]
+        kill_in_the_middle(arguments, lambda part=f".{product}.unfinished-*/{middle}": list(work.glob(part)))
         assert not (work / product).exists()
         if following[step]:
             message = recipe(capsys, following[step], work, fails=True)
@@ -88,18 +86,6 @@ def test_killed_in_every_step_and_run_again(inputs, tmp_path, capsys):
     assert_decoded_as_the_hub_does(work)
     assert_scored_as_text(work, capsys)
     assert_run_again_only_for_other_settings(work, tmp_path, capsys)
-
-
-def kill_in_the_middle(step: str, work: Path, middle: str) -> None:
-    command = [sys.executable, "-m", "fairseq_el.cli", "recipe", step, str(CNNDM), "--work", str(work)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, start_new_session=True, **quiet)
-    deadline = time.monotonic() + 300
-    while not list(work.glob(middle)):
-        assert process.poll() is None and time.monotonic() < deadline, f"{step} was over before it was killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)  # with the program that it has started
-    process.wait()
 
 
 def assert_cut_as_the_hub_does(work: Path) -> None:
@@ -168,7 +154,8 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     shutil.copy(work / "dict.txt", work / "gpt2")
     write_random_model(work / "gpt2", TINY_LM)
     text = (REPOSITORY / "configs" / "gpt2_cnndm.yaml").read_text("utf-8")
-    config.write_text(text.replace("max_source: 512", "max_source: 160").replace("max_len_b: 200", "max_len_b: 12"))
+    text = text.replace("max_source: 512", "max_source: 160").replace("max_len_b: 200", "max_len_b: 12")
+    config.write_text(text + "batch_size: 4\n")
     printed = "".join(recipe(capsys, step, work, config) for step in PRODUCTS)
     pieces = Pieces(read_recipe(config).bpe, work)
     end = pieces.encode(" TL;DR:").split()
@@ -186,28 +173,29 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
 
 
 def test_the_commands_of_the_documentation(tmp_path, monkeypatch, capsys):
-    """The script as a user types it; then, step by step, all is done already. BLEU is that of examples/deen."""
+    """BLEU is that of examples/deen."""
     steps, script = re.findall(r"```sh\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.S)
     assert f"```sh\n{script}```" in (REPOSITORY / "README.md").read_text("utf-8")
     for name in ("configs", "examples", "scripts"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
-    process = subprocess.run(
-        ["sh", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    assert process.stdout.count("nothing to do") == 0
     monkeypatch.chdir(tmp_path)
-    for command in steps.splitlines():
-        name, *arguments = shlex.split(command)
-        assert name == "fairseq-el" and main(arguments) == 0
-    again = capsys.readouterr().out
-    assert again.count("nothing to do") == 3
-    for printed in (process.stdout, again):
+    for skipped in (0, 3):
+        for command in steps.splitlines():
+            name, *arguments = shlex.split(command)
+            assert name == "fairseq-el" and main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("nothing to do") == skipped
         assert re.search(r"^BLEU +34\.74 ", printed, re.M)
     assert (tmp_path / "recipes" / "demo" / "captions.de").read_bytes() == (EXAMPLE / "captions.de").read_bytes()
+    echo = tmp_path / "bin" / "fairseq-el"
+    echo.parent.mkdir()
+    echo.write_text('#!/bin/sh\necho fairseq-el "$@"\ntest "$2" != generate || exit $FAILS\n')
+    echo.chmod(0o755)
+    for fails, commands in ((0, steps.splitlines()), (7, steps.splitlines()[:3])):
+        environment = {**os.environ, "PATH": f"{echo.parent}{os.pathsep}{os.environ['PATH']}", "FAILS": str(fails)}
+        process = subprocess.run(["sh", "-ec", script], env=environment, capture_output=True, text=True, check=False)
+        assert process.stdout.splitlines() == [f"{command} --work recipes/demo" for command in commands]
+        assert process.returncode == fails
 
 
 def test_the_yaml_file_of_the_documentation(tmp_path):

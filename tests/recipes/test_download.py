@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 import yaml
+from commands import kill_in_the_middle
 
 from fairseq_el.cli import main
 
@@ -138,14 +135,8 @@ def test_all_bytes_were_there_but_not_yet_renamed(server, config, capsys):
 def test_killed_while_it_downloads(server, config, capsys):
     server.how = "stalls"
     work = config.parent / "work"
-    command = [sys.executable, "-m", "fairseq_el.cli", "recipe", "download", str(config), "--work", str(work)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not server.ranges and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    arguments = ["recipe", "download", str(config), "--work", str(work)]
+    kill_in_the_middle(arguments, lambda: any(path.stat().st_size for path in (work / "sub").glob("*.part")))
     assert "file.bin" not in files(config)
     server.how = ""
     assert "downloaded" in download(config, capsys)
