@@ -67,7 +67,7 @@ def _arguments(recipe: Recipe, work: Path, batch_size: int) -> List[Any]:
 
 
 def _planned(recipe: Recipe, work: Path, longest_source: int) -> int:
-    """The largest batch that fits in the memory that is free, even if beams share nothing."""
+    """The largest batch that fits in free memory even if beams share nothing, or else if they share as usual."""
     decoding = recipe.decoding
     share = 0 if recipe.is_language_model else decoding.get("max_len_a", 0)
     written = int(share * longest_source) + decoding["max_len_b"]

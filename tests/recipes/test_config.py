@@ -106,3 +106,9 @@ def test_unknown_step(capsys):
     with pytest.raises(SystemExit):
         main(["recipe", "decode", str(CONFIGS[0])])
     assert "argument STEP: invalid choice: 'decode'" in capsys.readouterr().err
+
+
+def test_work_must_be_a_directory(tmp_path, capsys):
+    (tmp_path / "work").write_text("")
+    assert main(["recipe", "download", str(CONFIGS[0]), "--work", str(tmp_path / "work")]) == 2
+    assert re.search("--work must be a directory that can be made; .*work: File exists", capsys.readouterr().err)
