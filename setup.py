@@ -25,6 +25,7 @@ setup(
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
         'numpy<2; python_version >= "3.11" and python_version < "3.13"',  # its language models use numpy.compat
         "torch>=1.12",
+        "pyyaml>=5.1",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.0",
         "sentencepiece>=0.1.96",

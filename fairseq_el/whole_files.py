@@ -1,9 +1,11 @@
-"""Files that are either whole or not there."""
+"""Files and directories that are either whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
+import uuid
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -47,8 +49,10 @@ def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
         write: fills the empty directory it is given, which lies beside ``path``.
     """
     path = path.resolve()  # which has a name, and a directory above it, whatever it is called by
-    unfinished, replaced = (path.with_name(f".{path.name}.{state}") for state in ("unfinished", "replaced"))
-    _clean_up(path, unfinished, replaced)
+    replaced = path.with_name(f".{path.name}.replaced")
+    _clean_up(path, replaced)
+    # A program that a killed process has started may still write into what it was given: no name is used twice.
+    unfinished = path.with_name(f".{path.name}.unfinished-{uuid.uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
@@ -56,13 +60,14 @@ def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
             path.rename(replaced)
         unfinished.rename(path)
     finally:
-        _clean_up(path, unfinished, replaced)
+        _clean_up(path, replaced)
 
 
-def _clean_up(path: Path, unfinished: Path, replaced: Path) -> None:
+def _clean_up(path: Path, replaced: Path) -> None:
     if replaced.exists() and not path.exists():
         replaced.rename(path)
-    for leftover in (unfinished, replaced):
+    unfinished = path.parent.glob(f".{glob.escape(path.name)}.unfinished-*")
+    for leftover in (replaced, *unfinished):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

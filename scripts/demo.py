@@ -15,6 +15,7 @@ from compare import REPOSITORY, compare, run, table
 
 EXAMPLE = REPOSITORY / "examples" / "deen"
 SHOWN = (1, 19)  # sentences
+RUNS = 2  # of each method, in turn; medians are shown
 
 
 def prepare(work: Path) -> Path:
@@ -44,11 +45,12 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     options = [str(prepare(work)), "--path", str(EXAMPLE / "model.pt")]
     options += ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE / "spm.model")]
-    options += ["--beam", str(config["beam"]), "--batch-size", str(config["batch_size"])]
-    results = compare(options, config["runs"], work)
+    beam = config["decoding"]["beam"]
+    options += ["--beam", str(beam), "--batch-size", str(config["batch_size"])]
+    results = compare(options, RUNS, work)
 
     sources, references = read("captions.de"), read("captions.en")
-    settings = f"beam {config['beam']}, batches of {config['batch_size']} sentences"
+    settings = f"beam {beam}, batches of {config['batch_size']} sentences"
     print(f"{len(sources)} German captions into English, {settings}\n")
     print(table(results, references))
     for i in SHOWN:

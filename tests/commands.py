@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Callable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 USER_DIR = str(REPOSITORY / "fairseq_el")
@@ -47,6 +51,24 @@ def run(
         f"{' '.join(command)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
     )
     return process
+
+
+def kill_in_the_middle(arguments: list[str], is_middle: Callable[[], object]) -> None:
+    """Has ``fairseq-el`` run in a copy of this process, and kills it, and what it has started, when it is time to."""
+    from fairseq_el.cli import main
+
+    def run_in_group() -> None:
+        os.setsid()
+        main(arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=run_in_group)
+    process.start()
+    deadline = time.monotonic() + 300
+    while not is_middle():
+        assert process.is_alive() and time.monotonic() < deadline, f"{arguments} was over before it was killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
 
 
 def readme_block(containing: str) -> str:

@@ -23,10 +23,11 @@ BELOW = {  # what each part of the package may import
     "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
     "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
+    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("errors", "failure_report", "whole_files"),
+        *("recipes", "errors", "failure_report", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

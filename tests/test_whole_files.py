@@ -100,7 +100,7 @@ def test_a_directory_that_is_not_finished_leaves_the_old_one(fails, directory, m
     rename = type(directory).rename
 
     def fail_at_the_second(path, target):
-        if path.name == ".a.unfinished":
+        if path.name.startswith(".a.unfinished-"):
             raise OSError("No space left on device")
         return rename(path, target)
 
@@ -110,10 +110,17 @@ def test_a_directory_that_is_not_finished_leaves_the_old_one(fails, directory, m
     assert names(directory) == ["file"] and names(directory.parent) == ["a"]
 
 
+def test_a_name_with_brackets(tmp_path):
+    """Which are none of a pattern when what is left behind is looked for."""
+    (tmp_path / ".a[1].unfinished-killed").mkdir()
+    write_whole_directory(tmp_path / "a[1]", write_new)
+    assert names(tmp_path) == ["a[1]"]
+
+
 def test_what_a_killed_process_has_left(directory):
     """Between the two renames, the old directory has another name: it is put back before anything is written."""
     directory.rename(directory.with_name(".a.replaced"))
-    directory.with_name(".a.unfinished").mkdir()
+    directory.with_name(".a.unfinished-killed").mkdir()
 
     def fail(unfinished):
         raise OSError("No space left on device")

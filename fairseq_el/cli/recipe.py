@@ -1,0 +1,63 @@
+"""``fairseq-el recipe``: an experiment from raw text to scores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairseq_el.cli.output import write_line
+from fairseq_el.errors import OptionError
+from fairseq_el.recipes import STEPS, read_recipe
+
+_DESCRIPTION = """\
+Runs one step of an experiment that a YAML file describes:
+
+  download    brings the files it needs, or says which you must bring
+  preprocess  splits text into tokens and cuts what is too long
+  generate    decodes with EL-attention, in batches as large as fairseq-el plan says
+  score       writes hypotheses in order, and their scores
+
+A step that is done is skipped; one that was killed is done again from the last whole file."""
+
+_EXAMPLE = """\
+example:
+
+  fairseq-el recipe download configs/cnndm.yaml --work cnndm"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "recipe",
+        help="an experiment, from raw text to scores",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("step", metavar="STEP", choices=STEPS, help=", ".join(STEPS))
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, as those in configs/")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="directory of all files of the experiment (default: recipes/NAME, by the name of CONFIG)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    recipe = read_recipe(options.config)
+    work = options.work or Path("recipes", options.config.stem)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--work must be a directory that can be made; {work}: {error.strerror}") from error
+    STEPS[options.step](recipe, work, _say)
+    return 0
+
+
+def _say(text: str) -> None:
+    write_line(text)
+    sys.stdout.flush()  # before hours of decoding, also where standard output is a file

@@ -1,0 +1,130 @@
+"""Step ``download``: the files of a recipe, downloaded, copied, or found to be there already.
+
+By urllib: pooch and torch.hub, which check files too, begin a download that was stopped from its first byte.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, List
+
+from tqdm import tqdm
+
+from fairseq_el.errors import FairseqElError
+from fairseq_el.recipes.config import Origin, Recipe, Say
+from fairseq_el.recipes.files import CHUNK, sha256_of
+from fairseq_el.whole_files import write_whole
+
+_TIMEOUT = 60  # seconds without a byte
+
+
+def download(recipe: Recipe, work: Path, say: Say) -> None:
+    """Brings the files of a recipe into the working directory. Files that are there already are checked and kept.
+
+    Raises:
+        FairseqElError: some file could not be had, or one that is there has another checksum; all are named.
+    """
+    problems: Dict[str, List[str]] = {}  # names by what is wrong
+    for name, origin in recipe.files.items():
+        try:
+            say(f"{name}: {_bring(name, origin, work, recipe.path.parent)}")
+        except FairseqElError as error:
+            problems.setdefault(str(error), []).append(name)
+    if problems:
+        listed = "".join(f"\n  - {', '.join(names)}: {problem}" for problem, names in problems.items())
+        count = sum(map(len, problems.values()))
+        raise FairseqElError(
+            f"{count} of {len(recipe.files)} files are not there yet. They are looked for in {work}, and "
+            f"may be put there by hand; what is there already stays:{listed}"
+        )
+
+
+def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
+    """Says how the file came there.
+
+    Raises:
+        FairseqElError: it did not.
+    """
+    path = work / name
+    if path.is_file():
+        if origin.sha256 is not None and sha256_of(path) != origin.sha256:
+            raise FairseqElError(
+                f"what is there must have sha256 {origin.sha256}; it has {sha256_of(path)}. Remove "
+                f"{path}, and it is downloaded again"
+            )
+        return "is there" if origin.sha256 is None else "is there, checksum is right"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if origin.copy is not None:
+        source = configs / origin.copy
+        try:
+            write_whole(path, lambda unfinished: shutil.copyfile(source, unfinished))
+        except OSError as error:
+            raise FairseqElError(f"it can't be copied from {source}: {error.strerror}") from error
+        return f"copied from {source}"
+    if origin.url is None:
+        raise FairseqElError(f"to be put there by you. {origin.where}")
+    assert origin.sha256 is not None
+    _fetch(name, origin.url, origin.sha256, path)
+    return "downloaded, checksum is right"
+
+
+def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
+    """Downloads a file, going on where an earlier download of it has ended.
+
+    Raises:
+        FairseqElError: the server can't be reached or stops, or the file is another one.
+    """
+    part = path.with_name(f".{path.name}.{sha256[:12]}.part")  # of another file, it would have another name
+    try:
+        _append_rest(name, url, part)
+    except urllib.error.HTTPError as error:
+        raise FairseqElError(
+            f"the server of {url} answers {error.code} {error.reason}. Get the file elsewhere and put it "
+            f"there; its sha256 is {sha256}"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        have = part.stat().st_size if part.exists() else 0
+        raise FairseqElError(
+            f"{url} can't be reached, or the connection broke ({reason}). Run this again when there is a "
+            f"network, and it goes on after the {have:,} bytes it has, or get the file elsewhere and put it there"
+        ) from error
+    found = sha256_of(part)
+    if found != sha256:
+        part.unlink()
+        raise FairseqElError(
+            f"what {url} sends must have sha256 {sha256}; it has {found}. It was deleted; if it is so again, "
+            "the file has changed there: do not use it unless you trust it"
+        )
+    part.replace(path)
+
+
+def _append_rest(name: str, url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return  # nothing comes after what is there: its checksum decides
+    with response:
+        goes_on = response.status == http.client.PARTIAL_CONTENT
+        _write(name, response, part, "ab" if goes_on else "wb", have if goes_on else 0)
+
+
+def _write(name: str, response: Any, part: Path, mode: str, have: int) -> None:
+    length = response.headers.get("Content-Length")
+    total = None if length is None else have + int(length)
+    with part.open(mode) as file, tqdm(
+        desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, disable=None
+    ) as bar:
+        for chunk in iter(lambda: response.read1(CHUNK), b""):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and part.stat().st_size != total:
+        raise OSError(f"{part.stat().st_size:,} of {total:,} bytes came")

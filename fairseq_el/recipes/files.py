@@ -1,0 +1,39 @@
+"""Files in the working directory of a recipe."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Dict, Iterable
+
+from fairseq_el.errors import FairseqElError
+
+CHUNK = 1 << 20  # bytes at a time
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def checksums(work: Path, names: Iterable[str]) -> Dict[str, str]:
+    """The SHA-256 of each file."""
+    return {name: sha256_of(work / name) for name in dict.fromkeys(names)}
+
+
+def require_files(work: Path, names: Iterable[str], step: str) -> None:
+    """Before any work of a step is done.
+
+    Raises:
+        FairseqElError: some files are missing; all are named.
+    """
+    missing = [name for name in dict.fromkeys(names) if not (work / name).is_file()]
+    if missing:
+        raise FairseqElError(
+            f"{step} needs {len(missing)} files that are not in {work}: {', '.join(missing)}. Run first: "
+            "fairseq-el recipe download, which says where they come from"
+        )

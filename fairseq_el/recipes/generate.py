@@ -1,0 +1,80 @@
+"""Step ``generate``: ``fairseq-generate`` with EL-attention, in the largest batches that fit."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+import fairseq_el
+from fairseq_el.recipes.config import Recipe, Say
+from fairseq_el.recipes.files import checksums
+from fairseq_el.recipes.preprocess import data_of, read_report
+from fairseq_el.recipes.product import Product
+from fairseq_el.recipes.programs import run_program
+
+OUTPUT = "output.txt"
+
+
+def output_of(recipe: Recipe, work: Path, step: str = "generate") -> Product:
+    """The directory that this step makes.
+
+    Raises:
+        FairseqElError: its input is not made yet, or is out of date.
+    """
+    data = data_of(recipe, work, step)
+    data.needed_by(step)
+    settings = {"decoding": recipe.decoding, "dtype": recipe.dtype}  # the batch size changes no output
+    made_from = {"settings": settings, "files": checksums(work, [recipe.checkpoint]), "data": data.made_from}
+    return Product(work / "generated", "generate", made_from)
+
+
+def generate(recipe: Recipe, work: Path, say: Say) -> None:
+    """Decodes the data set into ``generated/output.txt``, which is what ``fairseq-generate`` wrote.
+
+    Raises:
+        FairseqElError: preprocessing is not done, nothing fits in memory, or decoding failed.
+    """
+    output = output_of(recipe, work)
+    if output.is_made():
+        say(f"generate: nothing to do, {output.path} is up to date")
+        return
+    source = read_report(data_of(recipe, work))[recipe.languages[0]]
+    batch_size = min(recipe.batch_size or _planned(recipe, work, source["longest_kept"]), source["lines"])
+
+    def write(directory: Path) -> None:
+        log = directory / "log.txt"
+        say(f"generate: {source['lines']:,} texts in batches of {batch_size:,}; progress is in {log}")
+        run_program("fairseq_cli.generate", _arguments(recipe, work, batch_size), directory / OUTPUT, log)
+
+    output.make(write)
+
+
+def _arguments(recipe: Recipe, work: Path, batch_size: int) -> List[Any]:
+    decoding: Dict[str, Any] = dict(recipe.decoding)
+    if recipe.is_language_model:
+        decoding.setdefault("max_len_a", 1)  # fairseq counts the prompt in
+        how = ["--task", "el_language_modeling", "--sample-break-mode", "eos"]
+    else:
+        source, target = recipe.languages
+        how = ["--task", "el_translation", "--source-lang", source, "--target-lang", target]
+        if recipe.begin:
+            how += ["--prefix-size", "1"]  # of the references, which begin with <s>
+    options = [part for name, value in decoding.items() for part in (f"--{name.replace('_', '-')}", value)]
+    plugin = ["--user-dir", fairseq_el.__path__[0], "--el-dtype", recipe.dtype, "--batch-size", batch_size]
+    return [work / "data" / "bin", "--path", work / recipe.checkpoint, *how, *plugin, *options]
+
+
+def _planned(recipe: Recipe, work: Path, longest_source: int) -> int:
+    """The largest batch that fits in free memory even if beams share nothing, or else if they share as usual."""
+    decoding = recipe.decoding
+    share = 0 if recipe.is_language_model else decoding.get("max_len_a", 0)
+    written = int(share * longest_source) + decoding["max_len_b"]
+    arguments = ["plan", "--json", "--path", work / recipe.checkpoint, "--beam", decoding["beam"]]
+    arguments += ["--src-len", longest_source, "--tgt-len", written, "--dtype", recipe.dtype]
+    with tempfile.TemporaryDirectory() as directory:
+        planned = Path(directory, "plan.json")
+        run_program("fairseq_el.cli", arguments, planned, Path(directory, "log.txt"))
+        recommended = json.loads(planned.read_text("utf-8"))["recommended"]
+    return recommended["worst"]["batch_size"] or recommended["expected"]["batch_size"]

@@ -1,0 +1,99 @@
+"""Step ``score``: ordered, detokenised hypotheses, and ``fairseq-el score``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List
+
+from tabulate import tabulate
+
+from fairseq_el.errors import FairseqElError
+from fairseq_el.recipes.config import Recipe, Say
+from fairseq_el.recipes.generate import OUTPUT, output_of
+from fairseq_el.recipes.pieces import Pieces
+from fairseq_el.recipes.product import Product
+from fairseq_el.recipes.programs import run_program
+from fairseq_el.scoring import read_hypotheses
+
+
+def scores_of(recipe: Recipe, work: Path) -> Product:
+    """The directory that this step makes.
+
+    Raises:
+        FairseqElError: decoding is not done, or its output is out of date.
+    """
+    output = output_of(recipe, work, "score")
+    output.needed_by("score")
+    return Product(work / "scores", "score", {"settings": recipe.scoring, "output": output.made_from})
+
+
+def score(recipe: Recipe, work: Path, say: Say) -> None:
+    """Writes ``scores/hypotheses.txt``, ``references.txt`` and ``scores.json``.
+
+    Raises:
+        FairseqElError: decoding is not done, or its output can't be scored.
+    """
+    scores = scores_of(recipe, work)
+    if scores.is_made():
+        say(f"score: nothing to do, {scores.path} is up to date")
+    else:
+        scores.make(lambda directory: _score(recipe, work, directory))
+    say(_as_table(json.loads((scores.path / "scores.json").read_text("utf-8"))))
+
+
+def _as_table(result: Dict[str, Any]) -> str:
+    rows = []
+    for name, score in result["scores"].items():
+        interval = f"{score['low']:.2f} to {score['high']:.2f}" if score["low"] is not None else ""
+        rows.append([name, f"{score['value']:.2f}", interval, score["signature"]])
+    return f"{result['sentences']:,} sentences\n{tabulate(rows, tablefmt='plain', disable_numparse=True)}"
+
+
+def _score(recipe: Recipe, work: Path, directory: Path) -> None:
+    pieces = Pieces(recipe.bpe, work)
+    hypotheses = _hypotheses(recipe, work, pieces)
+    references = [
+        pieces.decode(line.split()) if recipe.bpe["name"] == "split" else line for line in _lines(work / recipe.text[1])
+    ]
+    files = []
+    for name, texts in (("hypotheses.txt", hypotheses), ("references.txt", references)):
+        files.append(directory / name)
+        files[-1].write_text("".join(text + "\n" for text in texts), "utf-8")
+    arguments: List[Any] = ["score", files[0], "--ref", files[1], "--json"]
+    for name, value in recipe.scoring.items():
+        arguments += ([f"--{name}"] if value else []) if isinstance(value, bool) else [f"--{name}", value]
+    log = directory / "log.txt"
+    run_program("fairseq_el.cli", arguments, directory / "scores.json", log)
+    log.unlink()
+
+
+def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
+    """The best of every sentence, in the order of the data set.
+
+    Raises:
+        FairseqElError: some sentence has none.
+    """
+    path = work / "generated" / OUTPUT
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        found = read_hypotheses(line.rstrip("\n") for line in lines)
+    prompts = _lines(work / "data" / f"test.{recipe.languages[0]}")
+    missing = [number for number in range(len(prompts)) if number not in found]
+    if missing:
+        raise FairseqElError(
+            f"{path} must have a hypothesis of every text; {len(missing)} of {len(prompts)} have none, the first is "
+            f"{missing[0]}. Remove {path.parent} and run: fairseq-el recipe generate"
+        )
+    texts = []
+    for number, prompt in enumerate(prompts):
+        words = found[number][0].tokens.split()
+        if recipe.is_language_model:
+            # A batch goes on as long as its longest prompt needs, so shorter prompts may have got more words.
+            words = words[len(prompt.split()) :][: recipe.decoding["max_len_b"]]
+        texts.append(pieces.decode(words))
+    return texts
+
+
+def _lines(path: Path) -> List[str]:
+    with path.open(encoding="utf-8") as lines:
+        return [line.strip() for line in lines]
