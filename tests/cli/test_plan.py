@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from types import SimpleNamespace
 
 import fairseq
 import pytest
@@ -25,8 +28,12 @@ BART = ["--arch", "bart_large", "--beam", 4, "--src-len", 1024, "--tgt-len", 140
 SMALL = ["--beam", 5, "--src-len", 30, "--tgt-len", 30, "--dtype", "fp32", "--device", "cpu", "--memory", "4GiB"]
 
 
-def plan(*arguments, **options):
-    return run("el", "plan", *arguments, **options)
+def plan(*arguments, fails=False):
+    """What a process would print, without the time that it takes to start."""
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        status = main(["plan", *map(str, arguments)])
+    assert (status != 0) == fails, stderr.getvalue()
+    return SimpleNamespace(returncode=status, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def in_process(*arguments, capsys) -> dict:
@@ -191,7 +198,8 @@ def test_plot(tmp_path):
 
 def test_plot_without_matplotlib(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")
-    process = plan(*BART, "--memory", "16GiB", "--plot", tmp_path / "x.png", fails=True, PYTHONPATH=str(tmp_path))
+    arguments = [*BART, "--memory", "16GiB", "--plot", tmp_path / "x.png"]
+    process = run("el", "plan", *arguments, fails=True, PYTHONPATH=str(tmp_path))
     assert process.returncode == 1
     assert error(process).endswith("pip install fairseq_el[plot]")
 
