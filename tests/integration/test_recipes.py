@@ -140,13 +140,27 @@ def assert_run_again_only_for_other_settings(work: Path, tmp_path: Path, capsys)
 @pytest.mark.skipif(
     int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's data sets of language models use what numpy 2 removed"
 )
+def write_gpt2(bpe: Path, directory: Path) -> None:
+    """A tiny GPT-2 of random weights through ``convert from-hf``; fairseq's own model where transformers is missing."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError:
+        directory.mkdir()
+        shutil.copy(bpe / "dict.txt", directory)
+        write_random_model(directory, TINY_LM)
+        return
+    source = directory.with_name("hf")
+    GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2)).save_pretrained(source)
+    shutil.copyfile(bpe / "encoder.json", source / "vocab.json")
+    shutil.copyfile(bpe / "vocab.bpe", source / "merges.txt")
+    assert main(["convert", "from-hf", str(source), "--out", str(directory)]) == 0
+
+
 def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     """The GPT-2 recipe with a tiny language model of random weights: prompts are cut, and no part of a summary."""
     work, config = tmp_path / "work", tmp_path / "gpt2.yaml"
     shutil.copytree(inputs, work)
-    (work / "gpt2").mkdir()
-    shutil.copy(work / "dict.txt", work / "gpt2")
-    write_random_model(work / "gpt2", TINY_LM)
+    write_gpt2(work, work / "gpt2")
     text = (REPOSITORY / "configs" / "gpt2_cnndm.yaml").read_text("utf-8")
     text = text.replace("max_source: 512", "max_source: 160").replace("max_len_b: 200", "max_len_b: 12")
     config.write_text(text + "batch_size: 4\n")
