@@ -5,12 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Callable
+
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 USER_DIR = str(REPOSITORY / "fairseq_el")
@@ -19,16 +23,26 @@ SENTENCEPIECE = ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE 
 LOSE_NO_SENTENCE = ["--required-batch-size-multiple", "1"]  # stock fairseq 0.12.3 drops the last ones otherwise
 
 
+# Programs are run in forks of a process that has imported no more than this, as each of them would do first.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["fairseq.options", "fairseq.tasks", "fairseq.models", "fairseq.trainer"])
+
+
 def run(
     program: str,
     *args: object,
     cwd: Path | None = None,
     stdin: str = "",
     fails: bool = False,
+    fresh: bool = False,
     preexec_fn=None,
     **env: str,
 ):
     """Runs ``fairseq-<program>`` in a process of its own, without the repository on its import path.
+
+    Args:
+        fresh: in a new process, instead of a fork of one that has imported fairseq; so it is with ``preexec_fn`` and
+            other environments.
 
     Returns the finished process, with ``stdout`` and ``stderr`` as text; fails the test if the exit status is not as
     expected.
@@ -36,21 +50,54 @@ def run(
     command = [str(Path(sys.executable).parent / f"fairseq-{program}"), *map(str, args)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment.update({"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env})
-    process = subprocess.run(
-        command,
-        cwd=cwd,
-        input=stdin,
-        env=environment,
-        preexec_fn=preexec_fn,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-    )
+    if fresh or preexec_fn is not None or env:
+        process = subprocess.run(
+            command,
+            cwd=cwd,
+            input=stdin,
+            env=environment,
+            preexec_fn=preexec_fn,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+    else:
+        process = _run_forked(command, cwd, stdin, environment)
     assert (process.returncode != 0) == fails, (
         f"{' '.join(command)}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
     )
     return process
+
+
+def _run_forked(
+    command: list[str], cwd: Path | None, stdin: str, environment: dict[str, str]
+) -> subprocess.CompletedProcess:
+    with tempfile.TemporaryDirectory() as directory:
+        streams = [Path(directory, name) for name in ("stdin", "stdout", "stderr")]
+        streams[0].write_text(stdin, encoding="utf-8")
+        process = _SERVER.Process(target=_become, args=(command, str(cwd or os.getcwd()), environment, streams))
+        process.start()
+        process.join()
+        printed = [stream.read_text(encoding="utf-8") if stream.exists() else "" for stream in streams[1:]]
+    return subprocess.CompletedProcess(command, process.exitcode, *printed)
+
+
+def _become(command: list[str], cwd: str, environment: dict[str, str], streams: list[Path]) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(os.open(stream, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdin = os.fdopen(0, encoding="utf-8")  # that of a multiprocessing process is closed
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    own = (str(REPOSITORY), str(REPOSITORY / "tests"))
+    sys.path[:] = [
+        str(Path(command[0]).parent),
+        *(e for e in sys.path if e and not e.startswith(own[1]) and e != own[0]),
+    ]
+    sys.argv = command
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    runpy.run_path(command[0], run_name="__main__")
 
 
 def kill_in_the_middle(arguments: list[str], is_middle: Callable[[], object]) -> None:

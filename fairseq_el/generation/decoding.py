@@ -271,10 +271,11 @@ class BatchDecoding:
     def _worth_dropping(self, step: int, num_finished: int) -> bool:
         """Whether to drop finished sentences now: an eighth at a time, because it moves the state of all others.
 
-        Not where a finished sentence would leave traces: search strategies may draw random numbers for it, and within
-        prefixes fairseq checks what it has written.
+        Not where a finished sentence would leave traces: search strategies and dropout (with which beams share no
+        past) draw random numbers for it, and within prefixes fairseq checks what it has written.
         """
-        if type(self.generator.search) is not BeamSearch or self._in_prefix(step + 1):
+        leaves_traces = type(self.generator.search) is not BeamSearch or not self.decoders.all_share
+        if leaves_traces or self._in_prefix(step + 1):
             return num_finished > 0
         return 8 * num_finished >= len(self.sentences)
 
