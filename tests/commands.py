@@ -97,7 +97,11 @@ def _become(command: list[str], cwd: str, environment: dict[str, str], streams: 
     ]
     sys.argv = command
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
-    runpy.run_path(command[0], run_name="__main__")
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # as the interpreter does, and multiprocessing does not
+        sys.exit(1)
 
 
 def kill_in_the_middle(arguments: list[str], is_middle: Callable[[], object]) -> None:

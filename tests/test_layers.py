@@ -12,6 +12,7 @@ BELOW = {  # what each part of the package may import
     "_requirements": set(),
     "_user_dir": set(),
     "errors": set(),
+    "programs": {"errors"},
     "whole_files": {"errors"},
     "checkpoint_loading": set(),
     "failure_report": {"checkpoint_loading", "errors"},
@@ -23,11 +24,11 @@ BELOW = {  # what each part of the package may import
     "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
     "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
-    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "whole_files"},
+    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "programs", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("recipes", "errors", "failure_report", "whole_files"),
+        *("recipes", "errors", "failure_report", "programs", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
@@ -18,6 +16,7 @@ import fairseq_el.tasks
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.programs import run_program
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
 
 _DESCRIPTION = """\
@@ -34,7 +33,6 @@ example:
   fairseq-el verify DATA --path model.pt --beam 5 --batch-size 64"""
 
 _PREFIX = "el_"
-_LAST = 3000  # characters of what a program that failed has said
 
 
 def add_parser(commands: Any) -> None:
@@ -90,18 +88,10 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     """
     # Without the last option, the stock task of fairseq 0.12.3 drops the last sentences of a data set.
     plugin = ["--user-dir", fairseq_el.__path__[0], "--required-batch-size-multiple", "1"]
-    command = [sys.executable, "-m", "fairseq_cli.generate", *arguments, *plugin]
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        process = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8", check=False
-        )
-        if process.returncode != 0:
-            errors.seek(0)
-            raise FairseqElError(
-                f"fairseq-generate of {name} ended with status {process.returncode}; its last words:\n"
-                f"{errors.read()[-_LAST:].rstrip()}"
-            )
-    hypotheses = read_hypotheses(process.stdout.split("\n"))
+    with tempfile.TemporaryDirectory() as directory:
+        output, log = Path(directory, "output.txt"), Path(directory, "log.txt")
+        run_program("fairseq_cli.generate", [*arguments, *plugin], output, log, f"fairseq-generate of {name}")
+        hypotheses = read_hypotheses(output.read_text("utf-8").split("\n"))
     if not hypotheses:
         raise FairseqElError(f"fairseq-generate of {name} wrote no hypotheses: was it given --quiet or an empty split?")
     return hypotheses

@@ -9,11 +9,11 @@ from typing import Any, Dict, List
 from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.programs import run_program
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product
-from fairseq_el.recipes.programs import run_program
 from fairseq_el.scoring import read_hypotheses
 
 

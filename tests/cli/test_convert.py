@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 from commands import EXAMPLE
+from converting import convert, error
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
 from fairseq_el.cli import main
@@ -20,19 +21,6 @@ MODEL = EXAMPLE / "model.pt"
 class Hostile:
     def __reduce__(self):
         return os.system, ("touch HACKED",)
-
-
-def convert(capsys, *arguments) -> str:
-    assert main(["convert", *map(str, arguments)]) == 0
-    return capsys.readouterr().out
-
-
-def error(capsys, *arguments) -> str:
-    try:
-        assert main(["convert", *map(str, arguments)]) != 0
-    except SystemExit as exit_:
-        assert exit_.code == 2
-    return capsys.readouterr().err
 
 
 def same(one, two) -> bool:

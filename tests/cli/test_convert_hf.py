@@ -13,6 +13,7 @@ from pathlib import Path
 import hf_models
 import pytest
 import torch
+from converting import convert, error
 
 import fairseq_el
 from fairseq_el.cli import main
@@ -44,19 +45,6 @@ def work(saved, tmp_path, monkeypatch) -> Path:
         shutil.copytree(saved / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def convert(capsys, *arguments) -> str:
-    assert main(["convert", *map(str, arguments)]) == 0
-    return capsys.readouterr().out
-
-
-def error(capsys, *arguments) -> str:
-    try:
-        assert main(["convert", *map(str, arguments)]) != 0
-    except SystemExit as exit_:
-        assert exit_.code == 2
-    return capsys.readouterr().err
 
 
 def test_what_is_said_and_written(work, capsys):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, List, Optional
 
 from fairseq_el.errors import FairseqElError
 
 _LAST = 3000  # characters of what a program that failed has said
 
 
-def run_program(module: str, arguments: List[Any], output: Path, log: Path) -> None:
+def run_program(module: str, arguments: List[Any], output: Path, log: Path, name: Optional[str] = None) -> None:
     """Runs ``python -m module``.
 
     Args:
         output: file for what it writes to standard output.
         log: file for what it writes to standard error.
+        name: of the run, for the message (default: ``module``).
 
     Raises:
         FairseqElError: it failed; with its last words.
@@ -27,4 +28,4 @@ def run_program(module: str, arguments: List[Any], output: Path, log: Path) -> N
         status = subprocess.run(command, stdout=written, stderr=errors, check=False).returncode
     if status != 0:
         last = log.read_text("utf-8", errors="replace")[-_LAST:].strip()
-        raise FairseqElError(f"{module} ended with status {status}; its last words:\n{last}")
+        raise FairseqElError(f"{name or module} ended with status {status}; its last words:\n{last}")
