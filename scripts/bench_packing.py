@@ -1,4 +1,4 @@
-"""Times linear layers with packed weights against plain ones, for `worth_packing` in fairseq_el/modules/linears.py.
+"""Times linear layers with packed weights against plain ones, for `packs_weights` in fairseq_el/planning/parts.py.
 
     python scripts/bench_packing.py [--width 1024] [--ffn 4096] [--layers 12] [--runs 7]
 

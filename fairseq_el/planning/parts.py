@@ -22,9 +22,9 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
 def packs_weights(dtype: str, num_rows: int, num_uses: int) -> bool:
     """Whether packing weights pays on a CPU that can, by what scripts/bench_packing.py measures (docs/benchmarks.md).
 
-    For 2 to 256 rows a packed weight is 1.1 to 1.7 times as fast, and has paid for its packing after some 30 uses. With
-    thousands of rows, the encoder's, the product itself is no faster; in 16 bits joined projections and an activation
-    before rounding still make it worth it.
+    For 4 to 256 rows a packed weight is 1.1 to 1.7 times as fast, and has paid for its packing after some 30 uses. With
+    thousands of rows, the encoder's, the product is no faster; in 16 bits they are packed all the same, to join
+    projections and to apply activations before rounding, whose gain was not measured by itself.
 
     Args:
         dtype: a name in ``DTYPES``.
@@ -33,4 +33,4 @@ def packs_weights(dtype: str, num_rows: int, num_uses: int) -> bool:
     """
     if num_rows >= 1024:
         return dtype != "fp32" and num_uses >= 4
-    return num_rows >= 2 and num_uses >= 32
+    return num_rows >= 4 and num_uses >= 32

@@ -63,6 +63,23 @@ def test_prefix_constrained_search(beam):
     assert results[0] == results[1] and any(results[0])
 
 
+def test_finished_sentences_are_dropped_an_eighth_at_a_time():
+    """Those that are carried along until then change nothing."""
+    sample, sizes = batch(WORDS, list(range(1, 21)), seed=3), []
+    options = {"beam_size": 3, "max_len_b": 40}
+    model = build_model("transformer", WORDS, seed=6)
+    expected = SequenceGenerator([model], WORDS, **options).generate([model], sample)
+    fairseq_el.enable_el_attention(model)
+    generator = ELSequenceGenerator([model], WORDS, **options)
+    generator.on_step = lambda step, states: sizes.append(states[0].num_sentences)
+    for theirs, mine in zip(expected, generator.generate([model], sample)):
+        assert [h["tokens"].tolist() for h in mine] == [h["tokens"].tolist() for h in theirs]
+        assert [float(h["score"]) for h in mine] == pytest.approx([float(h["score"]) for h in theirs], rel=1e-6)
+    drops = [(before, before - after) for before, after in zip(sizes, sizes[1:]) if after < before]
+    assert all(8 * dropped >= before for before, dropped in drops)
+    assert sum(dropped > 1 for _, dropped in drops) >= 2
+
+
 def test_attention_is_recorded_as_in_stock_unless_told_not_to():
     model, sample = build_model("transformer", WORDS, seed=1), batch(WORDS, SAMPLE_LENGTHS, seed=3)
     options = {"beam_size": 3, "max_len_b": 6}

@@ -81,7 +81,7 @@ def test_worth_packing():
     assert worth_packing(torch.float32, num_rows=4, num_uses=64)
     assert worth_packing(torch.bfloat16, num_rows=64, num_uses=64)
     assert worth_packing(torch.bfloat16, num_rows=4, num_uses=64)
-    assert not worth_packing(torch.bfloat16, num_rows=1, num_uses=64)  # bound by reading the weight
+    assert not worth_packing(torch.bfloat16, num_rows=3, num_uses=64)
     assert not worth_packing(torch.float32, num_rows=4, num_uses=31)
     assert worth_packing(torch.bfloat16, num_rows=2048, num_uses=4)
     assert not worth_packing(torch.float32, num_rows=2048, num_uses=64)
