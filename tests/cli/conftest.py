@@ -5,11 +5,14 @@ import io
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from commands import REPOSITORY, USER_DIR
+
+from fairseq_el.cli import main
 
 PROGRAMS = {
     "fairseq-el": "fairseq_el.cli:main",
@@ -47,3 +50,24 @@ def execute(monkeypatch, capsys):
         return printed
 
     return run
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory) -> Path:
+    """A directory with a tiny BART model, and what it was converted to."""
+    import hf_models  # skips the test where transformers is missing
+
+    work = tmp_path_factory.mktemp("bart")
+    model = hf_models.build("bart", 4)
+    hf_models.save(model, "bart", work / "hf", num_beams=2, max_length=12, min_length=3, early_stopping=True)
+    assert main(["convert", "from-hf", str(work / "hf"), "--out", str(work / "fairseq")]) == 0
+    return work
+
+
+@pytest.fixture
+def work(saved, tmp_path, monkeypatch) -> Path:
+    """A copy of it, as the working directory."""
+    for name in ("hf", "fairseq"):
+        shutil.copytree(saved / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
