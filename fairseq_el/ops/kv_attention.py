@@ -15,8 +15,6 @@ from fairseq_el.ops.masked_softmax import masked_softmax
 _FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # before, torch's fused attention has no scale
 _HAS_CUDNN = hasattr(torch.backends.cuda, "cudnn_sdp_enabled")
 
-_SHORT = 512  # scores of a head
-
 
 def kv_attention(
     query: Tensor,
@@ -29,8 +27,7 @@ def kv_attention(
     """``softmax(q_i K_i^T) V_i`` (Vaswani et al. 2017, equation 1) with one set of keys and values per sentence.
 
     Two dense products per sentence and head, ``(b, dh) x (dh, n)`` and ``(b, n) x (n, dh)``; nothing is expanded to
-    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do, or
-    there is too little to do for it on a CPU.
+    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do.
 
     Args:
         query: projected queries. *Shape:* ``(B, b, h, dh)``.
@@ -45,7 +42,7 @@ def kv_attention(
     """
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
     mask = None if attn_mask is None else attn_mask.unsqueeze(1)  # for all heads
-    if _FUSED and not rounds and not _is_short(query, key):
+    if _FUSED and not rounds:
         return _fused(query.transpose(1, 2), key, value, mask, scale).transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
     query = query if scale == 1.0 else query * scale
     scores = torch.matmul(query.transpose(1, 2), key.transpose(2, 3))  # (B, h, b, dh) x (B, h, dh, n) -> (B, h, b, n)
@@ -69,8 +66,3 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     finally:
         if cudnn:
             torch.backends.cuda.enable_cudnn_sdp(True)
-
-
-def _is_short(query: Tensor, key: Tensor) -> bool:
-    """Where plain products take two thirds of the time of torch's fused attention on a CPU, and little memory."""
-    return query.device.type == "cpu" and query.dtype == torch.float32 and query.size(1) * key.size(2) <= _SHORT

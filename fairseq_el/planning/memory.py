@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict
 
 from fairseq_el.planning.capacity import capacity_for
-from fairseq_el.planning.parts import PROJECTED_AT_ONCE, output_rows_at_once, packs_weights, sentences_at_once
+from fairseq_el.planning.parts import (
+    MANY_ROWS,
+    PROJECTED_AT_ONCE,
+    output_rows_at_once,
+    packs_weights,
+    sentences_at_once,
+)
 from fairseq_el.planning.shapes import ModelShape
 from fairseq_el.planning.workload import METHODS, Workload, default_node_share
 
@@ -207,7 +213,8 @@ def _packs_decoder(shape: ModelShape, work: Workload) -> bool:
     """Whether batches of this size, or the smaller ones that there are too, pack the decoder's weights."""
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
     uses = _MANY if work.packs_last else steps
-    return work.can_pack and any(packs_weights(work.dtype, rows, uses) for rows in (work.beam, work.rows))
+    sizes = (work.beam, min(work.rows, MANY_ROWS - 1), work.rows)
+    return work.can_pack and any(packs_weights(work.dtype, rows, uses) for rows in sizes)
 
 
 def _packed_decoder(method: str, shape: ModelShape, work: Workload) -> int:

@@ -3,6 +3,7 @@
 # Positions of the source that are projected together where keys and values are kept: what is in flight stays small, and
 # on a CPU in its cache.
 PROJECTED_AT_ONCE = 2048
+MANY_ROWS = 1024  # of a product, such as the encoder's: those of a step are mostly fewer
 
 
 def sentences_at_once(encoder_tokens: int, length: int) -> int:
@@ -31,6 +32,6 @@ def packs_weights(dtype: str, num_rows: int, num_uses: int) -> bool:
         num_rows: rows of a product.
         num_uses: products with one weight.
     """
-    if num_rows >= 1024:
+    if num_rows >= MANY_ROWS:
         return dtype != "fp32" and num_uses >= 4
     return num_rows >= 4 and num_uses >= 32
