@@ -235,10 +235,11 @@ def test_output_rows_are_those_of_the_generator():
 
 def test_packed_weights_stay_for_larger_batches():
     run = Run("el", "fp32", packs_last=True)
-    packed = [memory("el", run.shape, replace(run.work, batch=size)).packed for size in (1, 2, 300, 3000)]
+    work = replace(run.work, can_pack=True)
+    packed = [memory("el", run.shape, replace(work, batch=size)).packed for size in (1, 2, 300, 3000)]
     assert packed[0] == 0 < packed[1] == packed[2] == packed[3]  # 3 beams alone are too few rows
-    assert memory("stock", run.shape, run.work).packed == 0
-    assert memory("el", run.shape, replace(run.work, can_pack=False)).packed == 0
+    assert memory("stock", run.shape, work).packed == 0
+    assert memory("el", run.shape, replace(work, can_pack=False)).packed == 0
 
 
 def test_keys_and_values_of_the_source_are_two_for_every_layer():
