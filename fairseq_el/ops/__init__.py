@@ -7,6 +7,9 @@ from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.top_scores import log_normalizer, top_of_rows
+from fairseq_el.ops.topk_attention import topk_attention
+from fairseq_el.ops.topk_el_attention import topk_el_attention
+from fairseq_el.ops.topk_feed_forward import topk_feed_forward
 
 __all__ = [
     "PackedLinear",
@@ -22,4 +25,7 @@ __all__ = [
     "masked_softmax",
     "storage_bytes",
     "top_of_rows",
+    "topk_attention",
+    "topk_el_attention",
+    "topk_feed_forward",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def multihead_attention(
@@ -72,3 +73,72 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
 def top_of_rows(scores: Tensor, k: int) -> Tensor:
     """The ``k`` largest of each row of ``scores`` ``(rows, V)``, largest first. *Shape:* ``(rows, k)``."""
     return torch.stack([torch.tensor(sorted(row, reverse=True)[:k], dtype=scores.dtype) for row in scores.tolist()])
+
+
+def topk_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    k: int,
+    key_padding_mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    causal: bool = False,
+    factors: Tensor | None = None,
+) -> Tensor:
+    """All scores, minus infinity where they are not among the ``k`` largest, softmax, all values.
+
+    Args:
+        query: scaled. *Shape:* ``(B, h, t, dh)``.
+        key: *Shape:* ``(B, h, n, dh)``.
+        value: *Shape:* ``(B, h, n, dv)``.
+        key_padding_mask: True where a key is hidden. *Shape:* ``(B, n)``.
+        attn_mask: True where a key is hidden from a query, or numbers to add. *Shape:* ``(B, h, t, n)``, broadcast.
+        causal: query ``i`` sees the keys up to ``i + n - t``.
+        factors: of the weights, as dropout has them. *Shape:* ``(B, h, t, n)``.
+
+    Returns:
+        *Shape:* ``(B, h, t, dv)``; zeros where a query sees nothing.
+    """
+    t, n = query.size(2), key.size(2)
+    scores = query @ key.transpose(2, 3)
+    if attn_mask is not None:
+        scores = scores.masked_fill(attn_mask, float("-inf")) if attn_mask.dtype == torch.bool else scores + attn_mask
+    if key_padding_mask is not None:
+        scores = scores.masked_fill(key_padding_mask[:, None, None], float("-inf"))
+    if causal:
+        scores = scores.masked_fill(torch.ones(t, n, dtype=torch.bool).triu(1 + n - t), float("-inf"))
+    scores = only_the_largest(scores, k)
+    weights = torch.softmax(scores, dim=-1).masked_fill(scores == float("-inf"), 0.0)
+    return (weights if factors is None else weights * factors) @ value
+
+
+def topk_feed_forward(
+    x: Tensor,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor | None,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor | None,
+    k: int,
+    activation: str = "relu",
+    factors: Tensor | None = None,
+) -> Tensor:
+    """All hidden units; the activation of those that are not among the ``k`` largest is set to zero.
+
+    Args:
+        x: *Shape:* ``(N, d)``.
+        fc1_weight, fc2_weight: *Shape:* ``(f, d)``, ``(d, f)``.
+        factors: of the activations, as dropout has them. *Shape:* ``(N, f)``.
+
+    Returns:
+        *Shape:* ``(N, d)``.
+    """
+    hidden = functional.linear(x, fc1_weight, fc1_bias)
+    active = torch.relu(hidden) if activation == "relu" else functional.gelu(hidden)
+    active = active.masked_fill(only_the_largest(hidden, k) == float("-inf"), 0.0)
+    return functional.linear(active if factors is None else active * factors, fc2_weight, fc2_bias)
+
+
+def only_the_largest(scores: Tensor, k: int) -> Tensor:
+    """Minus infinity where a number is not among the ``k`` largest of its row."""
+    values, places = torch.topk(scores, min(k, scores.size(-1)), dim=-1)
+    return torch.full_like(scores, float("-inf")).scatter(-1, places, values)
