@@ -11,7 +11,7 @@ import torch
 import fairseq_el.tasks  # noqa: F401  (registers the architectures)
 from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.output import write_line
-from fairseq_el.conversion import average, load_checkpoint, save_checkpoint, strip, to_el, to_stock
+from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import format_size
 from fairseq_el.whole_files import refuse_to_overwrite
@@ -54,7 +54,7 @@ def _add_strip(kinds: Any) -> None:
         "strip",
         help="drop the optimizer and all else that only training needs",
         description="Writes a checkpoint with what inference needs: weights, settings and the state of the task. With "
-        "several checkpoints and --average, the mean of their weights.",
+        "several checkpoints and --average, the mean of their weights; with all shards of one and --merge, the whole.",
         allow_abbrev=False,
     )
     kind.set_defaults(run=_strip)
@@ -64,7 +64,13 @@ def _add_strip(kinds: Any) -> None:
         "--fp16", dest="dtype", action="store_const", const=torch.float16, help="weights in half precision"
     )
     dtype.add_argument("--bf16", dest="dtype", action="store_const", const=torch.bfloat16, help="weights in bfloat16")
-    kind.add_argument("--average", action="store_true", help="the mean of several checkpoints of one training run")
+    several = kind.add_mutually_exclusive_group()
+    several.add_argument("--average", action="store_true", help="the mean of several checkpoints of one training run")
+    several.add_argument(
+        "--merge",
+        action="store_true",
+        help="one checkpoint of all its shards, CKPT-shard0.pt and so on, of fully sharded training (needs fairscale)",
+    )
     _add_output(kind)
 
 
@@ -84,13 +90,17 @@ def _relabel(options: argparse.Namespace) -> int:
 
 
 def _strip(options: argparse.Namespace) -> int:
-    if len(options.checkpoints) > 1 and not options.average:
-        raise OptionError(f"strip takes one checkpoint, or several with --average; got {len(options.checkpoints)}")
+    if len(options.checkpoints) > 1 and not (options.average or options.merge):
+        raise OptionError(
+            f"strip takes one checkpoint, or several with --average or --merge; got {len(options.checkpoints)}"
+        )
     refuse_to_overwrite(options.out, "--out", options.force)
     checkpoints = [load_checkpoint(path, "CKPT") for path in options.checkpoints]
     if options.average:
         average(checkpoints)
-    save_checkpoint(strip(checkpoints[-1], options.dtype), options.out)
-    before, after = (Path(path).stat().st_size for path in (options.checkpoints[-1], options.out))
-    write_line(f"{options.out}: {format_size(after)} (was {format_size(before)})")
+    stripped = merge_shards(checkpoints) if options.merge else checkpoints[-1]
+    save_checkpoint(strip(stripped, options.dtype), options.out)
+    sizes = [Path(path).stat().st_size for path in options.checkpoints]
+    before = sum(sizes) if options.merge else sizes[-1]
+    write_line(f"{options.out}: {format_size(options.out.stat().st_size)} (was {format_size(before)})")
     return 0

@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, relabelled, stripped, described."""
+"""Checkpoints: read safely, relabelled, stripped, merged, described."""
 
 from fairseq_el.conversion.checkpoint import (
     Checkpoint,
@@ -9,6 +9,7 @@ from fairseq_el.conversion.checkpoint import (
 )
 from fairseq_el.conversion.description import Description, describe
 from fairseq_el.conversion.relabel import to_el, to_stock
+from fairseq_el.conversion.shards import merge_shards
 from fairseq_el.conversion.strip import average, strip
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "describe",
     "get_setting",
     "load_checkpoint",
+    "merge_shards",
     "parameters_of",
     "save_checkpoint",
     "strip",
