@@ -24,7 +24,13 @@ from fairseq_el.errors import (  # noqa: E402
     OutOfMemoryError,
     UnsupportedModelError,
 )
-from fairseq_el.modules import disable_el_attention, el_attention_enabled, enable_el_attention  # noqa: E402
+from fairseq_el.modules import (  # noqa: E402
+    disable_el_attention,
+    disable_topk_attention,
+    el_attention_enabled,
+    enable_el_attention,
+    enable_topk_attention,
+)
 
 __version__ = "0.1.0"
 
@@ -35,6 +41,8 @@ __all__ = [
     "OutOfMemoryError",
     "UnsupportedModelError",
     "disable_el_attention",
+    "disable_topk_attention",
     "el_attention_enabled",
     "enable_el_attention",
+    "enable_topk_attention",
 ]

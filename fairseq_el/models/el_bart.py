@@ -8,7 +8,7 @@ from fairseq.models import register_model
 from fairseq.models.bart import BARTModel
 
 from fairseq_el.models.output_bias import add_output_bias, with_extras
-from fairseq_el.models.registration import register_el_architectures
+from fairseq_el.models.registration import register_architectures
 from fairseq_el.modules import enable_el_attention
 
 
@@ -26,4 +26,4 @@ class ELBARTModel(BARTModel):
         return enable_el_attention(with_extras(super().build_model(args, task), args))
 
 
-register_el_architectures("bart")
+register_architectures("bart", "el")

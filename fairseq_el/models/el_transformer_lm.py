@@ -8,7 +8,7 @@ from fairseq.models import register_model
 from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerLanguageModelConfig
 
 from fairseq_el.models.output_bias import OUTPUT_BIAS_HELP, with_extras
-from fairseq_el.models.registration import register_el_architectures
+from fairseq_el.models.registration import register_architectures
 from fairseq_el.modules import enable_el_attention
 
 
@@ -28,4 +28,4 @@ class ELTransformerLanguageModel(TransformerLanguageModel):
         return enable_el_attention(with_extras(super().build_model(args, task), args))
 
 
-register_el_architectures("transformer_lm")
+register_architectures("transformer_lm", "el")

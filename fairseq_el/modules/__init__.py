@@ -12,17 +12,23 @@ from fairseq_el.modules.enable import (
     enable_el_attention,
     self_attention_of,
 )
+from fairseq_el.modules.enable_topk import disable_topk_attention, enable_topk_attention, topk_enabled
 from fairseq_el.modules.encode import EncoderOut, NetInput, encode
 from fairseq_el.modules.linears import Linears, is_final, worth_packing
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.modules.support import unsupported_reasons
+from fairseq_el.modules.topk import ALL_PLACES, DEFAULT_QUERY_CHUNK, PLACES
+from fairseq_el.modules.topk_options import TopkOptions, apply_topk
 
 __all__ = [
+    "ALL_PLACES",
     "BACKENDS",
     "DEFAULT_BACKEND",
+    "DEFAULT_QUERY_CHUNK",
     "DEFAULT_SELF_ATTENTION",
+    "PLACES",
     "DecodeState",
     "ELMultiheadAttention",
     "ELSelfAttention",
@@ -32,17 +38,22 @@ __all__ = [
     "Linears",
     "NetInput",
     "SharedEncoderOut",
+    "TopkOptions",
+    "apply_topk",
     "backend_of",
     "can_share_past",
     "decode_prompts",
     "decode_step",
     "disable_el_attention",
+    "disable_topk_attention",
     "el_attention_enabled",
     "enable_el_attention",
+    "enable_topk_attention",
     "encode",
     "is_final",
     "self_attention_of",
     "share_encoder_out",
+    "topk_enabled",
     "unsupported_reasons",
     "worth_packing",
 ]

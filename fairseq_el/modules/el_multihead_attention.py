@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Tuple
 
 import torch
-from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from fairseq_el.modules.decode_state import DecodeState
-from fairseq_el.ops import el_attention, kv_attention
+from fairseq_el.modules.topk import topk_of
+from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
+from fairseq_el.ops import el_attention, kv_attention, topk_attention, topk_el_attention
 from fairseq_el.planning.parts import PROJECTED_AT_ONCE, sentences_at_once
 
 
-class ELMultiheadAttention(MultiheadAttention):
+class ELMultiheadAttention(TopkMultiheadAttention):
     """Encoder-decoder attention over an encoder output that beams share.
 
     It has the parameters of fairseq's :class:`~fairseq.modules.MultiheadAttention` and nothing beside them: weights
     are read where they are at every step, so nothing can go stale. While decoding it runs :func:`el_attention` and
     keeps nothing; or, where the :class:`DecodeState` of the batch says ``"shared-kv"``, :func:`kv_attention` over keys
-    and values that this state keeps once per sentence. In training and scoring it is stock attention.
+    and values that this state keeps once per sentence. In training and scoring it is stock attention. Where Top-k
+    attention is enabled, all of it is over the k largest scores of a query.
     """
 
     def forward(
@@ -112,24 +114,43 @@ class ELMultiheadAttention(MultiheadAttention):
         weights = None
         if state is not None and state.backend == "shared-kv" and not need_weights:
             key, value = state.source_keys_values(self._incremental_state_id, lambda: self._project(memory))
-            mask = state.attn_mask(padding, x.dtype)
-            mask = None if mask is None else mask.unsqueeze(1)  # (B, n) -> (B, 1, n)
-            heads = kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
+            heads = self._over_keys_values(query, key, value, padding, state)
         else:
-            heads, weights = el_attention(
-                query * self.scaling,
-                memory,
-                self.k_proj.weight,
-                self.v_proj.weight,
-                key_bias=self.k_proj.bias,
-                value_bias=self.v_proj.bias,
-                key_padding_mask=padding,
-                softmax_dtype=torch.float32,  # as stock, for every dtype
-                dropout=self.dropout_module if self._dropout_is_active() else None,
-                need_weights=need_weights,
-            )
+            heads, weights = self._over_memory(query * self.scaling, memory, padding, need_weights)
         heads = heads.reshape(*x.shape[:2], -1)  # (B, queries, h, dh) -> (B, queries, h*dh)
         return (self.out_proj(heads) if state is None else state.linears(self.out_proj, heads)), weights
+
+    def _over_memory(
+        self, query: Tensor, memory: Tensor, padding: Optional[Tensor], need_weights: bool
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """EL-attention: ``query`` ``(B, queries, h, dh)``, scaled, to the heads' outputs and the weights or None."""
+        topk = topk_of(self, memory.size(1))
+        options = {
+            "key_bias": self.k_proj.bias,
+            "value_bias": self.v_proj.bias,
+            "key_padding_mask": padding,
+            "dropout": self.dropout_module if self._dropout_is_active() else None,
+            "need_weights": need_weights,
+        }
+        weights = (self.k_proj.weight, self.v_proj.weight)
+        if topk is not None:
+            return topk_el_attention(query, memory, *weights, topk.k, **options)
+        return el_attention(
+            query, memory, *weights, softmax_dtype=torch.float32, **options
+        )  # as stock, for every dtype
+
+    def _over_keys_values(
+        self, query: Tensor, key: Tensor, value: Tensor, padding: Optional[Tensor], state: DecodeState
+    ) -> Tensor:
+        """``query`` ``(B, queries, h, dh)`` over ``(B, h, n, dh)`` to the heads' outputs, shaped as ``query``."""
+        topk = topk_of(self, key.size(2))
+        if topk is None:
+            mask = state.attn_mask(padding, query.dtype)
+            mask = None if mask is None else mask.unsqueeze(1)  # (B, n) -> (B, 1, n)
+            return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
+        scaled = (query * self.scaling).transpose(1, 2)  # (B, queries, h, dh) -> (B, h, queries, dh)
+        heads = topk_attention(scaled, key, value, topk.k, key_padding_mask=padding, query_chunk=topk.query_chunk)
+        return heads.transpose(1, 2)
 
     def _project(self, memory: Tensor) -> Tuple[Tensor, Tensor]:
         """``(B, n, d)`` to keys and values ``(B, h, n, dh)``, each head's contiguous."""
@@ -143,10 +164,6 @@ class ELMultiheadAttention(MultiheadAttention):
                 projected = module(memory[part])  # (B', n, h*dh) -> (B', h, n, dh)
                 heads[part] = projected.view(-1, src_len, *shape[1::2]).transpose(1, 2)
         return key, value
-
-    def _dropout_is_active(self) -> bool:
-        module = self.dropout_module
-        return bool(module.p > 0 and (module.training or module.apply_during_inference))
 
     def set_beam_size(self, beam_size: int) -> None:
         """Does nothing: the beam size is read off each batch, so it can't be out of date."""

@@ -20,6 +20,8 @@ from fairseq_el.modules.shared_decoder import reorder_shared_state, shared_forwa
 from fairseq_el.modules.shared_encoder_out import share_encoder_out
 from fairseq_el.modules.shared_self_attention import SELF_ATTENTION
 from fairseq_el.modules.support import cross_attentions, is_decoder_only, self_attentions, unsupported_reasons
+from fairseq_el.modules.topk import topk_of
+from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +59,14 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
         raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
-    to_enable = [model for model in _unpack(models) if not _is_enabled(model)]
+    to_enable = [model for model in models_in(models) if not _is_enabled(model)]
     for model in to_enable:
         reasons = unsupported_reasons(model)
         if reasons:
             raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
         _enable(model, backend or DEFAULT_BACKEND, self_attention or DEFAULT_SELF_ATTENTION)
-    for model in _unpack(models):
+    for model in models_in(models):
         if self_attention is not None:
             _set_self_attention(model, self_attention)
         if backend is not None:
@@ -104,11 +106,11 @@ def _set_self_attention(model: Any, self_attention: str) -> None:
 
 def disable_el_attention(models: Models) -> Models:
     """Puts models back exactly as :func:`enable_el_attention` found them. Others are left as they are."""
-    for model in _unpack(models):
+    for model in models_in(models):
         if not _is_enabled(model):
             continue
         for attention in [*cross_attentions(model).values(), *self_attentions(model).values()]:
-            attention.__class__ = MultiheadAttention
+            attention.__class__ = MultiheadAttention if topk_of(attention) is None else TopkMultiheadAttention
             _unshadow(attention)
         for module in [model.decoder, model, *([] if is_decoder_only(model) else [model.encoder])]:
             _unshadow(module)
@@ -117,7 +119,7 @@ def disable_el_attention(models: Models) -> Models:
 
 def el_attention_enabled(models: Any) -> bool:
     """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
-    return all(_is_enabled(model) for model in _unpack(models))
+    return all(_is_enabled(model) for model in models_in(models))
 
 
 def backend_of(model: Any) -> str:
@@ -131,7 +133,8 @@ def self_attention_of(model: Any) -> str:
     return next(name for name, known in SELF_ATTENTION.items() if known is kind)
 
 
-def _unpack(models: Any) -> List[Any]:
+def models_in(models: Any) -> List[Any]:
+    """The models of a list, of a hub interface, or the one that it is."""
     if isinstance(models, (list, tuple, nn.ModuleList)):
         return list(models)
     if isinstance(getattr(models, "models", None), (list, tuple, nn.ModuleList)):  # a hub interface, an EnsembleModel

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Tuple
 
 import torch
-from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from fairseq_el.modules.decode_state import DecodeState
-from fairseq_el.ops import el_attention, kv_attention
+from fairseq_el.modules.topk import topk_of
+from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
+from fairseq_el.ops import el_attention, kv_attention, topk_attention, topk_el_attention
 
 
-class SharedSelfAttention(MultiheadAttention):
+class SharedSelfAttention(TopkMultiheadAttention):
     """fairseq's self-attention, decoding over a past that beams share. Subclasses say what a node is.
 
     It has the parameters of fairseq's :class:`~fairseq.modules.MultiheadAttention` and nothing beside them. Without a
@@ -59,6 +60,17 @@ class SharedSelfAttention(MultiheadAttention):
         """``x`` ``(B, t, d)`` to the heads' outputs ``(B, t, h, dh)``: by keys and values, which is less work."""
         raise NotImplementedError
 
+    def _over_keys_values(self, query: Tensor, key: Tensor, value: Tensor, state: DecodeState) -> Tensor:
+        """``query`` ``(B, queries, h, dh)`` over ``(B, h, n, dh)`` to the heads' outputs, shaped as ``query``."""
+        topk = topk_of(self, key.size(2))
+        if topk is None:
+            mask = state.attn_mask(state.hidden, query.dtype)
+            return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
+        mask = None if state.hidden is None else state.hidden.unsqueeze(1)  # for all heads
+        scaled = (query * self.scaling).transpose(1, 2)  # (B, queries, h, dh) -> (B, h, queries, dh)
+        heads = topk_attention(scaled, key, value, topk.k, attn_mask=mask, query_chunk=topk.query_chunk)
+        return heads.transpose(1, 2)
+
     def reorder_incremental_state(self, incremental_state: Any, new_order: Tensor) -> Any:
         """As stock; a decode state is reordered once for all layers, by the decoder."""
         if DecodeState.of(incremental_state) is not None:
@@ -70,27 +82,26 @@ class ELSelfAttention(SharedSelfAttention):
     """Nodes are the layer's inputs, ``d`` numbers each: EL-attention, half of what keys and values take."""
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
-        (memory,) = state.store(self._incremental_state_id, x.unsqueeze(1))
-        query = state.linears(self.q_proj, x) * self.scaling
-        output, _ = el_attention(
-            query.view(*x.shape[:2], self.num_heads, self.head_dim),
-            memory.squeeze(1),
-            self.k_proj.weight,
-            self.v_proj.weight,
-            key_bias=self.k_proj.bias,
-            value_bias=self.v_proj.bias,
-            attn_mask=state.hidden,
-            softmax_dtype=torch.float32,  # as stock, for every dtype
-            need_weights=False,
-        )
-        return output
+        (pool,) = state.store(self._incremental_state_id, x.unsqueeze(1))
+        memory = pool.squeeze(1)  # (B, 1, U, d) -> (B, U, d)
+        query = (state.linears(self.q_proj, x) * self.scaling).view(*x.shape[:2], self.num_heads, self.head_dim)
+        weights = (self.k_proj.weight, self.v_proj.weight)
+        options = {
+            "key_bias": self.k_proj.bias,
+            "value_bias": self.v_proj.bias,
+            "attn_mask": state.hidden,
+            "need_weights": False,
+        }
+        topk = topk_of(self, memory.size(1))
+        if topk is not None:
+            return topk_el_attention(query, memory, *weights, topk.k, **options)[0]
+        return el_attention(query, memory, *weights, softmax_dtype=torch.float32, **options)[0]  # as stock
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         state.store(self._incremental_state_id, x.unsqueeze(1))
         projected = (state.linears(self.q_proj, x), self.k_proj(x), self.v_proj(x))
         query, key, value = (y.view(*x.shape[:2], self.num_heads, self.head_dim) for y in projected)
-        mask = state.attn_mask(state.hidden, x.dtype)
-        return kv_attention(query, key.transpose(1, 2), value.transpose(1, 2), mask, torch.float32, scale=self.scaling)
+        return self._over_keys_values(query, key.transpose(1, 2), value.transpose(1, 2), state)
 
 
 class KVSelfAttention(SharedSelfAttention):
@@ -99,8 +110,7 @@ class KVSelfAttention(SharedSelfAttention):
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
         query, *nodes = self._queries_keys_values(x, state)
         key, value = state.store(self._incremental_state_id, *nodes)
-        mask = state.attn_mask(state.hidden, x.dtype)
-        return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
+        return self._over_keys_values(query, key, value, state)
 
     def _prompt(self, x: Tensor, state: DecodeState) -> Tensor:
         return self._step(x, state)  # the prompt is the whole past

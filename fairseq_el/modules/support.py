@@ -10,6 +10,7 @@ from torch import nn
 
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 from fairseq_el.modules.shared_self_attention import SharedSelfAttention
+from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
 
@@ -82,7 +83,8 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
 
 def _attention_reasons(attention: MultiheadAttention) -> List[str]:
     reasons = []
-    if type(attention) not in (MultiheadAttention, ELMultiheadAttention, *SharedSelfAttention.__subclasses__()):
+    known = (MultiheadAttention, TopkMultiheadAttention, ELMultiheadAttention, *SharedSelfAttention.__subclasses__())
+    if type(attention) not in known:
         reasons.append(f"it is a {type(attention).__name__}; only fairseq's own MultiheadAttention is supported")
     if attention.use_xformers:
         reasons.append("it uses xformers attention (--encoder-xformers-att-config)")

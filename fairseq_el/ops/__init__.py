@@ -1,6 +1,7 @@
 """Attention operations in pure torch. Nothing here imports fairseq."""
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query
+from fairseq_el.ops.keep_largest import keep_largest
 from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
 from fairseq_el.ops.kv_attention import kv_attention
 from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
@@ -19,6 +20,7 @@ __all__ = [
     "contract_context",
     "el_attention",
     "expand_query",
+    "keep_largest",
     "keep_rows",
     "kv_attention",
     "log_normalizer",

@@ -10,7 +10,7 @@ from torch import nn
 from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
-from fairseq_el.modules import enable_el_attention
+from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
@@ -54,7 +54,7 @@ class ELTask:
                 + PREPROCESS
             ) from error
         _check_dictionaries_on_load(model, self)
-        return model
+        return apply_topk(model, self._el_config())
 
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
         """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""

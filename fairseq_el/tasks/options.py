@@ -9,7 +9,7 @@ from fairseq.dataclass import ChoiceEnum
 
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.modules import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
+from fairseq_el.modules import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION, TopkOptions
 from fairseq_el.planning import parse_size
 from fairseq_el.planning.dtypes import TORCH_DTYPES
 
@@ -26,7 +26,7 @@ SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
 
 
 @dataclass
-class ELOptions:
+class ELOptions(TopkOptions):
     """Put it before the configuration of a task: ``class MyConfig(ELOptions, TranslationConfig)``."""
 
     el_backend: Backend = field(  # type: ignore[valid-type]
@@ -80,7 +80,7 @@ def add_el_options(parser: ArgumentParser) -> None:
         parser.add_argument(
             "--" + option.name.replace("_", "-"),
             default=option.default,
-            type=type(option.default),
+            type=int if option.default is None else type(option.default),
             choices=CHOICES.get(option.name),
             help=option.metadata["help"],
         )

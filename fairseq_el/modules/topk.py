@@ -1,0 +1,96 @@
+"""What Top-k attention is asked for, and which modules of a model it applies to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, FrozenSet, Optional
+
+from fairseq.modules import MultiheadAttention
+from torch import nn
+
+from fairseq_el.errors import OptionError
+
+PLACES = ("encoder", "decoder", "cross")
+ALL_PLACES = "all"
+DEFAULT_QUERY_CHUNK = 1024
+_ATTRIBUTE = "topk"
+
+
+@dataclass(frozen=True)
+class TopkAttentionSettings:
+    """Of one attention module.
+
+    Attributes:
+        k: how many scores of a query are kept.
+        query_chunk: how many queries are scored at a time.
+        causal: it is a decoder's self-attention; the only mask that fairseq gives it hides the future.
+    """
+
+    k: int
+    query_chunk: int = DEFAULT_QUERY_CHUNK
+    causal: bool = False
+
+
+def parse_places(text: str) -> Optional[FrozenSet[str]]:
+    """``"encoder,cross"`` to its parts; ``"all"`` to None: wherever a model has attention.
+
+    Raises:
+        OptionError: one is not a place of attention.
+    """
+    if text == ALL_PLACES:
+        return None
+    places = [place.strip() for place in text.split(",")]
+    if not set(places) <= set(PLACES):
+        raise OptionError(
+            f"--topk-attention-in must be {ALL_PLACES}, or some of {', '.join(PLACES)} with commas between them; "
+            f"got {text!r}"
+        )
+    return frozenset(places)
+
+
+def check_values(attention: Optional[int], ffn: Optional[int], query_chunk: int) -> None:
+    """Raises an :class:`OptionError` that names all values below 1."""
+    problems = [
+        f"{option} must be at least 1; it is {value}. It is {meaning}."
+        for option, value, meaning in (
+            ("--topk-attention", attention, "how many keys a query attends to"),
+            ("--topk-ffn", ffn, "how many hidden units of a token are kept"),
+            ("--topk-query-chunk", query_chunk, "how many queries are scored at a time"),
+        )
+        if value is not None and value < 1
+    ]
+    if problems:
+        raise OptionError(" ".join(problems))
+
+
+def attentions_in(model: nn.Module, places: Optional[FrozenSet[str]] = None) -> Dict[str, MultiheadAttention]:
+    """The attention modules of a model that are in some of :data:`PLACES` (default: in any), by name."""
+    found = {}
+    for side in ("encoder", "decoder"):
+        for name, module in getattr(model, side, nn.Module()).named_modules():
+            if isinstance(module, MultiheadAttention) and (places is None or _place(module, side) in places):
+                found[f"{side}.{name}"] = module
+    return found
+
+
+def feed_forwards(model: nn.Module) -> Dict[str, Any]:
+    """The layers of a model that have a feed-forward part, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "fc1", None), nn.Linear) and isinstance(getattr(module, "fc2", None), nn.Linear)
+    }
+
+
+def topk_of(attention: nn.Module, num_keys: Optional[int] = None) -> Optional[TopkAttentionSettings]:
+    """What an attention module was asked for; None where it is ordinary, as with no more than ``k`` keys."""
+    settings: Optional[TopkAttentionSettings] = attention.__dict__.get(_ATTRIBUTE)
+    return None if settings is None or (num_keys is not None and num_keys <= settings.k) else settings
+
+
+def set_topk(attention: nn.Module, settings: Optional[TopkAttentionSettings]) -> None:
+    attention.__dict__[_ATTRIBUTE] = settings
+
+
+def _place(attention: MultiheadAttention, side: str) -> str:
+    return "cross" if attention.encoder_decoder_attention else side
