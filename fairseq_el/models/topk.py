@@ -17,7 +17,7 @@ from fairseq_el.modules import TopkOptions, apply_topk
 
 @register_model("topk_transformer")
 class TopkTransformerModel(TransformerModel):
-    """Trains, scores and decodes as :class:`~fairseq.models.transformer.TransformerModel`, over the k largest scores."""
+    """Trains, scores and decodes as fairseq's ``TransformerModel``, over the k largest scores."""
 
     @staticmethod
     def add_args(parser: Any) -> None:
@@ -31,7 +31,7 @@ class TopkTransformerModel(TransformerModel):
 
 @register_model("topk_bart")
 class TopkBARTModel(BARTModel):
-    """Trains, scores and decodes as :class:`~fairseq.models.bart.BARTModel`, over the k largest scores."""
+    """Trains, scores and decodes as fairseq's ``BARTModel``, over the k largest scores."""
 
     @staticmethod
     def add_args(parser: Any) -> None:

@@ -27,6 +27,7 @@ class SharedSelfAttention(TopkMultiheadAttention):
         value: Optional[Tensor],
         key_padding_mask: Optional[Tensor] = None,
         incremental_state: Optional[Dict[str, Any]] = None,
+        *more: Any,
         **options: Any,
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """As stock; with a decode state, one pass of a step or of a prompt.
@@ -40,7 +41,7 @@ class SharedSelfAttention(TopkMultiheadAttention):
         """
         state = DecodeState.of(incremental_state)
         if state is None:
-            return super().forward(query, key, value, key_padding_mask, incremental_state, **options)
+            return super().forward(query, key, value, key_padding_mask, incremental_state, *more, **options)
         tgt_len, num_rows, width = query.shape
         num_sentences = num_rows if state.in_prompt else state.num_sentences
         x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)

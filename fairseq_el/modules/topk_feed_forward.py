@@ -33,10 +33,12 @@ class TopkFeedForward(nn.Linear):
         """*Shape:* ``(..., d)`` to ``(..., d)``."""
         layer, k = self.__dict__["topk_layer"][0], self.__dict__["topk"]
         fc1, dropout = layer.fc1, layer._modules["activation_dropout_module"]
-        active = dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
-        name = _ACTIVATIONS[layer.__dict__[_SAVED]["activation_fn"]]
-        drop = dropout.p if active else 0.0
-        return topk_feed_forward(x, fc1.weight, fc1.bias, self.weight, self.bias, k, activation=name, dropout=drop)
+        activation = layer.__dict__[_SAVED]["activation_fn"]
+        if k >= fc1.out_features:
+            return super().forward(dropout(activation(F.linear(x, fc1.weight, fc1.bias))))
+        drops = dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
+        options = {"activation": _ACTIVATIONS[activation], "dropout": dropout.p if drops else 0.0}
+        return topk_feed_forward(x, fc1.weight, fc1.bias, self.weight, self.bias, k, **options)
 
 
 def unsupported_by_topk(layer: Any) -> List[str]:

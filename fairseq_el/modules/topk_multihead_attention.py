@@ -40,7 +40,7 @@ class TopkMultiheadAttention(MultiheadAttention):
             key_padding_mask: True at padding. *Shape:* ``(B, n)``.
             attn_mask: added to the scores. *Shape:* ``(t, n)``.
         """
-        topk = topk_of(self)
+        topk = topk_of(self, None if key is None or incremental_state is not None else key.size(0))
         masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
         need_weights = need_weights or need_head_weights
         if topk is None or before_softmax:

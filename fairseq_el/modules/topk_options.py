@@ -23,8 +23,8 @@ class TopkOptions:
     topk_attention_in: str = field(
         default=ALL_PLACES,
         metadata={
-            "help": "where --topk-attention applies: encoder and decoder (self-attention) and cross, with commas between "
-            "them, or all"
+            "help": "where --topk-attention applies: encoder and decoder (self-attention) and cross, with commas "
+            "between them, or all"
         },
     )
     topk_ffn: Optional[int] = field(
@@ -47,9 +47,7 @@ def apply_topk(model: Any, settings: Any) -> Any:
     for name in vars(options):
         setattr(options, name, getattr(settings, name, getattr(options, name)))
     if options.topk_attention is None and options.topk_attention_in != ALL_PLACES:
-        raise OptionError(
-            f"--topk-attention-in says where, and needs --topk-attention K; got {options.topk_attention_in!r} without it"
-        )
+        raise OptionError(f"--topk-attention-in needs --topk-attention K; got {options.topk_attention_in!r} without it")
     return enable_topk_attention(
         model, options.topk_attention, options.topk_attention_in, options.topk_ffn, options.topk_query_chunk
     )
