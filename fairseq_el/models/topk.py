@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import register_model
 from fairseq.models.bart import BARTModel
@@ -15,6 +16,11 @@ from fairseq_el.models.registration import register_architectures
 from fairseq_el.modules import TopkOptions, apply_topk
 
 
+@dataclass
+class _CommandLine(TopkOptions, FairseqDataclass):
+    """The options alone, for models that have no dataclass of their own."""
+
+
 @register_model("topk_transformer")
 class TopkTransformerModel(TransformerModel):
     """Trains, scores and decodes as fairseq's ``TransformerModel``, over the k largest scores."""
@@ -22,7 +28,7 @@ class TopkTransformerModel(TransformerModel):
     @staticmethod
     def add_args(parser: Any) -> None:
         TransformerModel.add_args(parser)
-        gen_parser_from_dataclass(parser, TopkOptions())
+        gen_parser_from_dataclass(parser, _CommandLine())
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> TransformerModel:
@@ -36,7 +42,7 @@ class TopkBARTModel(BARTModel):
     @staticmethod
     def add_args(parser: Any) -> None:
         BARTModel.add_args(parser)
-        gen_parser_from_dataclass(parser, TopkOptions())
+        gen_parser_from_dataclass(parser, _CommandLine())
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> BARTModel:
