@@ -12,7 +12,8 @@ from test_train import TINY, TRAINING
 
 TOPK = ["--topk-attention", "3", "--topk-ffn", "8"]
 LM_TRAINING = [
-    "--optimizer", "adam", "--lr", "0.01", "--max-tokens", "200", "--max-update", "2", "--num-workers", "0", "--seed", "1",
+    "--optimizer", "adam", "--lr", "0.01", "--max-tokens", "200", "--max-update", "2", "--num-workers", "0",
+    "--seed", "1",
 ]  # fmt: skip
 DECODING = ["--beam", "3", "--max-len-b", "9", "--user-dir", USER_DIR, *LOSE_NO_SENTENCE]
 
@@ -33,17 +34,9 @@ def losses(log):
 def test_trains_resumes_and_decodes(arch, data, tmp_path):
     """Two updates, two more from their checkpoint: the losses of four at once. Its hypotheses with every task."""
     more = [
-        "--max-tokens",
-        "200",
-        "--max-update",
-        "4",
-        "--validate-interval",
-        "9",
-        "--save-interval-updates",
-        "2",
-        "--task",
-        "translation",
-    ]
+        "--max-tokens", "200", "--max-update", "4", "--validate-interval", "9", "--save-interval-updates", "2",
+        "--task", "translation",
+    ]  # fmt: skip
     whole = losses(train(data, tmp_path / "whole", arch, *TOPK, *more))
     assert {3, 4} <= set(whole)
     start = sorted((tmp_path / "whole").glob("checkpoint_*_2.pt"))[0]
