@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairseq_el.ops.selected_rows import index_dtype, sum_of_rows
+from fairseq_el.ops.selected_rows import Selection, index_dtype, products_with_rows, sum_of_rows
+from fairseq_el.ops.top_scores import top_of_rows
 
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
+_FEWEST_ROWS, _MOST_ROWS = 128, 256  # of a product
+_BYTES_OF_A_SELECTION = 40  # in the backward: where, sorted, order, queries, weights, their gradients
 
 
 def topk_attention(
@@ -118,76 +121,87 @@ class _TopkAttention(torch.autograd.Function):
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept | None) -> Tensor:
     output = query.new_zeros(*query.shape[:3], value.size(3))
-    for heads in _groups(query, key, how):
-        queries, keys, values = query[heads], key[heads], value[heads].contiguous()
-        for rows, visible in _chunks(query, key, how):
-            scores = queries[:, :, rows] @ keys[:, :, :visible].transpose(2, 3)  # (B', h', C, visible)
+    pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, _MOST_ROWS))
+    for heads in pieces.heads:
+        keys, values = key[heads].contiguous(), value[heads].contiguous()
+        for rows in pieces.rows:
+            visible = _visible(query, key, how, rows)
+            scores = query[heads][:, :, rows] @ keys[:, :, :visible].transpose(2, 3)  # (B', h', C, visible)
             _hide(scores, how, heads, rows)
-            top, where = torch.topk(scores, min(how.k, visible), dim=-1, sorted=False)
+            k = min(how.k, visible)
+            top, where = _largest(scores, k)
             weights = _softmax(top, how.softmax_dtype).to(query.dtype)
             if how.dropout:
                 alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - how.dropout)
                 weights = weights * alive / (1 - how.dropout)
                 if kept is not None and kept.alive is not None:
-                    kept.alive[heads][:, :, rows, : alive.size(-1)] = alive
+                    kept.alive[heads][:, :, rows, :k] = alive
             if kept is not None:
-                kept.top[heads][:, :, rows, : top.size(-1)] = top
-                kept.where[heads][:, :, rows, : top.size(-1)] = where
+                kept.top[heads][:, :, rows, :k] = top
+                kept.where[heads][:, :, rows, :k] = where
             summed = sum_of_rows(values.flatten(0, 1), where.flatten(0, 1), weights.flatten(0, 1))
-            output[heads][:, :, rows] = summed.view(*weights.shape[:3], -1)
+            output[heads][:, :, rows] = summed.view(*scores.shape[:3], -1)
     return output
 
 
 def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept) -> tuple[Tensor, ...]:
     grad_query = torch.zeros_like(query)
     grad_key, grad_value = query.new_empty(key.shape), query.new_empty(value.shape)
-    for heads in _groups(query, key, how):
-        queries, keys, values, grads = query[heads], key[heads].contiguous(), value[heads], grad[heads]
-        sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over chunks
-        of_keys = torch.zeros(keys.shape, dtype=sum_dtype, device=query.device)
-        of_values = torch.zeros(values.shape, dtype=sum_dtype, device=query.device)
-        for rows, visible in _chunks(query, key, how):
-            k = min(how.k, visible)
-            where = kept.where[heads][:, :, rows, :k].long()
-            weights = _softmax(kept.top[heads][:, :, rows, :k], how.softmax_dtype)
+    sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over pieces
+    pieces = _Pieces(query, kept.top.size(3) * _BYTES_OF_A_SELECTION, query.size(2))
+    for heads in pieces.heads:
+        keys, values = (x[heads].flatten(0, 1) for x in (key, value))  # (B', h', n, dh) -> (P, n, dh)
+        of_keys, of_values = (torch.zeros(x.shape, dtype=sum_dtype, device=query.device) for x in (keys, values))
+        for rows in pieces.rows:
+            k = min(how.k, _visible(query, key, how, rows))
+            of_outputs, queries = grad[heads][:, :, rows].flatten(0, 1), query[heads][:, :, rows].flatten(0, 1)
+            top, where = kept.top[heads][:, :, rows, :k].flatten(0, 1), kept.where[heads][:, :, rows, :k].flatten(0, 1)
+            weights = _softmax(top, how.softmax_dtype)
             # out = (w a) V with a = alive / (1 - p): dV = (w a)^T dout, dw = a (dout V^T), ds = w (dw - sum(w dw))
-            dense = grads[:, :, rows] @ values[:, :, :visible].transpose(2, 3)
-            of_weights = dense.gather(3, where).to(weights.dtype)
-            dropped = weights
+            dropped, of_weights = weights, products_with_rows(values, where, of_outputs).to(weights.dtype)
             if kept.alive is not None:
-                factor = kept.alive[heads][:, :, rows, :k] / (1 - how.dropout)
+                factor = kept.alive[heads][:, :, rows, :k].flatten(0, 1) / (1 - how.dropout)
                 dropped, of_weights = weights * factor, of_weights * factor
             of_scores = weights * (of_weights - (weights * of_weights).sum(dim=-1, keepdim=True))
             of_scores = of_scores.to(query.dtype)
-            summed = sum_of_rows(keys.flatten(0, 1), where.flatten(0, 1), of_scores.flatten(0, 1))
-            grad_query[heads][:, :, rows] = summed.view_as(queries[:, :, rows])
-            dense.zero_().scatter_(3, where, of_scores)
-            of_keys[:, :, :visible] += dense.transpose(2, 3) @ queries[:, :, rows]
-            dense.scatter_(3, where, dropped.to(query.dtype))  # the same places again
-            of_values[:, :, :visible] += dense.transpose(2, 3) @ grads[:, :, rows]
-        grad_key[heads], grad_value[heads] = of_keys, of_values
+            grad_query[heads][:, :, rows] = sum_of_rows(keys, where, of_scores).view_as(grad_query[heads][:, :, rows])
+            selection = Selection(where, key.size(2))
+            of_keys += selection.sum_of_queries(queries, of_scores)
+            of_values += selection.sum_of_queries(of_outputs, dropped.to(query.dtype))
+        grad_key[heads], grad_value[heads] = of_keys.view_as(key[heads]), of_values.view_as(value[heads])
     return grad_query, grad_key, grad_value
 
 
-def _groups(query: Tensor, key: Tensor, how: _How) -> Iterator[tuple[slice, slice]]:
-    """Sentences and heads that are scored together: whole sentences, or some heads of one, as many as fit."""
-    num_sentences, num_heads, num_queries = query.shape[:3]
-    of_a_head = max(min(how.query_chunk, num_queries) * key.size(2) * query.element_size(), 1)
-    at_once = max(_BYTES_AT_ONCE.get(query.device.type, _BYTES_ON_A_CARD) // of_a_head, 1)
-    sentences, heads = max(at_once // max(num_heads, 1), 1), min(at_once, num_heads)
-    for begin in range(0, num_sentences, sentences):
-        for head in range(0, num_heads, heads):
-            yield slice(begin, begin + sentences), slice(head, head + heads)
+class _Pieces:
+    """What is computed together: queries of one head, of some heads of a sentence, or of whole sentences."""
+
+    def __init__(self, query: Tensor, of_a_query: int, most_rows: int):
+        """Args: ``of_a_query``: bytes that a query of a head needs. ``most_rows``: queries of a head at a time."""
+        self._shape = query.shape
+        at_once = _BYTES_AT_ONCE.get(query.device.type, _BYTES_ON_A_CARD)
+        most_rows = max(min(most_rows, query.size(2)), 1)
+        of_a_query = max(of_a_query, 1)
+        self._num_rows = min(max(at_once // of_a_query, _FEWEST_ROWS), most_rows)
+        self._num_pairs = max(at_once // (of_a_query * self._num_rows), 1)  # of a sentence and a head
+
+    @property
+    def heads(self) -> Iterator[tuple[slice, slice]]:
+        num_sentences, num_heads = self._shape[:2]
+        sentences, heads = max(self._num_pairs // max(num_heads, 1), 1), min(self._num_pairs, num_heads)
+        for begin in range(0, num_sentences, sentences):
+            for head in range(0, num_heads, heads):
+                yield slice(begin, begin + sentences), slice(head, head + heads)
+
+    @property
+    def rows(self) -> Iterator[slice]:
+        for begin in range(0, self._shape[2], self._num_rows):
+            yield slice(begin, min(begin + self._num_rows, self._shape[2]))
 
 
-def _chunks(query: Tensor, key: Tensor, how: _How) -> Iterator[tuple[slice, int]]:
-    """Queries that are scored together, and how many keys the last of them sees; none that sees no key."""
-    num_queries, num_keys = query.size(2), key.size(2)
-    for begin in range(0, num_queries, how.query_chunk):
-        end = min(begin + how.query_chunk, num_queries)
-        visible = min(end + num_keys - num_queries, num_keys) if how.causal else num_keys
-        if visible > 0:
-            yield slice(begin, end), visible
+def _visible(query: Tensor, key: Tensor, how: _How, rows: slice) -> int:
+    """How many keys the last of some queries may see."""
+    num_keys = key.size(2)
+    return max(rows.stop + num_keys - query.size(2), 0) if how.causal else num_keys
 
 
 def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) -> None:
@@ -206,6 +220,14 @@ def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) ->
         later = min(num_rows - 1, visible)
         future = torch.ones(num_rows, later, dtype=torch.bool, device=scores.device).triu(later - num_rows + 1)
         scores[..., visible - later :].masked_fill_(future, float("-inf"))
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of every row, in no order, and their places."""
+    if k == scores.size(-1):
+        return scores, torch.arange(k, dtype=torch.int32, device=scores.device).expand_as(scores)
+    found = top_of_rows(scores.flatten(0, -2), k, largest_first=False)
+    return found[0].view(*scores.shape[:-1], k), found[1].view(*scores.shape[:-1], k)
 
 
 def _softmax(top: Tensor, dtype: torch.dtype) -> Tensor:
