@@ -54,8 +54,9 @@ def products_with_rows(table: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
         return table.new_zeros(where.shape)
     bags, dtype = _in_all(where, table.size(1)).flatten(0, 1), _dtype(table)
     with torch.enable_grad():
+        rows = table.detach().flatten(0, 1).to(dtype).requires_grad_()  # as torch 1.12 wants it; it gets none
         weights = torch.zeros(bags.shape, dtype=dtype, device=table.device, requires_grad=True)
-        summed = _bags(table.detach().flatten(0, 1).to(dtype), bags, weights)
+        summed = _bags(rows, bags, weights)
     (products,) = torch.autograd.grad(summed, weights, vectors.flatten(0, 1).to(dtype))
     return products.to(table.dtype).view(where.shape)
 
@@ -72,7 +73,7 @@ class Selection:
         self._queries = torch.div(self._order, max(where.size(2), 1), rounding_mode="floor").to(torch.int32)
 
     def sum_of_queries(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """``out[p, i]``, the sum of ``weights[p, c, j] * vectors[p, c]`` over ``c`` and ``j`` with ``where[p, c, j] = i``.
+        """``out[p, i]``, the sum of ``weights[p, c, j] * vectors[p, c]`` over all ``where[p, c, j] = i``.
 
         Args:
             vectors: *Shape:* ``(P, C, d)``.

@@ -32,6 +32,22 @@ def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
     return maximum, total.log_()
 
 
+def largest(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
+    """The ``k`` largest of every row, in no order, and their places; all of a row, if it is not longer than ``k``.
+
+    Args:
+        scores: *Shape:* ``(..., V)``.
+
+    Returns:
+        values, and places as int64. *Shape:* ``(..., min(k, V))`` each.
+    """
+    length = scores.size(-1)
+    if k >= length:
+        return scores, torch.arange(length, device=scores.device).expand_as(scores)
+    values, places = top_of_rows(scores.flatten(0, -2), k, largest_first=False)
+    return values.view(*scores.shape[:-1], k), places.view(*scores.shape[:-1], k)
+
+
 def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Tensor, Tensor]:
     """``torch.topk(scores, k, dim=1)`` for long rows: columns are searched only where a maximum says that it pays.
 

@@ -13,7 +13,7 @@ Symbols: ``B`` sentences, ``h`` heads, ``t`` queries, ``n`` keys, ``dh`` width o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Iterator
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fairseq_el.ops.selected_rows import Selection, index_dtype, products_with_rows, sum_of_rows
-from fairseq_el.ops.top_scores import top_of_rows
+from fairseq_el.ops.top_scores import largest
 
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
@@ -67,10 +67,10 @@ def topk_attention(
     Raises:
         ValueError: an argument has a value or a shape that it can't have.
     """
-    if attn_mask is not None:
-        attn_mask = attn_mask.expand(*query.shape[:3], key.size(2))
     how = _How(k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _softmax_dtype(query))
     _check(query, key, value, how)
+    if attn_mask is not None:
+        how = replace(how, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return _TopkAttention.apply(query, key, value, how)
     return _forward(query, key, value, how, None)
@@ -91,7 +91,7 @@ class _How:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept for the gradients. *Shape:* ``(B, h, t, min(k, n))`` each."""
+    """What is kept for the gradients. *Shape:* ``(B*h, t, min(k, n))`` each."""
 
     top: Tensor  # the k scores
     where: Tensor  # their keys
@@ -101,7 +101,8 @@ class _Kept:
 class _TopkAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
-        shape = (*query.shape[:3], min(how.k, key.size(2)))
+        num_sentences, num_heads, num_queries = query.shape[:3]
+        shape = (num_sentences * num_heads, num_queries, min(how.k, key.size(2)))
         kept = _Kept(
             query.new_full(shape, float("-inf")),
             torch.zeros(shape, dtype=index_dtype(key.size(2)), device=query.device),
@@ -120,56 +121,50 @@ class _TopkAttention(torch.autograd.Function):
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept | None) -> Tensor:
-    output = query.new_zeros(*query.shape[:3], value.size(3))
+    output = query.new_zeros(query.size(0) * query.size(1), query.size(2), value.size(3))
     pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, _MOST_ROWS))
-    for heads in pieces.heads:
-        keys, values = key[heads].contiguous(), value[heads].contiguous()
+    for heads, pairs in pieces.heads:
+        queries, keys, values = (x[heads].flatten(0, 1) for x in (query, key, value))  # (B', h', n, dh) -> (P, n, dh)
         for rows in pieces.rows:
             visible = _visible(query, key, how, rows)
-            scores = query[heads][:, :, rows] @ keys[:, :, :visible].transpose(2, 3)  # (B', h', C, visible)
-            _hide(scores, how, heads, rows)
-            k = min(how.k, visible)
-            top, where = _largest(scores, k)
+            scores = queries[:, rows] @ keys[:, :visible].transpose(1, 2)  # (P, C, visible)
+            _hide(scores.view(*query[heads].shape[:2], *scores.shape[1:]), how, heads, rows)
+            top, where = largest(scores, how.k)
             weights = _softmax(top, how.softmax_dtype).to(query.dtype)
+            here = (pairs, rows, slice(top.size(2)))
             if how.dropout:
                 alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - how.dropout)
                 weights = weights * alive / (1 - how.dropout)
                 if kept is not None and kept.alive is not None:
-                    kept.alive[heads][:, :, rows, :k] = alive
+                    kept.alive[here] = alive
             if kept is not None:
-                kept.top[heads][:, :, rows, :k] = top
-                kept.where[heads][:, :, rows, :k] = where
-            summed = sum_of_rows(values.flatten(0, 1), where.flatten(0, 1), weights.flatten(0, 1))
-            output[heads][:, :, rows] = summed.view(*scores.shape[:3], -1)
-    return output
+                kept.top[here], kept.where[here] = top, where.to(kept.where.dtype)
+            output[pairs, rows] = sum_of_rows(values, where, weights)
+    return output.view(*query.shape[:3], -1)
 
 
 def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept) -> tuple[Tensor, ...]:
-    grad_query = torch.zeros_like(query)
-    grad_key, grad_value = query.new_empty(key.shape), query.new_empty(value.shape)
+    grad_query, grad_key, grad_value = (x.new_zeros(x.shape).flatten(0, 1) for x in (query, key, value))
     sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over pieces
-    pieces = _Pieces(query, kept.top.size(3) * _BYTES_OF_A_SELECTION, query.size(2))
-    for heads in pieces.heads:
-        keys, values = (x[heads].flatten(0, 1) for x in (key, value))  # (B', h', n, dh) -> (P, n, dh)
-        of_keys, of_values = (torch.zeros(x.shape, dtype=sum_dtype, device=query.device) for x in (keys, values))
+    pieces = _Pieces(query, kept.top.size(2) * _BYTES_OF_A_SELECTION, query.size(2))
+    for heads, pairs in pieces.heads:
+        grads, queries, keys, values = (x[heads].flatten(0, 1) for x in (grad, query, key, value))
+        of_keys, of_values = (torch.zeros(x.shape, dtype=sum_dtype, device=x.device) for x in (keys, values))
         for rows in pieces.rows:
-            k = min(how.k, _visible(query, key, how, rows))
-            of_outputs, queries = grad[heads][:, :, rows].flatten(0, 1), query[heads][:, :, rows].flatten(0, 1)
-            top, where = kept.top[heads][:, :, rows, :k].flatten(0, 1), kept.where[heads][:, :, rows, :k].flatten(0, 1)
-            weights = _softmax(top, how.softmax_dtype)
+            here = (pairs, rows, slice(_visible(query, key, how, rows)))
+            where, weights = kept.where[here], _softmax(kept.top[here], how.softmax_dtype)
             # out = (w a) V with a = alive / (1 - p): dV = (w a)^T dout, dw = a (dout V^T), ds = w (dw - sum(w dw))
-            dropped, of_weights = weights, products_with_rows(values, where, of_outputs).to(weights.dtype)
+            dropped, of_weights = weights, products_with_rows(values, where, grads[:, rows]).to(weights.dtype)
             if kept.alive is not None:
-                factor = kept.alive[heads][:, :, rows, :k].flatten(0, 1) / (1 - how.dropout)
+                factor = kept.alive[here].to(weights.dtype) / (1 - how.dropout)
                 dropped, of_weights = weights * factor, of_weights * factor
             of_scores = weights * (of_weights - (weights * of_weights).sum(dim=-1, keepdim=True))
-            of_scores = of_scores.to(query.dtype)
-            grad_query[heads][:, :, rows] = sum_of_rows(keys, where, of_scores).view_as(grad_query[heads][:, :, rows])
+            grad_query[pairs, rows] = sum_of_rows(keys, where, of_scores)
             selection = Selection(where, key.size(2))
-            of_keys += selection.sum_of_queries(queries, of_scores)
-            of_values += selection.sum_of_queries(of_outputs, dropped.to(query.dtype))
-        grad_key[heads], grad_value[heads] = of_keys.view_as(key[heads]), of_values.view_as(value[heads])
-    return grad_query, grad_key, grad_value
+            of_keys += selection.sum_of_queries(queries[:, rows], of_scores)
+            of_values += selection.sum_of_queries(grads[:, rows], dropped)
+        grad_key[pairs], grad_value[pairs] = of_keys, of_values
+    return grad_query.view_as(query), grad_key.view(key.shape), grad_value.view(value.shape)
 
 
 class _Pieces:
@@ -177,25 +172,28 @@ class _Pieces:
 
     def __init__(self, query: Tensor, of_a_query: int, most_rows: int):
         """Args: ``of_a_query``: bytes that a query of a head needs. ``most_rows``: queries of a head at a time."""
-        self._shape = query.shape
+        self._num_sentences, self._num_heads, self._num_queries = query.shape[:3]
         at_once = _BYTES_AT_ONCE.get(query.device.type, _BYTES_ON_A_CARD)
-        most_rows = max(min(most_rows, query.size(2)), 1)
-        of_a_query = max(of_a_query, 1)
+        most_rows, of_a_query = max(min(most_rows, query.size(2)), 1), max(of_a_query, 1)
         self._num_rows = min(max(at_once // of_a_query, _FEWEST_ROWS), most_rows)
         self._num_pairs = max(at_once // (of_a_query * self._num_rows), 1)  # of a sentence and a head
 
     @property
-    def heads(self) -> Iterator[tuple[slice, slice]]:
-        num_sentences, num_heads = self._shape[:2]
-        sentences, heads = max(self._num_pairs // max(num_heads, 1), 1), min(self._num_pairs, num_heads)
-        for begin in range(0, num_sentences, sentences):
-            for head in range(0, num_heads, heads):
-                yield slice(begin, begin + sentences), slice(head, head + heads)
+    def heads(self) -> Iterator[tuple[tuple[slice, slice], slice]]:
+        """Sentences and their heads, and the same as pairs, which are numbered through all sentences."""
+        sentences, heads = max(self._num_pairs // max(self._num_heads, 1), 1), min(self._num_pairs, self._num_heads)
+        for begin in range(0, self._num_sentences, sentences):
+            for head in range(0, self._num_heads, heads):
+                first = begin * self._num_heads + head
+                of_some = (slice(begin, begin + sentences), slice(head, head + heads))
+                last = min(begin + sentences, self._num_sentences) - 1
+                end = last * self._num_heads + min(head + heads, self._num_heads)
+                yield of_some, slice(first, end)
 
     @property
     def rows(self) -> Iterator[slice]:
-        for begin in range(0, self._shape[2], self._num_rows):
-            yield slice(begin, min(begin + self._num_rows, self._shape[2]))
+        for begin in range(0, self._num_queries, self._num_rows):
+            yield slice(begin, min(begin + self._num_rows, self._num_queries))
 
 
 def _visible(query: Tensor, key: Tensor, how: _How, rows: slice) -> int:
@@ -220,14 +218,6 @@ def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) ->
         later = min(num_rows - 1, visible)
         future = torch.ones(num_rows, later, dtype=torch.bool, device=scores.device).triu(later - num_rows + 1)
         scores[..., visible - later :].masked_fill_(future, float("-inf"))
-
-
-def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest of every row, in no order, and their places."""
-    if k == scores.size(-1):
-        return scores, torch.arange(k, dtype=torch.int32, device=scores.device).expand_as(scores)
-    found = top_of_rows(scores.flatten(0, -2), k, largest_first=False)
-    return found[0].view(*scores.shape[:-1], k), found[1].view(*scores.shape[:-1], k)
 
 
 def _softmax(top: Tensor, dtype: torch.dtype) -> Tensor:
@@ -257,7 +247,13 @@ def _check(query: Tensor, key: Tensor, value: Tensor, how: _How) -> None:
     if mask is not None and (mask.shape != (num_sentences, num_keys) or mask.dtype != torch.bool):
         expected = (num_sentences, num_keys)
         problems.append(f"key_padding_mask must be bool {expected}; got {mask.dtype} {tuple(mask.shape)}")
-    if how.attn_mask is not None and how.attn_mask.requires_grad:
-        problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
+    if how.attn_mask is not None:
+        scores = (*query.shape[:3], num_keys)
+        sizes = zip(how.attn_mask.shape[::-1], scores[::-1])
+        if how.attn_mask.dim() > 4 or any(size not in (1, wanted) for size, wanted in sizes):
+            got = tuple(how.attn_mask.shape)
+            problems.append(f"attn_mask must be broadcastable to (B, h, t, n) {scores}; got {got}")
+        if how.attn_mask.requires_grad:
+            problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
     if problems:
         raise ValueError("topk_attention: " + "; ".join(problems))

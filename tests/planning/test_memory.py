@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
