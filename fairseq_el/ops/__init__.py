@@ -7,7 +7,7 @@ from fairseq_el.ops.kv_attention import kv_attention
 from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
-from fairseq_el.ops.top_scores import log_normalizer, top_of_rows
+from fairseq_el.ops.top_scores import largest, log_normalizer, top_of_rows
 from fairseq_el.ops.topk_attention import topk_attention
 from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
@@ -23,6 +23,7 @@ __all__ = [
     "keep_largest",
     "keep_rows",
     "kv_attention",
+    "largest",
     "log_normalizer",
     "masked_softmax",
     "storage_bytes",

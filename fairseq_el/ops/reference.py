@@ -20,6 +20,7 @@ def multihead_attention(
     value_bias: Tensor | None,
     key_padding_mask: Tensor | None = None,
     attn_mask: Tensor | None = None,
+    k: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Multi-head attention as it is usually written: keys and values are built, head by head.
 
@@ -30,6 +31,7 @@ def multihead_attention(
         key_bias, value_bias: *Shape:* ``(h * dh)`` or None.
         key_padding_mask: True where a position of the memory is hidden. *Shape:* ``(B, n)``.
         attn_mask: True where a position of the memory is hidden from one query. *Shape:* ``(B, b, n)``.
+        k: only so many of the largest scores enter the softmax.
 
     Returns:
         the heads' outputs ``(B, b, h, dh)`` and the attention weights ``(B, b, h, n)``.
@@ -50,6 +52,8 @@ def multihead_attention(
                     scores = scores.masked_fill(key_padding_mask[s], float("-inf"))
                 if attn_mask is not None:
                     scores = scores.masked_fill(attn_mask[s, j], float("-inf"))
+                if k is not None:
+                    scores = only_the_largest(scores, k)
                 weights[s, j, i] = torch.softmax(scores, dim=0)
                 output[s, j, i] = weights[s, j, i] @ value
     return output, weights
@@ -108,7 +112,8 @@ def topk_attention(
     if causal:
         scores = scores.masked_fill(torch.ones(t, n, dtype=torch.bool).triu(1 + n - t), float("-inf"))
     scores = only_the_largest(scores, k)
-    weights = torch.softmax(scores, dim=-1).masked_fill(scores == float("-inf"), 0.0)
+    sees_nothing = (scores == float("-inf")).all(dim=-1, keepdim=True)
+    weights = torch.softmax(scores.masked_fill(sees_nothing, 0.0), dim=-1).masked_fill(sees_nothing, 0.0)
     return (weights if factors is None else weights * factors) @ value
 
 

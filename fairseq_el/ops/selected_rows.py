@@ -1,4 +1,10 @@
-"""Sums of a few selected rows of a matrix, for many queries at once."""
+"""Products with a few selected rows of a matrix, for many queries at once. Only these rows are read or written.
+
+All three are the sparse products of a matrix with ``k`` numbers in every row; torch's embedding bags do two of them on
+every device and in every dtype, and the third is the first with the matrix transposed.
+
+Symbols: ``P`` matrices with ``n`` rows of width ``d``; ``C`` queries of each, which select ``k`` rows each.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +12,93 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-_OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1)  # its embedding bags know no bfloat16 on a CPU
+_NO_BFLOAT16 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1)  # in embedding bags on a CPU
 
 
 def index_dtype(length: int) -> torch.dtype:
-    """The smallest type of integers that counts to ``length``: indices that are kept for long are kept in it."""
+    """The smallest type of integers that counts to ``length``: for indices that are kept for long."""
     return torch.int16 if length <= 1 << 15 else torch.int32
 
 
-def sum_of_rows(table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    """``out[p, c] = sum over j of weights[p, c, j] * table[p, indices[p, c, j]]``: only selected rows are read.
+def sum_of_rows(table: Tensor, where: Tensor, weights: Tensor) -> Tensor:
+    """``out[p, c] = sum over j of weights[p, c, j] * table[p, where[p, c, j]]``.
 
     Args:
         table: *Shape:* ``(P, n, d)``.
-        indices: of rows, below ``n``. *Shape:* ``(P, C, k)``, int64.
+        where: integers below ``n``. *Shape:* ``(P, C, k)``.
         weights: *Shape:* ``(P, C, k)``.
 
     Returns:
         *Shape:* ``(P, C, d)``, in the dtype of ``table``.
     """
-    num_tables, length, width = table.shape
-    num_queries, k = indices.shape[1:]
-    if k == 0 or length == 0:
-        return table.new_zeros(num_tables, num_queries, width)
-    first = torch.arange(num_tables, device=table.device).view(-1, 1, 1) * length  # of each table, in all of them
-    bags = (indices + first).view(-1, k)  # (P, C, k) -> (P*C, k)
-    dtype = torch.float32 if _OLD and table.dtype == torch.bfloat16 and not table.is_cuda else table.dtype
-    rows = table.reshape(-1, width).to(dtype)  # (P, n, d) -> (P*n, d)
-    sums = F.embedding_bag(bags, rows, per_sample_weights=weights.reshape(-1, k).to(dtype), mode="sum")
-    return sums.to(table.dtype).view(num_tables, num_queries, width)
+    if where.numel() == 0:
+        return table.new_zeros(*where.shape[:2], table.size(2))
+    bags, dtype = _in_all(where, table.size(1)).flatten(0, 1), _dtype(table)
+    summed = _bags(table.flatten(0, 1).to(dtype), bags, weights.reshape(bags.shape).to(dtype))
+    return summed.to(table.dtype).view(*where.shape[:2], -1)
+
+
+def products_with_rows(table: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
+    """``out[p, c, j]``, the product of ``vectors[p, c]`` and ``table[p, where[p, c, j]]``.
+
+    It is the gradient of :func:`sum_of_rows` for its weights.
+
+    Args:
+        table, where: as there.
+        vectors: *Shape:* ``(P, C, d)``.
+
+    Returns:
+        *Shape:* ``(P, C, k)``, in the dtype of ``table``.
+    """
+    if where.numel() == 0:
+        return table.new_zeros(where.shape)
+    bags, dtype = _in_all(where, table.size(1)).flatten(0, 1), _dtype(table)
+    with torch.enable_grad():
+        rows = table.detach().flatten(0, 1).to(dtype).requires_grad_()  # as torch 1.12 wants it; it gets none
+        weights = torch.zeros(bags.shape, dtype=dtype, device=table.device, requires_grad=True)
+        summed = _bags(rows, bags, weights)
+    (products,) = torch.autograd.grad(summed, weights, vectors.flatten(0, 1).to(dtype))
+    return products.to(table.dtype).view(where.shape)
+
+
+class Selection:
+    """Which queries selected a row: ``where`` turned round."""
+
+    def __init__(self, where: Tensor, num_rows: int):
+        """Args: ``where``: integers below ``num_rows``. *Shape:* ``(P, C, k)``."""
+        self._shape, self._num_rows = where.shape, num_rows
+        selected, self._order = _in_all(where, num_rows).flatten().sort()
+        rows = torch.arange(where.size(0) * num_rows, dtype=selected.dtype, device=where.device)
+        self._first = torch.searchsorted(selected, rows, out_int32=True)  # selection of each row
+        self._queries = torch.div(self._order, max(where.size(2), 1), rounding_mode="floor").to(torch.int32)
+
+    def sum_of_queries(self, vectors: Tensor, weights: Tensor) -> Tensor:
+        """``out[p, i]``, the sum of ``weights[p, c, j] * vectors[p, c]`` over all ``where[p, c, j] = i``.
+
+        Args:
+            vectors: *Shape:* ``(P, C, d)``.
+            weights: *Shape:* ``(P, C, k)``.
+
+        Returns:
+            *Shape:* ``(P, n, d)``, in the dtype of ``vectors``.
+        """
+        if self._order.numel() == 0:
+            return vectors.new_zeros(self._shape[0], self._num_rows, vectors.size(2))
+        dtype = _dtype(vectors)
+        weights = weights.flatten().index_select(0, self._order).to(dtype)
+        summed = _bags(vectors.flatten(0, 1).to(dtype), self._queries, weights, self._first)
+        return summed.to(vectors.dtype).view(-1, self._num_rows, vectors.size(2))
+
+
+def _bags(rows: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = None) -> Tensor:
+    return F.embedding_bag(bags, rows, first, per_sample_weights=weights, mode="sum")
+
+
+def _in_all(where: Tensor, num_rows: int) -> Tensor:
+    """Numbers of rows of all ``P`` matrices, one below the other."""
+    first = torch.arange(where.size(0), dtype=torch.int32, device=where.device).view(-1, 1, 1) * num_rows
+    return where.to(torch.int32).add_(first) if where.dtype != torch.int32 else where + first
+
+
+def _dtype(table: Tensor) -> torch.dtype:
+    return torch.float32 if _NO_BFLOAT16 and table.dtype == torch.bfloat16 and not table.is_cuda else table.dtype

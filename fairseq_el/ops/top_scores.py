@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Tuple
 
 import torch
 from torch import Tensor
 
+_LONG = 12  # times as many columns as are wanted: from there on groups save time, measured on a CPU
+_LARGEST_GROUP = 32
 _IN_CACHE = 1 << 21  # bytes of exponentials that a CPU has at a time: they are read again at once
 
 
@@ -29,33 +32,51 @@ def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
     return maximum, total.log_()
 
 
-def top_of_rows(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
+def largest(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
+    """The ``k`` largest of every row, in no order, and their places; all of a row, if it is not longer than ``k``.
+
+    Args:
+        scores: *Shape:* ``(..., V)``.
+
+    Returns:
+        values, and places as int64. *Shape:* ``(..., min(k, V))`` each.
+    """
+    length = scores.size(-1)
+    if k >= length:
+        return scores, torch.arange(length, device=scores.device).expand_as(scores)
+    values, places = top_of_rows(scores.flatten(0, -2), k, largest_first=False)
+    return values.view(*scores.shape[:-1], k), places.view(*scores.shape[:-1], k)
+
+
+def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Tensor, Tensor]:
     """``torch.topk(scores, k, dim=1)`` for long rows: columns are searched only where a maximum says that it pays.
 
     The ``V`` columns fall into groups of ``g``, every ``V / g``-th in the same one. The ``k`` largest of a row lie in
-    the ``k`` groups with the largest maxima, which one pass over the row gives; only these are searched.
+    the ``k`` groups with the largest maxima, which one pass over the row gives; only these are searched. Of all ``g``,
+    the square root of ``V / k`` leaves the least to search: ``V / g`` maxima and ``k g`` members.
 
     Args:
         scores: *Shape:* ``(rows, V)``, ``V >= k``.
+        largest_first: otherwise in no order.
 
     Returns:
-        values, largest first, and their columns. *Shape:* ``(rows, k)`` each. Which of equal values comes first is not
-        defined, as in ``torch.topk``.
+        values and their columns. *Shape:* ``(rows, k)`` each. Which of equal values comes first, or is left out, is
+        not defined, as in ``torch.topk``.
     """
     num_rows, num_columns = scores.shape
-    group_size = max(8, min(32, num_columns // 1024))
+    if num_columns < _LONG * k or k == 0:
+        return torch.topk(scores, k, dim=1, sorted=largest_first)
+    group_size = min(1 << round(math.log2(num_columns / k) / 2), _LARGEST_GROUP)
     num_groups = num_columns // group_size
-    if num_groups < 4 * k:
-        return torch.topk(scores, k, dim=1)
     rest = num_groups * group_size
     grouped = scores[:, :rest].view(num_rows, group_size, num_groups)  # a group is a column of this
-    groups = torch.topk(grouped.amax(dim=1), k, dim=1, sorted=False)[1].unsqueeze(1).expand(-1, group_size, -1)
-    found = grouped.gather(2, groups).view(num_rows, -1)  # (rows, g, k) -> (rows, g*k)
-    members = torch.arange(group_size, device=scores.device).view(1, -1, 1) * num_groups
-    columns = (groups + members).view(num_rows, -1)
+    groups = torch.topk(grouped.amax(dim=1), k, dim=1, sorted=False)[1]
+    found = grouped.gather(2, groups.unsqueeze(1).expand(-1, group_size, -1)).view(num_rows, -1)  # (rows, g*k)
     if rest < num_columns:
         found = torch.cat([found, scores[:, rest:]], dim=1)
-        left = torch.arange(rest, num_columns, device=scores.device).expand(num_rows, -1)
-        columns = torch.cat([columns, left], dim=1)
-    values, chosen = torch.topk(found, k, dim=1)
-    return values, columns.gather(1, chosen)
+    values, chosen = torch.topk(found, k, dim=1, sorted=largest_first)
+    member = torch.div(chosen, k, rounding_mode="floor")  # of its group; from g on: of the rest
+    columns = groups.gather(1, chosen - member * k).add_(member * num_groups)
+    if rest < num_columns:
+        columns = torch.where(member < group_size, columns, chosen - group_size * k + rest)
+    return values, columns

@@ -13,17 +13,20 @@ Symbols: ``B`` sentences, ``h`` heads, ``t`` queries, ``n`` keys, ``dh`` width o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairseq_el.ops.selected_rows import index_dtype, sum_of_rows
+from fairseq_el.ops.selected_rows import Selection, index_dtype, products_with_rows, sum_of_rows
+from fairseq_el.ops.top_scores import largest
 
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
+_FEWEST_ROWS, _MOST_ROWS = 128, 256  # of a product
+_BYTES_OF_A_SELECTION = 40  # in the backward: where, sorted, order, queries, weights, their gradients
 
 
 def topk_attention(
@@ -64,10 +67,10 @@ def topk_attention(
     Raises:
         ValueError: an argument has a value or a shape that it can't have.
     """
-    if attn_mask is not None:
-        attn_mask = attn_mask.expand(*query.shape[:3], key.size(2))
     how = _How(k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _softmax_dtype(query))
     _check(query, key, value, how)
+    if attn_mask is not None:
+        how = replace(how, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return _TopkAttention.apply(query, key, value, how)
     return _forward(query, key, value, how, None)
@@ -88,7 +91,7 @@ class _How:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept for the gradients. *Shape:* ``(B, h, t, min(k, n))`` each."""
+    """What is kept for the gradients. *Shape:* ``(B*h, t, min(k, n))`` each."""
 
     top: Tensor  # the k scores
     where: Tensor  # their keys
@@ -98,7 +101,8 @@ class _Kept:
 class _TopkAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
-        shape = (*query.shape[:3], min(how.k, key.size(2)))
+        num_sentences, num_heads, num_queries = query.shape[:3]
+        shape = (num_sentences * num_heads, num_queries, min(how.k, key.size(2)))
         kept = _Kept(
             query.new_full(shape, float("-inf")),
             torch.zeros(shape, dtype=index_dtype(key.size(2)), device=query.device),
@@ -117,77 +121,85 @@ class _TopkAttention(torch.autograd.Function):
 
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept | None) -> Tensor:
-    output = query.new_zeros(*query.shape[:3], value.size(3))
-    for heads in _groups(query, key, how):
-        queries, keys, values = query[heads], key[heads], value[heads].contiguous()
-        for rows, visible in _chunks(query, key, how):
-            scores = queries[:, :, rows] @ keys[:, :, :visible].transpose(2, 3)  # (B', h', C, visible)
-            _hide(scores, how, heads, rows)
-            top, where = torch.topk(scores, min(how.k, visible), dim=-1, sorted=False)
+    output = query.new_zeros(query.size(0) * query.size(1), query.size(2), value.size(3))
+    pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, _MOST_ROWS))
+    for heads, pairs in pieces.heads:
+        queries, keys, values = (x[heads].flatten(0, 1) for x in (query, key, value))  # (B', h', n, dh) -> (P, n, dh)
+        for rows in pieces.rows:
+            visible = _visible(query, key, how, rows)
+            scores = queries[:, rows] @ keys[:, :visible].transpose(1, 2)  # (P, C, visible)
+            _hide(scores.view(*query[heads].shape[:2], *scores.shape[1:]), how, heads, rows)
+            top, where = largest(scores, how.k)
             weights = _softmax(top, how.softmax_dtype).to(query.dtype)
+            here = (pairs, rows, slice(top.size(2)))
             if how.dropout:
                 alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - how.dropout)
                 weights = weights * alive / (1 - how.dropout)
                 if kept is not None and kept.alive is not None:
-                    kept.alive[heads][:, :, rows, : alive.size(-1)] = alive
+                    kept.alive[here] = alive
             if kept is not None:
-                kept.top[heads][:, :, rows, : top.size(-1)] = top
-                kept.where[heads][:, :, rows, : top.size(-1)] = where
-            summed = sum_of_rows(values.flatten(0, 1), where.flatten(0, 1), weights.flatten(0, 1))
-            output[heads][:, :, rows] = summed.view(*weights.shape[:3], -1)
-    return output
+                kept.top[here], kept.where[here] = top, where.to(kept.where.dtype)
+            output[pairs, rows] = sum_of_rows(values, where, weights)
+    return output.view(*query.shape[:3], -1)
 
 
 def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept) -> tuple[Tensor, ...]:
-    grad_query = torch.zeros_like(query)
-    grad_key, grad_value = query.new_empty(key.shape), query.new_empty(value.shape)
-    for heads in _groups(query, key, how):
-        queries, keys, values, grads = query[heads], key[heads].contiguous(), value[heads], grad[heads]
-        sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over chunks
-        of_keys = torch.zeros(keys.shape, dtype=sum_dtype, device=query.device)
-        of_values = torch.zeros(values.shape, dtype=sum_dtype, device=query.device)
-        for rows, visible in _chunks(query, key, how):
-            k = min(how.k, visible)
-            where = kept.where[heads][:, :, rows, :k].long()
-            weights = _softmax(kept.top[heads][:, :, rows, :k], how.softmax_dtype)
+    grad_query, grad_key, grad_value = (x.new_zeros(x.shape).flatten(0, 1) for x in (query, key, value))
+    sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over pieces
+    pieces = _Pieces(query, kept.top.size(2) * _BYTES_OF_A_SELECTION, query.size(2))
+    for heads, pairs in pieces.heads:
+        grads, queries, keys, values = (x[heads].flatten(0, 1) for x in (grad, query, key, value))
+        of_keys, of_values = (torch.zeros(x.shape, dtype=sum_dtype, device=x.device) for x in (keys, values))
+        for rows in pieces.rows:
+            here = (pairs, rows, slice(_visible(query, key, how, rows)))
+            where, weights = kept.where[here], _softmax(kept.top[here], how.softmax_dtype)
             # out = (w a) V with a = alive / (1 - p): dV = (w a)^T dout, dw = a (dout V^T), ds = w (dw - sum(w dw))
-            dense = grads[:, :, rows] @ values[:, :, :visible].transpose(2, 3)
-            of_weights = dense.gather(3, where).to(weights.dtype)
-            dropped = weights
+            dropped, of_weights = weights, products_with_rows(values, where, grads[:, rows]).to(weights.dtype)
             if kept.alive is not None:
-                factor = kept.alive[heads][:, :, rows, :k] / (1 - how.dropout)
+                factor = kept.alive[here].to(weights.dtype) / (1 - how.dropout)
                 dropped, of_weights = weights * factor, of_weights * factor
             of_scores = weights * (of_weights - (weights * of_weights).sum(dim=-1, keepdim=True))
-            of_scores = of_scores.to(query.dtype)
-            summed = sum_of_rows(keys.flatten(0, 1), where.flatten(0, 1), of_scores.flatten(0, 1))
-            grad_query[heads][:, :, rows] = summed.view_as(queries[:, :, rows])
-            dense.zero_().scatter_(3, where, of_scores)
-            of_keys[:, :, :visible] += dense.transpose(2, 3) @ queries[:, :, rows]
-            dense.scatter_(3, where, dropped.to(query.dtype))  # the same places again
-            of_values[:, :, :visible] += dense.transpose(2, 3) @ grads[:, :, rows]
-        grad_key[heads], grad_value[heads] = of_keys, of_values
-    return grad_query, grad_key, grad_value
+            grad_query[pairs, rows] = sum_of_rows(keys, where, of_scores)
+            selection = Selection(where, key.size(2))
+            of_keys += selection.sum_of_queries(queries[:, rows], of_scores)
+            of_values += selection.sum_of_queries(grads[:, rows], dropped)
+        grad_key[pairs], grad_value[pairs] = of_keys, of_values
+    return grad_query.view_as(query), grad_key.view(key.shape), grad_value.view(value.shape)
 
 
-def _groups(query: Tensor, key: Tensor, how: _How) -> Iterator[tuple[slice, slice]]:
-    """Sentences and heads that are scored together: whole sentences, or some heads of one, as many as fit."""
-    num_sentences, num_heads, num_queries = query.shape[:3]
-    of_a_head = max(min(how.query_chunk, num_queries) * key.size(2) * query.element_size(), 1)
-    at_once = max(_BYTES_AT_ONCE.get(query.device.type, _BYTES_ON_A_CARD) // of_a_head, 1)
-    sentences, heads = max(at_once // max(num_heads, 1), 1), min(at_once, num_heads)
-    for begin in range(0, num_sentences, sentences):
-        for head in range(0, num_heads, heads):
-            yield slice(begin, begin + sentences), slice(head, head + heads)
+class _Pieces:
+    """What is computed together: queries of one head, of some heads of a sentence, or of whole sentences."""
+
+    def __init__(self, query: Tensor, of_a_query: int, most_rows: int):
+        """Args: ``of_a_query``: bytes that a query of a head needs. ``most_rows``: queries of a head at a time."""
+        self._num_sentences, self._num_heads, self._num_queries = query.shape[:3]
+        at_once = _BYTES_AT_ONCE.get(query.device.type, _BYTES_ON_A_CARD)
+        most_rows, of_a_query = max(min(most_rows, query.size(2)), 1), max(of_a_query, 1)
+        self._num_rows = min(max(at_once // of_a_query, _FEWEST_ROWS), most_rows)
+        self._num_pairs = max(at_once // (of_a_query * self._num_rows), 1)  # of a sentence and a head
+
+    @property
+    def heads(self) -> Iterator[tuple[tuple[slice, slice], slice]]:
+        """Sentences and their heads, and the same as pairs, which are numbered through all sentences."""
+        sentences, heads = max(self._num_pairs // max(self._num_heads, 1), 1), min(self._num_pairs, self._num_heads)
+        for begin in range(0, self._num_sentences, sentences):
+            for head in range(0, self._num_heads, heads):
+                first = begin * self._num_heads + head
+                of_some = (slice(begin, begin + sentences), slice(head, head + heads))
+                last = min(begin + sentences, self._num_sentences) - 1
+                end = last * self._num_heads + min(head + heads, self._num_heads)
+                yield of_some, slice(first, end)
+
+    @property
+    def rows(self) -> Iterator[slice]:
+        for begin in range(0, self._num_queries, self._num_rows):
+            yield slice(begin, min(begin + self._num_rows, self._num_queries))
 
 
-def _chunks(query: Tensor, key: Tensor, how: _How) -> Iterator[tuple[slice, int]]:
-    """Queries that are scored together, and how many keys the last of them sees; none that sees no key."""
-    num_queries, num_keys = query.size(2), key.size(2)
-    for begin in range(0, num_queries, how.query_chunk):
-        end = min(begin + how.query_chunk, num_queries)
-        visible = min(end + num_keys - num_queries, num_keys) if how.causal else num_keys
-        if visible > 0:
-            yield slice(begin, end), visible
+def _visible(query: Tensor, key: Tensor, how: _How, rows: slice) -> int:
+    """How many keys the last of some queries may see."""
+    num_keys = key.size(2)
+    return max(rows.stop + num_keys - query.size(2), 0) if how.causal else num_keys
 
 
 def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) -> None:
@@ -235,7 +247,13 @@ def _check(query: Tensor, key: Tensor, value: Tensor, how: _How) -> None:
     if mask is not None and (mask.shape != (num_sentences, num_keys) or mask.dtype != torch.bool):
         expected = (num_sentences, num_keys)
         problems.append(f"key_padding_mask must be bool {expected}; got {mask.dtype} {tuple(mask.shape)}")
-    if how.attn_mask is not None and how.attn_mask.requires_grad:
-        problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
+    if how.attn_mask is not None:
+        scores = (*query.shape[:3], num_keys)
+        sizes = zip(how.attn_mask.shape[::-1], scores[::-1])
+        if how.attn_mask.dim() > 4 or any(size not in (1, wanted) for size, wanted in sizes):
+            got = tuple(how.attn_mask.shape)
+            problems.append(f"attn_mask must be broadcastable to (B, h, t, n) {scores}; got {got}")
+        if how.attn_mask.requires_grad:
+            problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
     if problems:
         raise ValueError("topk_attention: " + "; ".join(problems))

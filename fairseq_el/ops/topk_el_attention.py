@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairseq_el.ops.el_attention import contract_context, expand_query
 from fairseq_el.ops.selected_rows import sum_of_rows
+from fairseq_el.ops.top_scores import largest
 
 
 def topk_el_attention(
@@ -57,7 +58,7 @@ def topk_el_attention(
     if attn_mask is not None:
         of_heads = scores.view(num_sentences, num_beams, num_heads, length)
         scores = of_heads.masked_fill(attn_mask.unsqueeze(2), float("-inf")).view_as(scores)
-    top, where = torch.topk(scores, min(k, length), dim=2, sorted=False)
+    top, where = largest(scores, k)
     weights = torch.softmax(top, dim=-1, dtype=softmax_dtype).masked_fill(top == float("-inf"), 0.0)
 
     probs = weights.to(query.dtype)

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.ops.selected_rows import index_dtype
+from fairseq_el.ops.top_scores import largest
 
 ACTIVATIONS = ("relu", "gelu")
 
@@ -120,7 +121,7 @@ def _forward(
     for begin in range(0, x.size(0), how.chunk):
         rows = slice(begin, begin + how.chunk)
         hidden = F.linear(x[rows], fc1, fc1_bias)  # (C, f)
-        top, where = torch.topk(hidden, min(how.k, fc1.size(0)), dim=1, sorted=False)
+        top, where = largest(hidden, how.k)
         active = _activate(top, how.activation)
         if how.dropout:
             alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - how.dropout)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import log_normalizer, reference, top_of_rows
+from fairseq_el.ops import largest, log_normalizer, reference, top_of_rows
 
 
 @given(
@@ -25,6 +25,21 @@ def test_top_of_rows_is_topk(rows, columns, k, forbidden, seed):
     assert torch.equal(values, reference.top_of_rows(scores, k))
     assert torch.equal(scores.gather(1, found), values)
     assert all(len(set(row)) == k for row in found.tolist())
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 300)),
+    k=st.integers(1, 20),
+    levels=st.integers(2, 1000),
+    seed=st.integers(0, 10**6),
+)  # few levels: many scores are equal
+def test_largest_is_topk_without_its_order(shape, k, levels, seed):
+    scores = torch.randint(levels, shape, generator=torch.Generator().manual_seed(seed)).double()
+    values, places = largest(scores, k)
+    expected = torch.topk(scores, min(k, shape[-1]))[0]
+    assert torch.equal(values.sort(descending=True)[0], expected)
+    assert torch.equal(scores.gather(-1, places), values)
+    assert all(len(set(row)) == expected.size(-1) for row in places.flatten(0, 1).tolist())
 
 
 @pytest.mark.parametrize("columns", [997, 4096, 50_264])
