@@ -39,7 +39,6 @@ setup(
         "bench": ["ctranslate2>=4.4", "matplotlib>=3.3", "transformers>=5"],
         "shards": ["fairscale>=0.4.6"],
         "dev": [
-            'fairscale>=0.4.6; python_version >= "3.11"',
             "hypothesis>=6.60",
             "matplotlib>=3.3",
             "mypy>=1.0",

@@ -45,7 +45,8 @@ if [ "$minor" -ge 11 ]; then
     pip install "${TORCH:-torch==2.13.0}" "$numpy" 'cython>=3' ninja
     pip install 'hydra-core==1.3.2' 'omegaconf==2.3.0' bitarray cffi packaging regex sacrebleu scikit-learn tqdm
     pip install --no-build-isolation --no-deps 'fairseq-fixed==0.12.3.1'
-    pip install --no-build-isolation --no-deps fairscale==0.4.13 # tests of fairseq-el convert strip --merge
+    # For tests of fairseq-el convert strip --merge; by itself, as fairseq imports it wherever it can, and it warns.
+    pip install --no-build-isolation --no-deps --target "$venv/fairscale" fairscale==0.4.13
     pip install 'transformers>=5,<6' safetensors "$numpy" # tests of fairseq-el convert from-hf and to-hf
 else
     pip install --upgrade 'pip<24.1' 'setuptools<70' wheel # newer pip refuses omegaconf 2.0

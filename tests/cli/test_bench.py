@@ -25,6 +25,7 @@ def is_installed(package) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+@pytest.mark.long
 def test_programs_side_by_side(bart, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fairseq_el[bench]")
     methods = ["stock", "el", "el@bf16"]  # stock in bf16 decodes too, to check against, and is not in the table

@@ -48,6 +48,7 @@ def error(process) -> str:
     return line
 
 
+@pytest.mark.long
 @pytest.mark.skipif(OLD, reason="it is of fairseq 0.12.3")
 def test_the_example_in_the_documentation():
     command, output = re.search(r"```sh\nfairseq-el (plan .*?)\n```.*?```\n(.*?)```", DOCUMENT, re.S).groups()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from fairseq.distributed.fully_sharded_data_parallel import DummyProcessGroup
 from tiny import build_model, dictionary
 
 from fairseq_el.cli import main
@@ -21,20 +23,23 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def written():
+def with_fairscale():
+    """scripts/install.sh puts it into a directory of its own: fairseq imports it wherever it can, and it warns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(sys.prefix) / "fairscale"))
+        pytest.importorskip("fairscale", reason="fairscale is not installed: pip install fairseq_el[shards]")
+        yield
+
+
+@pytest.fixture(scope="module")
+def written(with_fairscale):
     """What fairseq's trainer puts into the files of its workers, each layer of the encoder wrapped by itself."""
-    pytest.importorskip("fairscale", reason="fairscale is not installed: pip install fairseq_el[shards]")
-    from fairseq.distributed.fully_sharded_data_parallel import DummyProcessGroup, FullyShardedDataParallel
+    from fairscale.nn.data_parallel import FullyShardedDataParallel
 
     def wrap(module, rank):
         group = DummyProcessGroup(rank, NUM_SHARDS)
         return FullyShardedDataParallel(
-            module,
-            process_group=group,
-            process_group_reduce_scatter=group,
-            use_sharded_state=True,
-            flatten_parameters=True,
-            compute_device=torch.device("cpu"),
+            module, process_group=group, process_group_reduce_scatter=group, compute_device=torch.device("cpu")
         )
 
     states = []
@@ -42,9 +47,9 @@ def written():
         shard = model()
         for i, layer in enumerate(shard.encoder.layers):
             shard.encoder.layers[i] = wrap(layer, rank)
-        shard = wrap(shard, rank)
-        metadata = shard.local_metadata_dict()
-        states.append({"args": {"arch": "transformer"}, "model": shard.state_dict(), "fsdp_metadata": metadata})
+        shard = wrap(shard, rank)  # as fairseq's wrapper with --use-sharded-state
+        weights, metadata = shard.local_state_dict(), shard.local_metadata_dict()
+        states.append({"args": {"arch": "transformer"}, "model": weights, "fsdp_metadata": metadata})
     return states
 
 

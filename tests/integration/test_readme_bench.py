@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from commands import EXAMPLE, REPOSITORY, run
 
 
+@pytest.mark.long
 def test_the_readmes_command_on_the_bundled_model(data):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^fairseq-el (bench .*)$", readme, re.M)

@@ -17,6 +17,7 @@ from fairseq_el.recipes import read_recipe
 DOCUMENTATION = REPOSITORY / "docs" / "recipes.md"
 
 
+@pytest.mark.long
 def test_the_commands_of_the_documentation(tmp_path, monkeypatch, capsys):
     """BLEU is that of examples/deen."""
     steps, script = re.findall(r"```sh\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.S)

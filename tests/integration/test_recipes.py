@@ -56,6 +56,7 @@ def recipe(capsys, step: str, work: Path, config: Path = CNNDM, fails: bool = Fa
     return printed.err if fails else printed.out
 
 
+@pytest.mark.long
 def test_killed_in_every_step_and_run_again(inputs, tmp_path, capsys):
     """The CNN/DailyMail recipe. What comes out in the end is what fairseq's hub gives."""
     work = tmp_path / "work"
@@ -156,6 +157,7 @@ def write_gpt2(bpe: Path, directory: Path) -> None:
     assert main(["convert", "from-hf", str(source), "--out", str(directory)]) == 0
 
 
+@pytest.mark.long
 def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     """The GPT-2 recipe with a tiny language model of random weights: prompts are cut, and no part of a summary."""
     work, config = tmp_path / "work", tmp_path / "gpt2.yaml"

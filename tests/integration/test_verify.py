@@ -51,6 +51,7 @@ def test_bad_input(data, options, message, tmp_path):
     assert re.search(message, stderr) and "Traceback" not in stderr.split("its last words")[0]
 
 
+@pytest.mark.long
 def test_the_readmes_commands(data, tmp_path):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     verify, score, strip = re.findall(r"^fairseq-el ((?:verify|score|convert) .*?) +#", readme, re.M)
