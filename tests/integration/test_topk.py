@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import numpy
 import pytest
-from commands import LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, hypotheses, run
+from commands import (
+    EXAMPLE,
+    LOSE_NO_SENTENCE,
+    REPOSITORY,
+    USER_DIR,
+    assert_same_hypotheses,
+    hypotheses,
+    run,
+    texts,
+)
 from test_train import TINY, TRAINING
+from tiny import build_model, dictionary
 
 TOPK = ["--topk-attention", "3", "--topk-ffn", "8"]
 LM_TRAINING = [
@@ -90,3 +101,21 @@ def test_language_models(data, tmp_path):
         log = run("eval-lm", *evaluate, "--task", "el_language_modeling", "--tokens-per-sample", "20", *options)
         scores[k] = re.findall(r"Loss \(base 2\): ([\d.]+)", log.stderr + log.stdout)
     assert scores[None] == scores["2"] != [] and scores["1"] != scores["2"]
+
+
+def test_the_commands_of_the_documentation(data, tmp_path):
+    """With the bundled model, and training a tiny one."""
+    text = (REPOSITORY / "docs" / "topk.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    generate, train_one, generate_again = re.findall("^fairseq-.*$", text, re.M)
+    replaced = {"DATA": data, "model.pt": EXAMPLE / "model.pt", "fairseq_el": USER_DIR}
+    for command, more in (
+        (generate, []),
+        (train_one, [*TINY, "--num-workers", "0", "--task", "translation"]),
+        (generate_again, ["--max-len-b", "5"]),
+    ):
+        name, *arguments = shlex.split(command)
+        done = run(name[len("fairseq-") :], *(replaced.get(word, word) for word in arguments), *more, cwd=tmp_path)
+        assert "Top-k of 16 in" in done.stderr + done.stdout
+    assert len(texts(done.stdout, "D")) == 40
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(python, {"model": build_model("transformer", dictionary(), seed=1)})
