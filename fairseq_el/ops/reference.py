@@ -72,3 +72,23 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
 def top_of_rows(scores: Tensor, k: int) -> Tensor:
     """The ``k`` largest of each row of ``scores`` ``(rows, V)``, largest first. *Shape:* ``(rows, k)``."""
     return torch.stack([torch.tensor(sorted(row, reverse=True)[:k], dtype=scores.dtype) for row in scores.tolist()])
+
+
+def causal_linear_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Linear attention as its definition has it: every position looks at every earlier one and at itself.
+
+    Args:
+        queries, keys: features, never negative. *Shape:* ``(B, L, h, M)``.
+        values: *Shape:* ``(B, L, h, dh)``.
+
+    Returns:
+        *Shape:* ``(B, L, h, dh)``; zero where no key has any feature in common with the query.
+    """
+    output = torch.zeros_like(values)
+    for s in range(queries.size(0)):
+        for i in range(queries.size(2)):
+            for position in range(queries.size(1)):
+                weights = keys[s, : position + 1, i] @ queries[s, position, i]
+                if weights.sum() > 0:
+                    output[s, position, i] = (weights / weights.sum()) @ values[s, : position + 1, i]
+    return output
