@@ -17,6 +17,7 @@ from fairseq_el.modules.linears import Linears, is_final, worth_packing
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
+from fairseq_el.modules.slim_decoder import SlimDecoder
 from fairseq_el.modules.support import unsupported_reasons
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Linears",
     "NetInput",
     "SharedEncoderOut",
+    "SlimDecoder",
     "backend_of",
     "can_share_past",
     "decode_prompts",
