@@ -8,11 +8,9 @@ import torch
 from fairseq.criterions import register_criterion
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion, CrossEntropyCriterionConfig
 from torch import Tensor
-from torch.nn import functional
 
 from fairseq_el.errors import OptionError
-from fairseq_el.modules import SlimDecoder
-from fairseq_el.ops import Attend, attend_within, sliced_loss
+from fairseq_el.modules import SlimDecoder, slim_cross_entropy
 
 try:
     from fairseq.logging import metrics
@@ -52,7 +50,9 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
             OptionError: the model is no SLiM Performer, or it is under a wrapper that would reduce gradients too early.
         """
         _check_model(model)
-        loss, num_correct = self._loss(model.decoder, sample["net_input"]["src_tokens"], sample["target"])
+        loss, num_correct = slim_cross_entropy(
+            model.decoder, sample["net_input"]["src_tokens"], sample["target"], self.slice_length, self.report_accuracy
+        )
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logged = {
             "loss": loss.data,
@@ -64,24 +64,6 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
             logged["n_correct"] = num_correct
             logged["total"] = sample["target"].ne(self.padding_idx).sum()
         return loss, sample_size, logged
-
-    def _loss(self, decoder: SlimDecoder, tokens: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
-        """The sum over all words that are no padding, and how many are right. Both arguments: ``(B, L)``."""
-        length = self.slice_length or tokens.size(1)
-        right = [target.new_zeros(())] * -(-tokens.size(1) // length)
-
-        def run_slice(index: int, attend: Attend) -> Tensor:
-            begin = index * length
-            here = slice(begin, begin + length)
-            logits = decoder.output_layer(decoder.features(tokens[:, here], begin, attend)).flatten(0, 1)
-            words = target[:, here].flatten()
-            if self.report_accuracy:
-                right[index] = ((logits.detach().argmax(dim=1) == words) & (words != self.padding_idx)).sum()
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return functional.cross_entropy(logits, words, ignore_index=self.padding_idx, reduction="sum")
-
-        loss = run_slice(0, attend_within) if len(right) == 1 else sliced_loss(run_slice, len(right))
-        return loss, torch.stack(right).sum()
 
     @staticmethod
     def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:

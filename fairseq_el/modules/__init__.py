@@ -18,6 +18,7 @@ from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_p
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.modules.slim_decoder import SlimDecoder
+from fairseq_el.modules.slim_loss import slim_cross_entropy
 from fairseq_el.modules.support import unsupported_reasons
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "is_final",
     "self_attention_of",
     "share_encoder_out",
+    "slim_cross_entropy",
     "unsupported_reasons",
     "worth_packing",
 ]

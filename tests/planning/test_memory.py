@@ -8,10 +8,10 @@ from importlib import import_module
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
-from live_bytes import CAN_TRACK, PeakBytes
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
+from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
