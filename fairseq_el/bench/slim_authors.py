@@ -1,7 +1,7 @@
 """The SLiM Performer's authors' own program, from the user's checkout of google-research.
 
-Only two files of ``performer/models/slim_performer/pytorch`` are read. They import each other by a name that is not where
-they are, and wait for a card wherever they run.
+Only two files of ``performer/models/slim_performer/pytorch`` are read. They import each other by a name that is not
+where they are, and wait for a card wherever they run.
 """
 
 from __future__ import annotations
