@@ -72,27 +72,25 @@ class SlimReport:
         write_whole(directory / "slim.md", lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
 
     def plot(self, path: Path) -> None:
-        """Bytes and time against C, a line for every L and program."""
+        """Bytes (where they were counted) and time against C, or against L where there are more of these."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 4.5))
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 2)
         by_length = len(self.settings.lengths) > len(self.settings.slices)
-        for axes, key, title in (
-            (panels[0], "peak_bytes", "activations at the peak, MiB"),
-            (panels[1], "seconds_median", "seconds"),
-        ):
+        titles = {"peak_bytes": "activations at the peak, MiB", "seconds_median": "seconds"}
+        shown = [key for key in titles if all(result.as_dict()[key] for result in self.results)] or ["peak_bytes"]
+        for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
             scale = 1 << 20 if key == "peak_bytes" else 1
             for label, line in self._lines(by_length).items():
                 points = [(r["length"] if by_length else r["slice_length"] or r["length"], r[key]) for r in line]
-                points = sorted((x, y / scale) for x, y in points if y is not None)
+                points = sorted((x, (y or 1) / scale) for x, y in points)
                 axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.set_xlabel("L, bytes of a sequence" if by_length else "C, bytes of a slice")
-            axes.set_title(title)
+            axes.set_title(titles[key])
             axes.legend(frameon=False)
         s = self.settings
         figure.suptitle(f"SLiM Performer, {s.layers} layers, d {s.width}, {s.feature_map}, {s.device}")

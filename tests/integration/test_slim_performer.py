@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -138,3 +139,16 @@ def test_the_recipe_fine_tunes(tmp_path):
         [*command[:2], "fifth", ".", "x"], env=environment, capture_output=True, text=True, check=False
     )
     assert bad.returncode == 2 and "REGIME must be full, half, third" in bad.stderr
+
+
+def test_one_step_of_adaptation(raw, trained, tmp_path):
+    """scripts/slim_adapt.py: whole and sliced steps do the same; and a step that is too large spoils the model."""
+    script = [sys.executable, str(REPOSITORY / "scripts" / "slim_adapt.py"), str(raw)]
+    options = ["--path", str(trained[0] / "checkpoint_last.pt"), "--lr", "0.01,1000", "--slice-length", "7"]
+    files = ["--json", str(tmp_path / "adapt.json"), "--subset", "train", "--samples", "3"]
+    done = subprocess.run([*script, *options, *files], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "adapt.json").read_text())
+    assert report["with"]["whole"] == pytest.approx(report["with"]["slices"], rel=1e-3)
+    assert report["with"]["whole"]["0.01"] != report["without"] < report["with"]["whole"]["1000.0"]
+    assert f"without a step: {report['without']:.4f}" in done.stdout
