@@ -3,9 +3,9 @@
     python scripts/slim_adapt.py DATA --path checkpoint.pt [--slice-length C] [--lr LR[,LR...]] [--samples N]
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of
-L bytes, and from the trained weights each time: a step of plain gradient descent on the mean loss of its first L/2 bytes
-is made, whole and in slices, and the second half is predicted, which sees all bytes before it either way. DATA is as
-for --task byte_language_modeling.
+L bytes, from the trained weights each time, a step of plain gradient descent on the mean loss of its first L/2 bytes is
+made, whole and in slices; then the second half is predicted, which sees all bytes before it either way. DATA is as for
+--task byte_language_modeling.
 """
 
 from __future__ import annotations
