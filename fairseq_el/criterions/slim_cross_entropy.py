@@ -47,7 +47,7 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """
         Raises:
-            OptionError: the model is no SLiM Performer, or it is under a wrapper that would reduce gradients too early.
+            OptionError: the model is no SLiM Performer, or fairseq's settings would make slices wrong.
         """
         _check_model(model)
         loss, num_correct = slim_cross_entropy(
@@ -85,4 +85,9 @@ def _check_model(model: Any) -> None:
         raise OptionError(
             "--criterion slim_cross_entropy needs --ddp-backend legacy_ddp: torch's own DistributedDataParallel would "
             "send gradients away after the first slice"
+        )
+    if torch.is_autocast_enabled():
+        raise OptionError(
+            "--criterion slim_cross_entropy can't be used with --amp, under which a slice would not be computed again in "
+            "the same precision; train in fp32, or with --fp16 or --bf16"
         )

@@ -95,7 +95,7 @@ class SlimDecoder(FairseqIncrementalDecoder):
             OptionError: the settings make no model; every problem is named.
         """
         super().__init__(dictionary)
-        check_settings(cfg)
+        _check_settings(cfg)
         self.padding_idx = dictionary.pad()
         self.max_target_positions = cfg.max_target_positions or cfg.tokens_per_sample
         self.embed_tokens = nn.Embedding(len(dictionary), cfg.decoder_embed_dim // 2, self.padding_idx)
@@ -190,7 +190,7 @@ class _DecodeSums:
         return output
 
 
-def check_settings(cfg: Any) -> None:
+def _check_settings(cfg: Any) -> None:
     """
     Raises:
         OptionError: the settings make no model; every problem is named.

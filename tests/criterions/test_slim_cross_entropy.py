@@ -111,6 +111,12 @@ def test_data_parallel_of_torch_is_refused(monkeypatch):
         criterion(4)(model, make_sample())
 
 
+def test_automatic_mixed_precision_is_refused(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)
+    with pytest.raises(OptionError, match="can't be used with --amp"):
+        criterion(4)(build_slim_performer(WORDS, seed=1), make_sample())
+
+
 def test_without_padding_at_all_nothing_is_masked():
     """The same sentence alone, and beside a longer one."""
     model = build_slim_performer(WORDS, seed=5)

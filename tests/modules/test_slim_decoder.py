@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import build_slim_performer, dictionary
 
+import fairseq_el
 from fairseq_el.errors import OptionError
+from fairseq_el.modules import unsupported_reasons
 from fairseq_el.ops import FEATURE_MAPS
 
 WORDS = dictionary(11)
@@ -63,6 +65,15 @@ def test_random_features_are_part_of_the_state_dict():
     assert not torch.allclose(other(tokens)[0], model(tokens)[0])
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(tokens)[0], model(tokens)[0])
+
+
+def test_el_attention_has_nothing_to_do_in_it():
+    model = build_slim_performer(WORDS, seed=1)
+    before = set(model.decoder.__dict__)
+    assert fairseq_el.enable_el_attention(model, backend="auto", self_attention="el") is model
+    assert not fairseq_el.el_attention_enabled(model) and set(model.decoder.__dict__) == before
+    (reason,) = unsupported_reasons(model)
+    assert "SLiM Performer" in reason
 
 
 def test_settings_that_make_no_model():
