@@ -88,6 +88,6 @@ def _check_model(model: Any) -> None:
         )
     if torch.is_autocast_enabled():
         raise OptionError(
-            "--criterion slim_cross_entropy can't be used with --amp: a slice is computed twice, the second time outside "
-            "of its reach, and must give the same; train in fp32"
+            "--criterion slim_cross_entropy can't be used with --amp: a slice is computed twice, the second time out "
+            "of its reach, and must give the same both times; train in fp32"
         )
