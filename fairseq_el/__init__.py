@@ -16,7 +16,7 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 
 allow_fairseq_checkpoints()
 
-from fairseq_el import models, tasks  # noqa: E402, F401  (registers architectures and tasks)
+from fairseq_el import criterions, models, tasks  # noqa: E402, F401  (registers them)
 from fairseq_el.errors import (  # noqa: E402
     CheckpointMismatchError,
     FairseqElError,

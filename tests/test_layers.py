@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- modules <- models, generation <- tasks <- bench <- cli."""
+"""Imports point one way: ops <- modules <- models, criterions, generation <- tasks <- bench <- cli."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BELOW = {  # what each part of the package may import
     "failure_report": {"checkpoint_loading", "errors"},
     "ops": {"ops"},
     "modules": {"ops", "modules", "planning", "errors"},
-    "models": {"modules", "models", "errors"},
+    "models": {"ops", "modules", "models", "errors"},
+    "criterions": {"ops", "modules", "criterions", "errors"},
     "generation": {"ops", "modules", "planning", "generation", "errors"},
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "whole_files"},

@@ -114,6 +114,12 @@ def build_language_model(words: Dictionary, seed: int, dtype: torch.dtype = torc
     return build_model("transformer_lm", words, seed, dtype, **{**defaults, **options})
 
 
+def build_slim_performer(words: Dictionary, seed: int, dtype: torch.dtype = torch.float64, **options: Any) -> nn.Module:
+    """A random SLiM Performer."""
+    defaults = {"tokens_per_sample": 64, "decoder_ffn_embed_dim": 24, "decoder_attention_heads": 4}
+    return build_model("slim_performer_lm", words, seed, dtype, **{**defaults, **options})
+
+
 def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: bool = True) -> dict[str, Any]:
     """A ragged batch of random sentences of these lengths, each with ``</s>`` at its end."""
     generator = torch.Generator().manual_seed(seed)

@@ -18,6 +18,8 @@ from fairseq_el.modules.linears import Linears, is_final, worth_packing
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
+from fairseq_el.modules.slim_decoder import SlimDecoder
+from fairseq_el.modules.slim_loss import slim_cross_entropy
 from fairseq_el.modules.support import unsupported_reasons
 from fairseq_el.modules.topk import ALL_PLACES, DEFAULT_QUERY_CHUNK, PLACES
 from fairseq_el.modules.topk_options import TopkOptions, apply_topk
@@ -38,6 +40,7 @@ __all__ = [
     "Linears",
     "NetInput",
     "SharedEncoderOut",
+    "SlimDecoder",
     "TopkOptions",
     "apply_topk",
     "backend_of",
@@ -53,6 +56,7 @@ __all__ = [
     "is_final",
     "self_attention_of",
     "share_encoder_out",
+    "slim_cross_entropy",
     "topk_enabled",
     "unsupported_reasons",
     "worth_packing",

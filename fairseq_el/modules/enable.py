@@ -19,6 +19,7 @@ from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 from fairseq_el.modules.shared_decoder import reorder_shared_state, shared_forward
 from fairseq_el.modules.shared_encoder_out import share_encoder_out
 from fairseq_el.modules.shared_self_attention import SELF_ATTENTION
+from fairseq_el.modules.slim_decoder import SlimDecoder
 from fairseq_el.modules.support import cross_attentions, is_decoder_only, self_attentions, unsupported_reasons
 from fairseq_el.modules.topk import topk_of
 from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
@@ -41,7 +42,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
 
     Args:
         models: a fairseq Transformer, with an encoder or a language model without, a list of them (an ensemble), or a
-            hub interface such as the one ``BARTModel.from_pretrained`` returns.
+            hub interface such as the one ``BARTModel.from_pretrained`` returns. SLiM Performers are left as they are.
         backend: what cross-attention keeps of the source: ``"el"`` nothing but the encoder's output; ``"shared-kv"``
             keys and values of every layer, once for all beams: ``2 L`` times as much, and less to compute where FLOPs
             are dear; ``"auto"`` chooses for every batch. Default: ``"el"``, or as it is in a model that has it enabled.
@@ -59,14 +60,14 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
         raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
-    to_enable = [model for model in models_in(models) if not _is_enabled(model)]
+    to_enable = [model for model in _softmax_models(models) if not _is_enabled(model)]
     for model in to_enable:
         reasons = unsupported_reasons(model)
         if reasons:
             raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
     for model in to_enable:
         _enable(model, backend or DEFAULT_BACKEND, self_attention or DEFAULT_SELF_ATTENTION)
-    for model in models_in(models):
+    for model in _softmax_models(models):
         if self_attention is not None:
             _set_self_attention(model, self_attention)
         if backend is not None:
@@ -140,6 +141,11 @@ def models_in(models: Any) -> List[Any]:
     if isinstance(getattr(models, "models", None), (list, tuple, nn.ModuleList)):  # a hub interface, an EnsembleModel
         return list(models.models)
     return [models]
+
+
+def _softmax_models(models: Any) -> List[Any]:
+    """All but SLiM Performers: their decode state does not grow, and there is nothing in it that beams could share."""
+    return [model for model in models_in(models) if not isinstance(getattr(model, "decoder", None), SlimDecoder)]
 
 
 def _is_enabled(model: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 from fairseq_el.modules.shared_self_attention import SharedSelfAttention
+from fairseq_el.modules.slim_decoder import SlimDecoder
 from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
@@ -67,6 +68,8 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
     decoder = getattr(model, "decoder", None)
     if not isinstance(decoder, nn.Module):
         return ["it has no decoder"]
+    if isinstance(decoder, SlimDecoder):
+        return ["it is a SLiM Performer, which has no softmax attention and a decode state that does not grow anyway"]
     if not isinstance(decoder, TransformerDecoderBase):
         return [f"its decoder is a {type(decoder).__name__}; only fairseq's TransformerDecoder is supported"]
     reasons = [

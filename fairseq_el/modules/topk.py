@@ -74,12 +74,9 @@ def attentions_in(model: nn.Module, places: Optional[FrozenSet[str]] = None) -> 
 
 
 def feed_forwards(model: nn.Module) -> Dict[str, Any]:
-    """The layers of a model that have a feed-forward part, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "fc1", None), nn.Linear) and isinstance(getattr(module, "fc2", None), nn.Linear)
-    }
+    """The layers of a model that have a feed-forward part as fairseq's Transformers, by name."""
+    parts = ("fc1", "fc2", "activation_fn", "activation_dropout_module")
+    return {name: module for name, module in model.named_modules() if all(hasattr(module, part) for part in parts)}
 
 
 def topk_of(attention: nn.Module, num_keys: Optional[int] = None) -> Optional[TopkAttentionSettings]:

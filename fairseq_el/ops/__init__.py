@@ -1,32 +1,52 @@
 """Attention operations in pure torch. Nothing here imports fairseq."""
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query
+from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
 from fairseq_el.ops.keep_largest import keep_largest
 from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
 from fairseq_el.ops.kv_attention import kv_attention
+from fairseq_el.ops.linear_attention import (
+    Sums,
+    linear_attention,
+    linear_attention_chunked,
+    linear_attention_step,
+    sums_of,
+)
 from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
+from fairseq_el.ops.slim import Attend, attend_within, sliced_loss
 from fairseq_el.ops.top_scores import largest, log_normalizer, top_of_rows
 from fairseq_el.ops.topk_attention import topk_attention
 from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
 
 __all__ = [
+    "FEATURE_MAPS",
+    "Attend",
     "PackedLinear",
+    "Sums",
     "as_bias",
+    "attend_within",
     "block_repeated_ngrams",
     "can_pack",
     "contract_context",
     "el_attention",
     "expand_query",
+    "feature_map",
     "keep_largest",
     "keep_rows",
     "kv_attention",
     "largest",
+    "linear_attention",
+    "linear_attention_chunked",
+    "linear_attention_step",
     "log_normalizer",
     "masked_softmax",
+    "orthogonal_directions",
+    "sliced_loss",
     "storage_bytes",
+    "sums_of",
     "top_of_rows",
     "topk_attention",
     "topk_el_attention",

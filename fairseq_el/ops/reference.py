@@ -147,3 +147,23 @@ def only_the_largest(scores: Tensor, k: int) -> Tensor:
     """Minus infinity where a number is not among the ``k`` largest of its row."""
     values, places = torch.topk(scores, min(k, scores.size(-1)), dim=-1)
     return torch.full_like(scores, float("-inf")).scatter(-1, places, values)
+
+
+def causal_linear_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Linear attention as its definition has it: every position looks at every earlier one and at itself.
+
+    Args:
+        queries, keys: features, never negative. *Shape:* ``(B, L, h, M)``.
+        values: *Shape:* ``(B, L, h, dh)``.
+
+    Returns:
+        *Shape:* ``(B, L, h, dh)``; zero where no key has any feature in common with the query.
+    """
+    output = torch.zeros_like(values)
+    for s in range(queries.size(0)):
+        for i in range(queries.size(2)):
+            for position in range(queries.size(1)):
+                weights = keys[s, : position + 1, i] @ queries[s, position, i]
+                if weights.sum() > 0:
+                    output[s, position, i] = (weights / weights.sum()) @ values[s, : position + 1, i]
+    return output

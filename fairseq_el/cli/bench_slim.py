@@ -1,0 +1,116 @@
+"""``fairseq-el bench slim``: memory and time of training a SLiM Performer, against slice and sequence length."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Tuple
+
+import torch
+from tqdm import tqdm
+
+from fairseq_el.bench.methods import optional_module
+from fairseq_el.bench.slim import SlimSettings, run_slim_bench
+from fairseq_el.bench.slim_report import NAMES, SlimReport
+from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.output import write_line
+from fairseq_el.errors import OptionError
+from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
+from fairseq_el.ops import FEATURE_MAPS
+from fairseq_el.whole_files import refuse_to_overwrite
+
+_DESCRIPTION = """\
+Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times
+it in rounds, and compares gradients: if they differ, there are no figures and the exit status is 1."""
+
+_EXAMPLE = """\
+examples: configuration II of the paper; memory that does not grow with the sequence:
+
+  fairseq-el bench slim --configuration 2 --slices 0,512,342,128,32
+  fairseq-el bench slim --configuration 2 --lengths 1024,4096,16384,65536 --slices 256 --runs 0"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench slim",
+        help="memory and time of training a SLiM Performer",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--configuration", type=int, choices=[1, 2, 3, 4], default=2, help="the paper's I to IV")
+    parser.add_argument("--layers", type=positive, metavar="N", help="(default: the configuration's)")
+    parser.add_argument("--width", type=positive, metavar="d", help="(default: the configuration's)")
+    parser.add_argument("--feature-map", choices=FEATURE_MAPS, default="sqr", help="(default: %(default)s)")
+    parser.add_argument("--lengths", type=_numbers, metavar="L[,L...]", help="(default: the configuration's)")
+    parser.add_argument(
+        "--slices", type=_numbers, metavar="C[,C...]", help="0 for the whole sequence (default: 0,L/2,L/3,L/4,L/8,L/16)"
+    )
+    parser.add_argument("--runs", type=not_negative, default=3, metavar="N", help="rounds; 0: bytes only (default: 3)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
+    )
+    parser.add_argument("--authors", type=Path, metavar="DIR", help="a checkout of google-research, measured beside")
+    parser.add_argument(
+        "--authors-compute", choices=["iter", "ps", "parallel_ps"], default="iter", help="(default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write slim.json and slim.md there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bytes and time")
+    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
+    parser.add_argument("--force", action="store_true", help="let --out and --plot overwrite")
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if options.plot is not None:
+        optional_module("matplotlib")
+        refuse_to_overwrite(options.plot, "--plot", options.force)
+    if options.out is not None:
+        for name in NAMES[:2]:
+            refuse_to_overwrite(options.out / name, "--out", options.force)
+    with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
+        report = SlimReport(settings, run_slim_bench(settings, bar.set_description_str))
+    if options.out is not None:
+        report.write(options.out)
+    if options.plot is not None:
+        report.plot(options.plot)
+    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> SlimSettings:
+    length, layers, width = CONFIGURATIONS[f"slim_performer_lm_{options.configuration}"]
+    width = options.width or width
+    lengths = options.lengths or (length,)
+    longest = max(lengths)
+    if width % 4 != 0 or width % max(width // 64, 1) != 0:
+        raise OptionError(f"--width must be a multiple of 4, and of its d/64 heads; it is {width}")
+    if min(lengths) < 2:
+        raise OptionError(f"--lengths must be at least 2; got {min(lengths)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    if options.authors is not None and options.feature_map == "favor+":
+        raise OptionError("--authors draws other random features for every pass; compare another --feature-map")
+    return SlimSettings(
+        layers=options.layers or layers,
+        width=width,
+        ffn=4 * width,
+        heads=max(width // 64, 1),
+        feature_map=options.feature_map,
+        lengths=lengths,
+        slices=options.slices or (0, *dict.fromkeys(-(-longest // part) for part in (2, 3, 4, 8, 16))),
+        runs=options.runs,
+        device=options.device,
+        threads=options.threads or torch.get_num_threads(),
+        authors=options.authors,
+        authors_compute=options.authors_compute,
+        command=options.command_line,
+    )
+
+
+def _numbers(text: str) -> Tuple[int, ...]:
+    return tuple(dict.fromkeys(not_negative(part) for part in text.split(",")))

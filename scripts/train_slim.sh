@@ -1,0 +1,53 @@
+#!/bin/sh
+# Trains a SLiM Performer on raw files, whole or in slices of C words; what was begun is resumed.
+#
+#   scripts/train_slim.sh CONFIG REGIME DATA DIRECTORY [any option of fairseq-train]
+#
+# CONFIG is configs/slim_copy.yaml (DATA is not used), slim_ptb.yaml or slim_enwik8.yaml. REGIME, for samples of L words:
+#   full                     without slices
+#   half, third              C = L/2, C = L/3
+#   tune-half, tune-third    full for the first half of the updates, then C = L/2, C = L/3
+# LENGTH and UPDATES in the environment change L and the number of updates.
+set -eu
+
+if [ $# -lt 4 ] || [ ! -f "$1" ]; then
+  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+config=$1 regime=$2 data=$3 directory=$4
+shift 4
+here=$(cd "$(dirname "$0")" && pwd)
+bin=${FAIRSEQ_BIN:-} # where python and fairseq's programs are, with a slash at the end; default: on PATH
+length=${LENGTH:-$("${bin}python" "$here/yaml_options.py" "$config" length)}
+updates=${UPDATES:-$("${bin}python" "$here/yaml_options.py" "$config" updates)}
+options=$("${bin}python" "$here/yaml_options.py" "$config")
+
+case $regime in
+full) slice=0 ;;
+half | tune-half) slice=$(((length + 1) / 2)) ;;
+third | tune-third) slice=$(((length + 2) / 3)) ;;
+*)
+  echo "REGIME must be full, half, third, tune-half or tune-third; got $regime" >&2
+  exit 2
+  ;;
+esac
+
+train() { # train UPDATES C [option ...]
+  max_update=$1 slice_length=$2
+  shift 2
+  # shellcheck disable=SC2086 # the options are words without spaces
+  "${bin}fairseq-train" "$data" --user-dir "$here/../fairseq_el" $options --tokens-per-sample "$length" \
+    --criterion slim_cross_entropy --slice-length "$slice_length" --max-update "$max_update" \
+    --seed 1 --num-workers 0 --no-epoch-checkpoints --save-dir "$directory" --log-format json "$@"
+}
+
+case $regime in
+tune-*)
+  half=$((updates / 2))
+  if [ ! -f "$directory/half.pt" ]; then
+    train "$half" 0 "$@"
+    cp "$directory/checkpoint_last.pt" "$directory/half.pt"
+  fi
+  ;;
+esac
+train "$updates" "$slice" "$@"

@@ -1,0 +1,154 @@
+"""``--arch slim_performer_lm``: trained whole and in slices, resumed, evaluated and decoded by fairseq's programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from commands import EXAMPLE, REPOSITORY, USER_DIR, assert_same_hypotheses, hypotheses, run, texts
+
+TINY = ["--decoder-layers", "2", "--decoder-embed-dim", "16", "--decoder-attention-heads", "2"]
+TRAINING = [
+    *("--arch", "slim_performer_lm_2", *TINY, "--user-dir", USER_DIR, "--criterion", "slim_cross_entropy"),
+    *("--optimizer", "adam", "--lr", "0.01", "--clip-norm", "1.0", "--batch-size", "2", "--update-freq", "2"),
+    *("--seed", "1", "--num-workers", "0", "--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """The bundled English captions as bytes."""
+    work = tmp_path_factory.mktemp("bytes")
+    content = (EXAMPLE / "captions.en").read_bytes()
+    for split, part in (("train", content[:1300]), ("valid", content[1300:1500]), ("test", content[1500:1600])):
+        (work / split).write_bytes(part)
+    return work
+
+
+def train(data, directory, *options):
+    bytes_task = ["--task", "byte_language_modeling", "--tokens-per-sample", "50"]
+    log = run("train", data, *bytes_task, *TRAINING, "--save-dir", directory, *options)
+    return re.findall(r'"(?:loss|valid_loss)": "([\d.]+)"', log.stderr + log.stdout)
+
+
+def saved(directory):
+    checkpoint = torch.load(directory / "checkpoint_last.pt", map_location="cpu")
+    return checkpoint["model"], checkpoint["last_optimizer_state"]["state"]
+
+
+@pytest.fixture(scope="module")
+def trained(raw, tmp_path_factory):
+    """In slices of 17 bytes, of 50, and its losses. 13 batches, with a short sample, in 14 updates of two epochs."""
+    directory = tmp_path_factory.mktemp("sliced")
+    return directory, train(raw, directory, "--slice-length", "17", "--max-update", "14")
+
+
+def test_slices_do_not_change_training(raw, trained, tmp_path):
+    directory, losses = trained
+    assert train(raw, tmp_path, "--max-update", "14") == losses and len(losses) > 14
+    for name, weight in saved(tmp_path)[0].items():
+        torch.testing.assert_close(saved(directory)[0][name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_resumed_training_is_the_same_training(raw, trained, tmp_path):
+    train(raw, tmp_path, "--slice-length", "17", "--max-update", "9")
+    train(raw, tmp_path, "--slice-length", "17", "--max-update", "14")
+    for resumed, whole in zip(saved(tmp_path), saved(trained[0])):
+        assert resumed.keys() == whole.keys()
+    weights, optimizer = saved(tmp_path)
+    expected_weights, expected_optimizer = saved(trained[0])
+    assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)
+    for index, state in expected_optimizer.items():
+        assert torch.equal(optimizer[index]["exp_avg_sq"], state["exp_avg_sq"])
+
+
+def test_eval_lm(raw, trained):
+    """Bits per byte of the validation set, as training found them."""
+    directory, losses = trained
+    options = ["--user-dir", USER_DIR, "--task", "byte_language_modeling", "--gen-subset", "valid"]
+    options += ["--tokens-per-sample", "50", "--batch-size", "4"]
+    log = run("eval-lm", raw, "--path", directory / "checkpoint_last.pt", *options)
+    (found,) = re.findall(r"Loss \(base 2\): ([\d.]+)", log.stderr + log.stdout)
+    assert float(found) == pytest.approx(float(losses[-1]), abs=2e-3)
+
+
+def test_interactive(raw, trained):
+    """Text is continued, byte by byte."""
+    options = [raw, "--path", trained[0] / "checkpoint_last.pt", "--user-dir", USER_DIR]
+    options += ["--beam", "3", "--max-len-b", "20", "--task", "byte_language_modeling"]
+    stdin = "A man in\ntwo dogs\n"
+    el = run("interactive", *options, stdin=stdin)
+    assert [text[:8] for _, text in texts(el.stdout, "D")] == ["A man in", "two dogs"]
+
+
+@pytest.mark.skipif(
+    int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's data sets of language models use what numpy 2 removed"
+)
+def test_stock_and_el_language_modeling_of_preprocessed_words(tmp_path):
+    """Both tasks decode with the same constant state."""
+    (tmp_path / "text").write_bytes(b"".join((EXAMPLE / "captions.en").read_bytes().splitlines(True)[:40]))
+    splits = ["--trainpref", tmp_path / "text", "--validpref", tmp_path / "text", "--testpref", tmp_path / "text"]
+    run("preprocess", "--only-source", *splits, "--destdir", tmp_path / "data")
+    sizes = ["--tokens-per-sample", "40", "--sample-break-mode", "eos"]
+    options = ["--task", "language_modeling", *sizes, "--slice-length", "16", "--max-update", "4"]
+    run("train", tmp_path / "data", *TRAINING, *options, "--save-dir", tmp_path)
+    decoding = [tmp_path / "data", "--path", tmp_path / "checkpoint_last.pt", "--user-dir", USER_DIR, *sizes]
+    decoding += ["--beam", "3", "--max-len-b", "12", "--prefix-size", "2", "--required-batch-size-multiple", "1"]
+    stock, el = (run("generate", *decoding, "--task", f"{name}language_modeling") for name in ("", "el_"))
+    assert_same_hypotheses(el.stdout, stock.stdout, num_sentences=40)
+    assert len(hypotheses(stock.stdout)) == 40
+
+
+def test_bad_options(raw, tmp_path):
+    for options, message in (
+        (["--slice-length", "-2"], "--slice-length must be at least 1, or 0 to train without slices; it is -2"),
+        (["--dropout", "0.1", "--decoder-embed-dim", "18"], "--dropout must be 0: a slice is run twice"),
+    ):
+        arguments = ["--task", "byte_language_modeling", *TRAINING, *options, "--save-dir", tmp_path]
+        failed = run("train", raw, *arguments, fails=True)
+        assert f"fairseq_el: error: {message}" in failed.stderr or message in failed.stderr
+        assert "Traceback" not in failed.stderr
+    unknown = ["--task", "byte_language_modeling", *TRAINING, "--feature-map", "exp"]
+    assert "invalid choice: 'exp'" in run("train", raw, *unknown, fails=True).stderr
+
+
+def test_the_recipe_fine_tunes(tmp_path):
+    """scripts/train_slim.sh: the Copying task, whole and then in slices; and it says what it wants."""
+    script = str(REPOSITORY / "scripts" / "train_slim.sh")
+    command = [script, str(REPOSITORY / "configs" / "slim_copy.yaml"), "tune-third", ".", str(tmp_path)]
+    environment = {
+        "FAIRSEQ_BIN": f"{Path(sys.executable).parent}/",
+        "LENGTH": "20",
+        "UPDATES": "6",
+        "PATH": "/usr/bin:/bin",
+    }
+    options = ["--decoder-embed-dim", "8", "--copy-valid-examples", "2", "--batch-size", "1"]
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    updates = [torch.load(tmp_path / name, map_location="cpu") for name in ("half.pt", "checkpoint_last.pt")]
+    assert [u["optimizer_history"][-1]["num_updates"] for u in updates] == [3, 6]
+    slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in updates]
+    assert slices == [0, 7]
+    bad = subprocess.run(
+        [*command[:2], "fifth", ".", "x"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert bad.returncode == 2 and "REGIME must be full, half, third" in bad.stderr
+
+
+def test_one_step_of_adaptation(raw, trained, tmp_path):
+    """scripts/slim_adapt.py: whole and sliced steps do the same; and a step that is too large spoils the model."""
+    script = [sys.executable, str(REPOSITORY / "scripts" / "slim_adapt.py"), str(raw)]
+    options = ["--path", str(trained[0] / "checkpoint_last.pt"), "--lr", "0.01,1000", "--slice-length", "7"]
+    files = ["--json", str(tmp_path / "adapt.json"), "--subset", "train", "--samples", "3"]
+    done = subprocess.run([*script, *options, *files], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "adapt.json").read_text())
+    assert report["with"]["whole"] == pytest.approx(report["with"]["slices"], rel=1e-3)
+    assert report["with"]["whole"]["0.01"] != report["without"] < report["with"]["whole"]["1000.0"]
+    assert f"without a step: {report['without']:.4f}" in done.stdout

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from fairseq_el.errors import OptionError
+from fairseq_el.tasks.copying import CopyingTask
+
+OPTIONS = {"tokens_per_sample": 12, "copy_symbols": 9, "copy_examples": 5, "copy_valid_examples": 3, "seed": 1}
+
+
+def load(split, **options):
+    task = CopyingTask.setup_task(argparse.Namespace(data=".", **{**OPTIONS, **options}))
+    return task.load_dataset(split), task.dictionary
+
+
+def test_the_second_half_is_predicted_and_equals_the_first():
+    dataset, dictionary = load("train")
+    assert len(dataset) == 5
+    for index in range(5):
+        item = dataset[index]
+        words = dictionary.string(item["source"]).split()
+        assert len(words) == 11 and words[0] == words[6] == "0" and "0" not in words[1:6]
+        assert words[1:5] == words[7:11]
+        assert item["target"][:5].eq(dictionary.pad()).all()
+        assert dictionary.string(item["target"][5:]).split() == words[6:] + words[5:6]
+    batch = dataset.collater([dataset[0], dataset[1]])
+    assert batch["ntokens"] == 12
+
+
+def test_samples_depend_on_seed_split_epoch_and_number_alone():
+    def drawn(split, epoch, **options):
+        dataset, _ = load(split, **options)
+        dataset.set_epoch(epoch)
+        return [dataset[i]["source"].tolist() for i in range(3)]
+
+    first = drawn("train", 1)
+    assert first == drawn("train", 1) and first[0] != first[1]
+    assert first != drawn("train", 2) and first != drawn("train", 1, seed=2) and first != drawn("valid", 1)
+    assert drawn("valid", 1) == drawn("valid", 2)
+
+
+def test_options_that_make_no_task():
+    with pytest.raises(OptionError) as caught:
+        load("train", tokens_per_sample=7, copy_symbols=1, copy_examples=0)
+    for problem in ("--tokens-per-sample must be even", "--copy-symbols must be at least 2", "--copy-examples must be"):
+        assert problem in str(caught.value)
+    with pytest.raises(OptionError, match="there is no dev"):
+        load("dev")
