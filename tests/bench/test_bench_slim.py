@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from fairseq_el.bench import slim
-from fairseq_el.bench.live_bytes import CAN_TRACK
+from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.slim import SlimSettings, build_decoder, run_slim_bench
 from fairseq_el.cli import main
 
@@ -81,16 +82,19 @@ def test_activations_are_those_of_a_slice_whatever_the_length():
 
 
 @pytest.mark.skipif(not CAN_TRACK, reason="this torch has no storages that can be watched")
-def test_bytes_by_formula():
-    """A layer keeps of every position of a slice 17 d + h + 4 numbers: docs/slim.md says which."""
+def test_what_a_layer_keeps_by_formula():
+    """For the backward pass, of every position, 17 d + h + 4 numbers: docs/slim.md says which."""
 
-    def peak(layers, slice_length):
-        settings = SlimSettings(**{**TINY, "layers": layers}, lengths=(256,), slices=(slice_length,), runs=0)
-        return run_slim_bench(settings)[0].peak_bytes
+    def kept(layers):
+        decoder = build_decoder(SlimSettings(**{**TINY, "layers": layers}, lengths=(64,), slices=(0,), runs=0))
+        tokens = torch.randint(4, 260, (1, 65))
+        with PeakBytes() as counter:
+            loss, _ = slim.slim_cross_entropy(decoder, tokens[:, :-1], tokens[:, 1:])
+            assert loss.requires_grad
+            return counter.total
 
-    of_a_layer = [peak(3, c) - peak(2, c) for c in (32, 64)]
-    width, heads = TINY["width"], TINY["heads"]
-    assert of_a_layer[1] - of_a_layer[0] == pytest.approx(32 * 4 * (17 * width + heads + 4), rel=0.01)
+    sums = 4 * TINY["heads"] * (8 * 8 + 8)  # before the first position: zeros
+    assert kept(3) - kept(2) == 64 * 4 * (17 * TINY["width"] + TINY["heads"] + 4) + sums
 
 
 def test_different_gradients_are_no_figures(monkeypatch):
