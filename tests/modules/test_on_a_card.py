@@ -13,7 +13,16 @@ from tiny import batch, build_language_model, build_model, dictionary
 
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.modules import DecodeState, enable_el_attention
-from fairseq_el.ops import block_repeated_ngrams, el_attention, kv_attention, log_normalizer, reference, top_of_rows
+from fairseq_el.ops import (
+    block_repeated_ngrams,
+    el_attention,
+    kv_attention,
+    log_normalizer,
+    reference,
+    top_of_rows,
+    topk_attention,
+    topk_feed_forward,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card that torch can use")
 
@@ -135,3 +144,31 @@ def test_the_choice_of_words_as_on_the_host():
     assert torch.equal(values, mine.gather(1, columns)) and torch.equal(values, torch.topk(mine, 8, dim=1)[0])
     maximum, log_sum = log_normalizer(mine)
     torch.testing.assert_close(mine - maximum - log_sum, mine.log_softmax(dim=1))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_of_topk_attention_as_on_the_host(causal):
+    torch.manual_seed(1)
+    hidden = torch.arange(300) >= torch.tensor([[300], [211]])
+    results = []
+    tensors = [torch.randn(2, 4, 300, 16, dtype=torch.float64) for _ in range(3)]
+    for device in ("cpu", "cuda"):
+        given = [x.to(device).requires_grad_() for x in tensors]
+        options = {"key_padding_mask": hidden.to(device), "causal": causal, "query_chunk": 70}
+        output = topk_attention(*given, 17, **options)
+        results.append([output.cpu(), *(grad.cpu() for grad in torch.autograd.grad(output.sin().sum(), given))])
+    for mine, expected in zip(*results):
+        torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_of_topk_feed_forward_as_on_the_host():
+    torch.manual_seed(1)
+    shapes = [(500, 16), (64, 16), (64,), (16, 64), (16,)]
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    results = []
+    for device in ("cpu", "cuda"):
+        given = [x.to(device).requires_grad_() for x in tensors]
+        output = topk_feed_forward(*given, 20, activation="gelu", chunk=130)
+        results.append([output.cpu(), *(grad.cpu() for grad in torch.autograd.grad(output.sin().sum(), given))])
+    for mine, expected in zip(*results):
+        torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-12)
