@@ -33,7 +33,7 @@ SELF_ATTENTION = pytest.mark.parametrize("self_attention", ["el", "kv"])
 
 
 def on_card(sample):
-    """Copied before the host goes on. fairseq's ``move_to_cuda`` does not wait, and nothing else holds these tensors."""
+    """Waits for the copy; fairseq's ``move_to_cuda`` does not, and nothing else holds these tensors."""
     return utils.apply_to_sample(lambda tensor: tensor.cuda(), sample)
 
 
