@@ -106,7 +106,7 @@ def _join(x: Tensor, length: int) -> Tensor:
 def _before(x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Sums before each chunk, ``(B, h, N, ...)``, and after the last, from what each adds and those at the start."""
     through = torch.cat([start.unsqueeze(2), x], dim=2).cumsum_(dim=2)
-    return through[:, :, :-1], through[:, :, -1]
+    return through[:, :, :-1], through[:, :, -1].clone()  # whoever keeps the last shall not keep all
 
 
 def _after(x: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
