@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import Any, NoReturn, Optional, Sequence
 
-from fairseq_el.cli import bench, convert, plan, recipe, score, verify
+from fairseq_el.cli import bench, bench_topk, convert, plan, recipe, score, verify
 from fairseq_el.errors import FairseqElError, OptionError
 
 
@@ -26,11 +26,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     plan.add_parser(commands)
     bench.add_parser(commands)
+    bench_topk.add_parser(commands)
     convert.add_parser(commands)
     recipe.add_parser(commands)
     score.add_parser(commands)
     verify.add_parser(commands)
-    options, rest = parser.parse_known_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if " ".join(given[:2]) in commands.choices:  # commands of two words
+        given[:2] = [" ".join(given[:2])]
+    options, rest = parser.parse_known_args(given)
     if rest and options.command != "verify":  # the only one that has options for another program
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
