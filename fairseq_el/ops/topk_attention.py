@@ -25,7 +25,7 @@ from fairseq_el.ops.top_scores import largest
 
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
-_FEWEST_ROWS, _MOST_ROWS = 128, 256  # of a product
+_FEWEST_ROWS, _MOST_ROWS = 128, 256  # of a product: fewer are slow, and more see keys that the first may not see
 _BYTES_OF_A_SELECTION = 40  # in the backward: where, sorted, order, queries, weights, their gradients
 
 
@@ -57,7 +57,7 @@ def topk_attention(
         attn_mask: True where a key is hidden from a query, or numbers to add to the scores, which get no gradient.
             *Shape:* ``(B, h, t, n)``, broadcast, as ``(t, n)``.
         causal: query ``i`` sees the keys up to ``i + n - t`` only; the others are not multiplied.
-        query_chunk: how many queries are scored at a time, at most.
+        query_chunk: how many queries of a head are scored at a time, at most; never more than 256 are.
         dropout: probability with which each of the ``k`` weights is dropped; the others grow to match.
         softmax_dtype: what the softmax is computed in (default: the query's dtype, float32 for 16 bits).
 

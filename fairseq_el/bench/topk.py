@@ -1,0 +1,219 @@
+"""Top-k attention and feed-forward beside the exact layers: outputs, live bytes, time."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.bench.timing import Spread, rotated, spread, times_faster
+from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, Method
+from fairseq_el.errors import FairseqElError
+from fairseq_el.planning.dtypes import TORCH_DTYPES
+
+Layers = Union[AttentionLayers, FeedForwardLayers]
+DIRECTIONS = ("forward", "both")
+
+CHECKED = 512  # positions, in checks: several chunks, and small enough for everything at once in float64
+_TOLERANCE = 1e-9  # in float64, of the largest number
+_ROUNDING_FACTOR = 2.0  # of the twin's own error in the dtype
+_ROUNDING_FLOOR = 1e-6  # below, errors are those of float32 sums
+
+
+@dataclass(frozen=True)
+class TopkSettings:
+    """
+    Attributes:
+        layers: what is measured, one after the other.
+        baseline: what the other methods are compared with.
+        directions: ``"forward"`` (without gradients) or ``"both"`` (forward and backward).
+        runs: timed rounds; 0 to count bytes only.
+        memory: bytes that a method may need; those that need more are left out.
+        command: that was given.
+    """
+
+    layers: Sequence[Layers]
+    methods: Sequence[Method]
+    baseline: Method
+    directions: Sequence[str]
+    runs: int
+    memory: int
+    dtype: str = "fp32"
+    device: str = "cpu"
+    threads: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class TopkResult:
+    """
+    Attributes:
+        sizes: of the layers.
+        given_bytes: of inputs that require gradients, weights among them, and of the gradient of the output.
+        peak_bytes: of live tensors at most, with ``given_bytes``. None where torch can't count them, or left out.
+        expected_bytes: about what the method needs, where that is more than it may.
+        seconds: of every round.
+        faster: how many times as fast as the baseline, in every round.
+    """
+
+    method: Method
+    direction: str
+    sizes: Dict[str, int]
+    given_bytes: int
+    peak_bytes: Optional[int] = None
+    expected_bytes: Optional[int] = None
+    seconds: Sequence[float] = ()
+    faster: Optional[Spread] = None
+
+    @property
+    def median(self) -> Optional[float]:
+        return spread(self.seconds).median if self.seconds else None
+
+
+Progress = Callable[[str], None]
+
+
+def run_topk_bench(settings: TopkSettings, progress: Progress = lambda what: None) -> List[TopkResult]:
+    """
+    Raises:
+        FairseqElError: outputs or gradients are not what they should be; nothing was measured then.
+    """
+    torch.set_num_threads(settings.threads)
+    for layers in dict.fromkeys(layers.small(CHECKED) for layers in settings.layers):
+        for method in settings.methods:
+            progress(f"{method.label}: outputs and gradients")
+            _check(settings, layers, method)
+    results = []
+    for layers in settings.layers:
+        for direction in settings.directions:
+            results += _measure(settings, layers, direction, progress)
+    return results
+
+
+def _check(settings: TopkSettings, layers: Layers, method: Method) -> None:
+    """In float64 the method computes what its twin does; in the dtype it rounds at most twice as much."""
+    inputs = _inputs(settings, layers)
+    towards = _draw(settings, 2)(*layers.output(method, inputs).shape)
+    in_float64 = [x.detach().double().requires_grad_() for x in inputs]
+    exact = _with_gradients(layers.twin, method, in_float64, towards.double())
+    what = f"{method.label}, {_described(layers)}: an output or gradient"
+    for mine, expected in zip(_with_gradients(layers.output, method, in_float64, towards.double()), exact):
+        difference = float((mine - expected).abs().max() / expected.abs().max())
+        if not difference <= _TOLERANCE:
+            raise FairseqElError(
+                f"{what} differs in float64 by {difference:.2g} of its largest number; {_TOLERANCE:g} is allowed, so "
+                "there are no figures"
+            )
+    rounded = [_with_gradients(run, method, inputs, towards) for run in (layers.output, layers.twin)]
+    for mine, plain, expected in zip(*rounded, exact):
+        error, allowed = ((x.double() - expected).norm() / expected.norm() for x in (mine, plain))
+        if not error <= max(_ROUNDING_FACTOR * allowed, _ROUNDING_FLOOR):
+            raise FairseqElError(
+                f"{what} is off in {settings.dtype} by {error:.2g} of its size, the plain computation by {allowed:.2g};"
+                f" {_ROUNDING_FACTOR:g} times as much is allowed, so there are no figures"
+            )
+
+
+def _with_gradients(
+    run: Callable[[Method, Sequence[Tensor]], Tensor], method: Method, inputs: Sequence[Tensor], towards: Tensor
+) -> Tuple[Tensor, ...]:
+    output = run(method, inputs)
+    return (output.detach(), *torch.autograd.grad(output, list(inputs), towards))
+
+
+def _measure(settings: TopkSettings, layers: Layers, direction: str, progress: Progress) -> List[TopkResult]:
+    backward = direction == "both"
+    inputs = _inputs(settings, layers)
+    given = list(inputs)
+    towards = _draw(settings, 2)(*inputs[0].shape) if backward else None  # what comes out is as large as what goes in
+    given += [] if towards is None else [towards]
+    given_bytes = sum(x.numel() * x.element_size() for x in given)
+    what = f"{_described(layers)}, {direction}"
+    expected: Dict[Method, int] = {}
+    peaks: Dict[Method, Optional[int]] = {}
+    seconds: Dict[Method, List[float]] = {}
+    for method in settings.methods:
+        needed = given_bytes + layers.expected_bytes(method, backward, inputs[0].element_size())
+        if needed > settings.memory:
+            expected[method] = needed
+            continue
+        progress(f"{method.label}, {what}: bytes")
+        made = _count(partial(_run, layers, method, inputs, towards), settings.device)
+        peaks[method], seconds[method] = None if made is None else given_bytes + made, []
+    for turn in range(settings.runs):
+        for method in rotated(list(peaks), turn) if peaks else ():
+            progress(f"{method.label}, {what}: round {turn + 1}")
+            seconds[method].append(_time(partial(_run, layers, method, inputs, towards), settings.device))
+    of_baseline = seconds.get(settings.baseline)
+    return [
+        TopkResult(
+            method=method,
+            direction=direction,
+            sizes=layers.sizes,
+            given_bytes=given_bytes,
+            peak_bytes=peaks.get(method),
+            expected_bytes=expected.get(method),
+            seconds=seconds.get(method, ()),
+            faster=times_faster(seconds[method], of_baseline) if seconds.get(method) and of_baseline else None,
+        )
+        for method in settings.methods
+    ]
+
+
+def _run(layers: Layers, method: Method, inputs: Sequence[Tensor], towards: Optional[Tensor]) -> Any:
+    """What is measured; the result lives until it is over."""
+    if towards is None:
+        with torch.no_grad():
+            return layers.output(method, inputs)
+    output = layers.output(method, inputs)
+    return output, torch.autograd.grad(output, list(inputs), towards)
+
+
+def _count(run: Callable[[], Any], device: str) -> Optional[int]:
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    if not CAN_TRACK:
+        run()
+        return None
+    with PeakBytes() as counter:
+        run()
+    return int(counter.take())
+
+
+def _time(run: Callable[[], Any], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _inputs(settings: TopkSettings, layers: Layers) -> List[Tensor]:
+    return [x.detach().requires_grad_() for x in layers.inputs(_draw(settings, 1))]
+
+
+def _draw(settings: TopkSettings, seed: int) -> Callable[..., Tensor]:
+    """The same numbers on every device."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(settings.device, TORCH_DTYPES[settings.dtype])
+
+    return draw
+
+
+def _described(layers: Layers) -> str:
+    return ", ".join(f"{name} {size:,}" for name, size in layers.sizes.items())

@@ -1,0 +1,181 @@
+"""``fairseq-el bench topk``: memory and time of top-k attention and feed-forward layers, beside exact ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import torch
+from tqdm import tqdm
+
+from fairseq_el.bench.methods import optional_module
+from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_bench
+from fairseq_el.bench.topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, parse_methods
+from fairseq_el.bench.topk_report import NAMES, TopkReport
+from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.output import write_line
+from fairseq_el.errors import OptionError
+from fairseq_el.planning import free_memory, parse_size
+from fairseq_el.planning.dtypes import TORCH_DTYPES
+from fairseq_el.whole_files import refuse_to_overwrite
+
+_DESCRIPTION = """\
+Computes layers on random numbers, exactly and with the k largest scores of every query, counts the bytes of live
+tensors, and times them in turn. First, outputs and gradients are compared with simple twins: in float64 they must be
+equal; if one is not, there are no figures and the exit status is 1.
+
+methods: vanilla (all scores at once), chunked (exact, the scores of a chunk of queries at a time, computed again for
+the gradients), sdpa (torch's scaled_dot_product_attention) and topk; chunked:256 has a chunk, topk:64 a k of its own"""
+
+_EXAMPLE = """\
+examples: attention against length; one feed-forward layer against its hidden units, bytes only:
+
+  fairseq-el bench topk --lengths 1024,2048,4096 --layers 1,12 --plot topk.png
+  fairseq-el bench topk --feed-forward --tokens 262144 --hidden 3072,6144 --runs 0"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench topk",
+        help="memory and time of top-k attention and feed-forward layers",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    _add_layers(parser)
+    parser.add_argument("--methods", metavar="LIST", help="with commas (default: all)")
+    parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")
+    parser.add_argument("--directions", type=_directions, default=DIRECTIONS, metavar="LIST", help="forward, both")
+    parser.add_argument("--dtype", choices=list(TORCH_DTYPES), default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--runs", type=not_negative, default=5, metavar="N", help="rounds; 0: bytes only (default: 5)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
+    )
+    parser.add_argument(
+        "--memory", type=_size, metavar="SIZE", help="leave out what needs more (default: half of what is free)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write topk.json, topk.md and topk.png there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bytes and time")
+    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
+    parser.add_argument("--force", action="store_true", help="let --out and --plot overwrite")
+
+
+def _add_layers(parser: Any) -> None:
+    parser.add_argument("--layers", type=_numbers, default=(1,), metavar="L[,L...]", help="how many (default: 1)")
+    parser.add_argument("--k", type=positive, metavar="K", help="(default: 128; of a feed-forward layer 512)")
+    parser.add_argument(
+        "--chunk", type=positive, metavar="C", help="queries (default: 1024) or tokens (16384) at a time"
+    )
+    attention = parser.add_argument_group("attention")
+    attention.add_argument(
+        "--lengths", type=_numbers, default=(1024, 2048, 4096), metavar="N[,N...]", help="queries and keys"
+    )
+    attention.add_argument("--batch", type=positive, default=1, metavar="B", help="(default: %(default)s)")
+    attention.add_argument("--heads", type=positive, default=12, metavar="H", help="(default: %(default)s)")
+    attention.add_argument("--head-dim", type=positive, default=64, metavar="D", help="(default: %(default)s)")
+    attention.add_argument("--no-causal", action="store_true", help="every query sees all keys")
+    feed_forward = parser.add_argument_group("feed-forward layers")
+    feed_forward.add_argument("--feed-forward", action="store_true", help="instead of attention")
+    feed_forward.add_argument("--tokens", type=_numbers, default=(4096,), metavar="N[,N...]", help="(default: 4096)")
+    feed_forward.add_argument("--hidden", type=_numbers, default=(3072,), metavar="F[,F...]", help="(default: 3072)")
+    feed_forward.add_argument("--width", type=positive, default=768, metavar="D", help="(default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    if options.plot is not None or options.out is not None:
+        optional_module("matplotlib")
+    if options.plot is not None:
+        refuse_to_overwrite(options.plot, "--plot", options.force)
+    for name in NAMES if options.out is not None else ():
+        refuse_to_overwrite(options.out / name, "--out", options.force)
+    with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
+        report = TopkReport(settings, run_topk_bench(settings, bar.set_description_str))
+    if options.out is not None:
+        report.write(options.out)
+        report.plot(options.out / NAMES[2])
+    if options.plot is not None:
+        report.plot(options.plot)
+    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> TopkSettings:
+    layers = _feed_forward(options) if options.feed_forward else _attention(options)
+    known = [name for name in layers[0].methods if name != "sdpa" or HAS_SDPA]
+    methods = parse_methods(options.methods or ",".join(known), layers[0])
+    default = next((method for method in methods if method.kind == "chunked"), methods[0])
+    baseline = parse_methods(options.baseline, layers[0])[0] if options.baseline else default
+    if baseline not in methods:
+        labels = ", ".join(method.label for method in methods)
+        raise OptionError(f"--baseline must be one of the methods, {labels}; got {options.baseline}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    return TopkSettings(
+        layers=layers,
+        methods=methods,
+        baseline=baseline,
+        directions=options.directions,
+        runs=options.runs,
+        memory=options.memory or free_memory(options.device) // 2,
+        dtype=options.dtype,
+        device=options.device,
+        threads=options.threads or torch.get_num_threads(),
+        command=options.command_line,
+    )
+
+
+def _attention(options: argparse.Namespace) -> List[Layers]:
+    return [
+        AttentionLayers(
+            length=length,
+            layers=layers,
+            batch=options.batch,
+            heads=options.heads,
+            head_dim=options.head_dim,
+            k=options.k or 128,
+            chunk=options.chunk or 1024,
+            causal=not options.no_causal,
+        )
+        for layers in options.layers
+        for length in options.lengths
+    ]
+
+
+def _feed_forward(options: argparse.Namespace) -> List[Layers]:
+    return [
+        FeedForwardLayers(
+            tokens=tokens,
+            hidden=hidden,
+            layers=layers,
+            width=options.width,
+            k=options.k or 512,
+            chunk=options.chunk or 16384,
+        )
+        for layers in options.layers
+        for hidden in options.hidden
+        for tokens in options.tokens
+    ]
+
+
+def _numbers(text: str) -> Tuple[int, ...]:
+    return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def _directions(text: str) -> Tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    if not set(names) <= set(DIRECTIONS):
+        raise argparse.ArgumentTypeError(f"must name directions out of {', '.join(DIRECTIONS)}; got {text!r}")
+    return names
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
