@@ -59,6 +59,10 @@ class AttentionLayers:
     def sizes(self) -> Dict[str, int]:
         return {"length": self.length, "layers": self.layers}
 
+    @property
+    def output_shape(self) -> Tuple[int, ...]:
+        return self.batch, self.heads, self.length, self.head_dim
+
     def small(self, most: int) -> AttentionLayers:
         """For checks: of at most so many positions, in several chunks, and with something to leave out."""
         length = min(self.length, most)
@@ -68,7 +72,7 @@ class AttentionLayers:
     def inputs(self, draw: Callable[..., Tensor]) -> List[Tensor]:
         """Queries (scaled), keys, values, and three weights for every layer after the first."""
         width = self.heads * self.head_dim
-        query, key, value = (draw(self.batch, self.heads, self.length, self.head_dim) for _ in range(3))
+        query, key, value = (draw(*self.output_shape) for _ in range(3))
         weights = [draw(width, width) / width**0.5 for _ in range(3 * (self.layers - 1))]
         return [query / self.head_dim**0.5, key, value, *weights]
 
@@ -145,6 +149,10 @@ class FeedForwardLayers:
     def sizes(self) -> Dict[str, int]:
         return {"tokens": self.tokens, "hidden": self.hidden, "layers": self.layers}
 
+    @property
+    def output_shape(self) -> Tuple[int, ...]:
+        return self.tokens, self.width
+
     def small(self, most: int) -> FeedForwardLayers:
         """As :meth:`AttentionLayers.small`."""
         tokens = min(self.tokens, most)
@@ -153,7 +161,7 @@ class FeedForwardLayers:
 
     def inputs(self, draw: Callable[..., Tensor]) -> List[Tensor]:
         """Tokens, and two weights and two biases for every layer."""
-        inputs = [draw(self.tokens, self.width)]
+        inputs = [draw(*self.output_shape)]
         for _ in range(self.layers):
             inputs += [draw(self.hidden, self.width) / self.width**0.5, draw(self.hidden)]
             inputs += [draw(self.width, self.hidden) / self.hidden**0.5, draw(self.width)]
