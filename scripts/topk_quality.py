@@ -31,6 +31,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fairseq_el.cli.numbers import positive
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
@@ -65,7 +66,7 @@ def topk_options(run: str) -> list[str]:
 def model_options(path: str) -> list[str]:
     """The options of fairseq-train that make a model of a checkpoint's shape, with its dropout."""
     settings = settings_of(load_checkpoint(path, "--path"))
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     ARCH_MODEL_REGISTRY[settings.arch].add_args(parser)
     options = ["--arch", settings.arch]
     for action in parser._actions:
@@ -176,13 +177,12 @@ class Quality:
     def tables(self) -> str:
         """Both, and how scores were made."""
         parts = [part for part in PARTS if any(run.startswith(part) for run in self.results)]
-        signatures = {
-            f"{name}: {score['signature']}"
-            for stages in self.results.values()
-            for found in stages.values()
-            for name, score in found["scores"].items()
-        }
-        return "\n\n".join([*(self.table(part) for part in parts or PARTS[:1]), *sorted(signatures)]) + "\n"
+        names: dict[str, dict[str, None]] = {}  # by signature
+        for found in (found for stages in self.results.values() for found in stages.values()):
+            for name, score in found["scores"].items():
+                names.setdefault(score["signature"], {})[name] = None
+        made = [f"{', '.join(scores)}: {signature}" for signature, scores in names.items()]
+        return "\n\n".join([*(self.table(part) for part in parts or PARTS[:1]), *made]) + "\n"
 
 
 def valid_losses(log: Path) -> list[tuple[int, str]]:
@@ -205,8 +205,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         "--attention", type=choices, default=[], metavar="LIST", help="values of k and full, such as 2,8,32,full"
     )
     parser.add_argument("--ffn", type=choices, default=[], metavar="LIST", help="the same for feed-forward layers")
-    parser.add_argument("--finetune", type=int, default=0, metavar="N", help="updates, from the checkpoint of --path")
-    parser.add_argument("--scratch", type=int, default=0, metavar="N", help="updates, from a new model")
+    parser.add_argument(
+        "--finetune", type=positive, default=0, metavar="N", help="updates, from the checkpoint of --path"
+    )
+    parser.add_argument("--scratch", type=positive, default=0, metavar="N", help="updates, from a new model")
     parser.add_argument(
         "--train",
         default="",
