@@ -37,8 +37,16 @@ class TopkFeedForward(nn.Linear):
         if k >= fc1.out_features:
             return super().forward(dropout(activation(F.linear(x, fc1.weight, fc1.bias))))
         drops = dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
-        options = {"activation": _ACTIVATIONS[activation], "dropout": dropout.p if drops else 0.0}
-        return topk_feed_forward(x, fc1.weight, fc1.bias, self.weight, self.bias, k, **options)
+        return topk_feed_forward(
+            x,
+            fc1.weight,
+            fc1.bias,
+            self.weight,
+            self.bias,
+            k,
+            activation=_ACTIVATIONS[activation],
+            dropout=dropout.p if drops else 0.0,
+        )
 
 
 def unsupported_by_topk(layer: Any) -> List[str]:
