@@ -98,7 +98,7 @@ def _split(x: Tensor, chunk: int) -> Tensor:
 
 
 def _join(x: Tensor, length: int) -> Tensor:
-    """``(B, h, N, c, w)`` to ``(B, L, h, w)``."""
+    """``(B, h, N, c, w)`` to ``(B, L, h, w)``, not always contiguous."""
     num_sentences, num_heads, num_chunks, chunk, width = x.shape
     return x.permute(0, 2, 3, 1, 4).reshape(num_sentences, num_chunks * chunk, num_heads, width)[:, :length]
 
@@ -124,7 +124,8 @@ class _LinearAttention(torch.autograd.Function):
         S, S_end = _before(k.sum(dim=3), S0)  # (B, h, N, M), (B, h, M)
         weights = (q @ k.transpose(3, 4)).tril()  # (B, h, N, c, c)
         denominator = weights.sum(dim=4, keepdim=True) + q @ S.unsqueeze(4) + _TINY  # (B, h, N, c, 1)
-        output = _join((weights @ v + q @ R) / denominator, length)
+        # as one piece of memory, or whoever needs it as (B, L, h * dh) would keep a copy beside it
+        output = _join((weights @ v + q @ R) / denominator, length).contiguous()
         ctx.save_for_backward(queries, keys, values, R0, S0, output, _join(denominator, length))
         ctx.chunk = chunk
         return output, R_end, S_end
