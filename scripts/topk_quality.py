@@ -96,6 +96,7 @@ class Quality:
                 raise OptionError(
                     f"{self.file} was made with {name} {value!r}, this is {self.settings[name]!r}; choose another --out"
                 )
+        self.save()  # before a training is finished that the next call would take for its own
 
     def run(self, run: str, stage: str) -> None:
         """Trains, decodes and scores one k, unless that is done."""
@@ -112,14 +113,13 @@ class Quality:
         options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]
         options += ["--required-batch-size-multiple", "1"]  # or fairseq 0.12.3 drops the last sentences
         run_program("fairseq_cli.generate", [self.args.data, *options, *self.decoding], output, log)
-        run_program(
-            "fairseq_el.cli",
-            ["score", output, "--metrics", self.args.metrics, "--json"],
-            scored,
-            self.out / "score.log",
-        )
+        scoring = ["score", output, "--metrics", self.args.metrics, "--json"]
+        run_program("fairseq_el.cli", scoring, scored, self.out / "score.log")
         found["scores"] = json.loads(scored.read_text("utf-8"))["scores"]
         self.results.setdefault(run, {})[stage] = found
+        self.save()
+
+    def save(self) -> None:
         text = json.dumps({"settings": self.settings, "results": self.results}, indent=2)
         write_whole(self.file, lambda unfinished: unfinished.write_text(text, "utf-8"))
 
@@ -134,15 +134,8 @@ class Quality:
         if self.args.path:
             options += ["--finetune-from-model", Path(self.args.path).resolve()]
         options += ["--task", "translation", *topk_options(run), *PLUGIN, "--max-update", updates]
-        options += [
-            "--save-dir",
-            directory,
-            "--no-epoch-checkpoints",
-            "--no-save-optimizer-state",
-            "--num-workers",
-            "0",
-        ]
-        options += ["--log-format", "json"]
+        options += ["--save-dir", directory, "--no-epoch-checkpoints", "--no-save-optimizer-state"]
+        options += ["--num-workers", "0", "--log-format", "json"]
         said, log = directory / "train.txt", self.out / "train.log"
         run_program("fairseq_cli.train", [self.args.data, *options], said, log)
         said.write_text(said.read_text("utf-8") + log.read_text("utf-8"), "utf-8")  # fairseqs differ in where they log
