@@ -66,6 +66,8 @@ def topk_options(run: str) -> list[str]:
 def model_options(path: str) -> list[str]:
     """The options of fairseq-train that make a model of a checkpoint's shape, with its dropout."""
     settings = settings_of(load_checkpoint(path, "--path"))
+    if settings.arch.startswith("topk_"):
+        raise OptionError(f"--path must be a model without Top-k, to compare it with; {path} is a {settings.arch}")
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     ARCH_MODEL_REGISTRY[settings.arch].add_args(parser)
     options = ["--arch", settings.arch]

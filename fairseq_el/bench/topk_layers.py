@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from fairseq_el.errors import OptionError
-from fairseq_el.ops import reference, topk_attention, topk_feed_forward
+from fairseq_el.ops import MOST_QUERIES, reference, topk_attention, topk_feed_forward
 
 HAS_SDPA = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # with a scale
 
@@ -41,7 +41,7 @@ class AttentionLayers:
     Every further layer gets its queries, keys and values from the output of the one before, by three linear maps.
 
     Attributes:
-        chunk: queries at a time, of ``chunked`` and ``topk``.
+        chunk: queries at a time, of ``chunked`` and, as far as it takes so many, of ``topk``.
     """
 
     length: int
@@ -54,6 +54,7 @@ class AttentionLayers:
     causal: bool = True
 
     methods = ("vanilla", "chunked", "topk", "sdpa")
+    default_methods = f"vanilla,chunked,chunked:{MOST_QUERIES},topk" + (",sdpa" if HAS_SDPA else "")
 
     @property
     def sizes(self) -> Dict[str, int]:
@@ -144,6 +145,7 @@ class FeedForwardLayers:
     chunk: int = 16384
 
     methods = ("vanilla", "chunked", "topk")
+    default_methods = "vanilla,chunked,topk"
 
     @property
     def sizes(self) -> Dict[str, int]:

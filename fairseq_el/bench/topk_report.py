@@ -13,6 +13,8 @@ from tabulate import tabulate
 from fairseq_el.bench.timing import growth_exponent
 from fairseq_el.bench.topk import TopkResult, TopkSettings
 from fairseq_el.bench.topk_layers import AttentionLayers
+from fairseq_el.errors import FairseqElError
+from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.planning import format_seconds, format_size
 from fairseq_el.whole_files import write_whole
 
@@ -74,7 +76,8 @@ class TopkReport:
             what = (
                 f"Attention over given queries, keys and values: batch {layers.batch}, {layers.heads} heads of "
                 f"{layers.head_dim}, {'causal' if layers.causal else 'not causal'}, k {layers.k}, {layers.chunk} "
-                "queries at a time; further layers get theirs by three linear maps."
+                f"queries at a time, of topk {min(layers.chunk, MOST_QUERIES)}; further layers get theirs by three "
+                "linear maps."
             )
         else:
             what = f"Feed-forward layer with ReLU: width {layers.width}, k {layers.k}, {layers.chunk} tokens at a time."
@@ -121,12 +124,20 @@ class TopkReport:
         write_whole(directory / NAMES[1], lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
 
     def plot(self, path: Path) -> None:
-        """Bytes and time, where they are known, one row of panels per direction; both axes logarithmic."""
+        """Bytes and time, where they are known, one row of panels per direction; both axes logarithmic.
+
+        Raises:
+            FairseqElError: nothing is known.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         records = [_record(result) for result in self.results]
         shown = [key for key in _TITLES if any(record[key] for record in records)]
+        if not shown:
+            raise FairseqElError(
+                f"there is nothing to draw in {path}: every method would need more than --memory and was left out"
+            )
         directions = self.settings.directions
         figure = Figure(figsize=(6 * len(shown), 4.5 * len(directions)))
         FigureCanvasAgg(figure)

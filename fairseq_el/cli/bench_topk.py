@@ -10,15 +10,16 @@ from typing import Any, List, Tuple
 import torch
 from tqdm import tqdm
 
+from fairseq_el.bench.live_bytes import CAN_TRACK
 from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_bench
-from fairseq_el.bench.topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, parse_methods
+from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory, parse_size
-from fairseq_el.planning.dtypes import TORCH_DTYPES
+from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = """\
@@ -69,7 +70,10 @@ def _add_layers(parser: Any) -> None:
     parser.add_argument("--layers", type=_numbers, default=(1,), metavar="L[,L...]", help="how many (default: 1)")
     parser.add_argument("--k", type=positive, metavar="K", help="(default: 128; of a feed-forward layer 512)")
     parser.add_argument(
-        "--chunk", type=positive, metavar="C", help="queries (default: 1024) or tokens (16384) at a time"
+        "--chunk",
+        type=positive,
+        metavar="C",
+        help="queries (default: 1024; topk takes 256 at most) or tokens (16384) at a time",
     )
     attention = parser.add_argument_group("attention")
     attention.add_argument(
@@ -96,26 +100,30 @@ def run(options: argparse.Namespace) -> int:
         refuse_to_overwrite(options.out / name, "--out", options.force)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = TopkReport(settings, run_topk_bench(settings, bar.set_description_str))
+    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
         report.write(options.out)
         report.plot(options.out / NAMES[2])
     if options.plot is not None:
         report.plot(options.plot)
-    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     return 0
 
 
 def _settings(options: argparse.Namespace) -> TopkSettings:
     layers = _feed_forward(options) if options.feed_forward else _attention(options)
-    known = [name for name in layers[0].methods if name != "sdpa" or HAS_SDPA]
-    methods = parse_methods(options.methods or ",".join(known), layers[0])
+    methods = parse_methods(options.methods or layers[0].default_methods, layers[0])
     default = next((method for method in methods if method.kind == "chunked"), methods[0])
-    baseline = parse_methods(options.baseline, layers[0])[0] if options.baseline else default
-    if baseline not in methods:
+    baseline = next((m for m in methods if m.label == options.baseline), None) if options.baseline else default
+    if baseline is None:
         labels = ", ".join(method.label for method in methods)
         raise OptionError(f"--baseline must be one of the methods, {labels}; got {options.baseline}")
+    if not options.runs and not CAN_TRACK:
+        raise OptionError(f"--runs must be at least 1: torch {torch.__version__} can't count bytes (2.1 can)")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    dtype, why = supported_dtype(options.dtype, options.device)
+    if dtype == "fp32" != options.dtype:
+        raise OptionError(f"--dtype {options.dtype} can't be had: {why}")
     return TopkSettings(
         layers=layers,
         methods=methods,
@@ -131,6 +139,8 @@ def _settings(options: argparse.Namespace) -> TopkSettings:
 
 
 def _attention(options: argparse.Namespace) -> List[Layers]:
+    if min(options.lengths) < 2:
+        raise OptionError("--lengths must be at least 2: one position attends to itself, whatever the method; got 1")
     return [
         AttentionLayers(
             length=length,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, FrozenSet, List, Optional, TypeVar
+from typing import Any, Dict, FrozenSet, List, Optional, TypeVar
 
 from fairseq.modules import MultiheadAttention
+from torch import nn
 
 from fairseq_el.errors import OptionError
 from fairseq_el.modules.enable import models_in
@@ -19,6 +20,7 @@ from fairseq_el.modules.topk import (
     parse_places,
     set_topk,
     topk_of,
+    use_fused_layers,
 )
 from fairseq_el.modules.topk_feed_forward import (
     disable_topk_feed_forward,
@@ -47,7 +49,8 @@ def enable_topk_attention(
     Args:
         models: a fairseq Transformer, with an encoder or without, a list of them, or a hub interface.
         attention: k of attention (default: attention stays as it is).
-        places: where: ``encoder``, ``decoder`` (self-attention) and ``cross``, with commas between them, or ``all``.
+        places: where: ``encoder``, ``decoder`` (self-attention) and ``cross``, with commas between them, or ``all``;
+            elsewhere attention is ordinary, whatever it was before.
         ffn: k of feed-forward layers with relu or gelu (default: they stay as they are).
         query_chunk: how many queries are scored at a time, at most.
 
@@ -60,6 +63,7 @@ def enable_topk_attention(
     """
     check_values(attention, ffn, query_chunk)
     where = parse_places(places)
+    _check_use(attention, places, ffn, query_chunk)
     problems = [problem for model in models_in(models) for problem in _problems(model, attention, where, ffn)]
     if problems:
         raise OptionError("Top-k can't be had as asked: " + "; ".join(problems))
@@ -70,11 +74,33 @@ def enable_topk_attention(
             for layer in feed_forwards(model).values():
                 enable_topk_feed_forward(layer, ffn)
             logger.info("Top-k of %d in %d feed-forward layers", ffn, len(feed_forwards(model)))
+        use_fused_layers(model, not _encodes_with_topk(model))
     return models
+
+
+def _check_use(attention: Optional[int], places: str, ffn: Optional[int], query_chunk: int) -> None:
+    """Raises an :class:`OptionError` where something is asked for that would do nothing."""
+    if attention is not None:
+        return
+    problems = [
+        f"{option} needs --topk-attention K; got {value!r} without it"
+        for option, value, default in (
+            ("--topk-attention-in", places, ALL_PLACES),
+            ("--topk-query-chunk", query_chunk, DEFAULT_QUERY_CHUNK),
+        )
+        if value != default
+    ]
+    if ffn is None:
+        problems = problems or ["Top-k needs a K, of attention, of feed-forward layers (ffn), or of both; got neither"]
+    if problems:
+        raise OptionError("; ".join(problems))
 
 
 def _enable_attention(model: Any, k: int, where: Optional[FrozenSet[str]], query_chunk: int) -> None:
     modules = attentions_in(model, where)
+    for name, module in attentions_in(model).items():
+        if name not in modules:
+            _disable_attention(module)
     for name, module in modules.items():
         if type(module) is MultiheadAttention:
             module.__class__ = TopkMultiheadAttention
@@ -83,23 +109,37 @@ def _enable_attention(model: Any, k: int, where: Optional[FrozenSet[str]], query
     logger.info("Top-k of %d in %d attention modules", k, len(modules))
 
 
+def _disable_attention(module: MultiheadAttention) -> None:
+    set_topk(module, None)
+    if type(module) is TopkMultiheadAttention:
+        module.__class__ = MultiheadAttention
+
+
 def disable_topk_attention(models: Models) -> Models:
     """Puts models back as :func:`enable_topk_attention` found them. Others are left as they are."""
     for model in models_in(models):
         for module in attentions_in(model).values():
-            set_topk(module, None)
-            if type(module) is TopkMultiheadAttention:
-                module.__class__ = MultiheadAttention
+            _disable_attention(module)
         for layer in feed_forwards(model).values():
             disable_topk_feed_forward(layer)
+        use_fused_layers(model, True)
     return models
 
 
 def topk_enabled(model: Any) -> bool:
     """Whether any part of a model is Top-k."""
-    attentions = attentions_in(model).values()
-    return any(topk_of(m) is not None for m in attentions) or any(
-        "topk" in layer.fc2.__dict__ for layer in feed_forwards(model).values()
+    return _any_topk(attentions_in(model), feed_forwards(model))
+
+
+def _encodes_with_topk(model: Any) -> bool:
+    return _any_topk(
+        attentions_in(model, frozenset(["encoder"])), feed_forwards(getattr(model, "encoder", nn.Module()))
+    )
+
+
+def _any_topk(attentions: Dict[str, MultiheadAttention], layers: Dict[str, Any]) -> bool:
+    return any(topk_of(module) is not None for module in attentions.values()) or any(
+        "topk" in layer.fc2.__dict__ for layer in layers.values()
     )
 
 
@@ -132,4 +172,6 @@ def _reasons(module: MultiheadAttention) -> List[str]:
         reasons.append("uses xformers")
     if module.bias_k is not None or module.add_zero_attn:
         reasons.append("has keys that belong to no word (add_bias_kv or add_zero_attn)")
+    if module.dropout_module.p >= 1:
+        reasons.append(f"drops all of its weights (--attention-dropout {module.dropout_module.p})")
     return reasons

@@ -9,11 +9,13 @@ from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.errors import OptionError
+from fairseq_el.ops import MOST_QUERIES
 
 PLACES = ("encoder", "decoder", "cross")
 ALL_PLACES = "all"
-DEFAULT_QUERY_CHUNK = 1024
+DEFAULT_QUERY_CHUNK = MOST_QUERIES
 _ATTRIBUTE = "topk"
+_FUSED, _WAS_FUSED = "can_use_fastpath", "_topk_was_fused"
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,15 @@ def parse_places(text: str) -> Optional[FrozenSet[str]]:
 
 
 def check_values(attention: Optional[int], ffn: Optional[int], query_chunk: int) -> None:
-    """Raises an :class:`OptionError` that names all values below 1."""
+    """Raises an :class:`OptionError` that names all values that are not whole numbers from 1 on."""
     problems = [
-        f"{option} must be at least 1; it is {value}. It is {meaning}."
+        f"{option} must be a whole number, at least 1; it is {value!r}. It is {meaning}."
         for option, value, meaning in (
             ("--topk-attention", attention, "how many keys a query attends to"),
             ("--topk-ffn", ffn, "how many hidden units of a token are kept"),
             ("--topk-query-chunk", query_chunk, "how many queries are scored at a time"),
         )
-        if value is not None and value < 1
+        if value is not None and (not isinstance(value, int) or value < 1)
     ]
     if problems:
         raise OptionError(" ".join(problems))
@@ -86,7 +88,22 @@ def topk_of(attention: nn.Module, num_keys: Optional[int] = None) -> Optional[To
 
 
 def set_topk(attention: nn.Module, settings: Optional[TopkAttentionSettings]) -> None:
-    attention.__dict__[_ATTRIBUTE] = settings
+    if settings is None:
+        attention.__dict__.pop(_ATTRIBUTE, None)
+    else:
+        attention.__dict__[_ATTRIBUTE] = settings
+
+
+def use_fused_layers(model: nn.Module, use: bool) -> None:
+    """Keeps fairseq 0.12.2 from its fused encoder layers, which call none of a layer's modules; or lets it again.
+
+    The encoder decides by its first layer for all of them, so it is all or none.
+    """
+    for layer in getattr(getattr(model, "encoder", None), "layers", ()):
+        if use and layer.__dict__.pop(_WAS_FUSED, False):
+            layer.__dict__[_FUSED] = True
+        elif not use and layer.__dict__.get(_FUSED, False):
+            layer.__dict__.update({_FUSED: False, _WAS_FUSED: True})
 
 
 def _place(attention: MultiheadAttention, side: str) -> str:

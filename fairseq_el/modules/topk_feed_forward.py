@@ -61,6 +61,8 @@ def unsupported_by_topk(layer: Any) -> List[str]:
     activation = layer.__dict__.get(_SAVED, {}).get("activation_fn", layer.activation_fn)
     if activation not in _ACTIVATIONS:
         reasons.append(f"its activation is {getattr(activation, '__name__', activation)}, not relu or gelu")
+    if layer._modules["activation_dropout_module"].p >= 1:
+        reasons.append("its dropout leaves nothing (--activation-dropout 1 or --relu-dropout 1)")
     if getattr(layer, "ffn_layernorm", None) is not None:
         reasons.append("there is a layer norm between its projections (--scale-fc)")
     return reasons

@@ -33,6 +33,8 @@ class TopkMultiheadAttention(MultiheadAttention):
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """As stock. While training it returns no weights: all of them would be ``t x n``, which top-k avoids.
 
+        Out of training, cross-attention that is asked for its weights, as fairseq's decoder does, makes all scores.
+
         Args:
             query: *Shape:* ``(t, B, d)``.
             key: *Shape:* ``(n, B, d)``.
@@ -56,7 +58,7 @@ class TopkMultiheadAttention(MultiheadAttention):
                 **masks,
             )
         need_weights = need_weights and not self.training
-        if incremental_state is None and not static_kv and not need_weights:
+        if incremental_state is None and not need_weights:
             assert key is not None, "keys are given where nothing is cached"
             return self._in_parallel(query, key, key_padding_mask, attn_mask, topk), None
         static_kv = static_kv or incremental_state is None  # with neither, stock would not stop before the softmax

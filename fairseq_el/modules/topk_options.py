@@ -4,7 +4,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from fairseq_el.errors import OptionError
 from fairseq_el.modules.enable_topk import enable_topk_attention
 from fairseq_el.modules.topk import ALL_PLACES, DEFAULT_QUERY_CHUNK
 
@@ -33,7 +32,10 @@ class TopkOptions:
     )
     topk_query_chunk: int = field(
         default=DEFAULT_QUERY_CHUNK,
-        metadata={"help": "queries that --topk-attention scores at a time, at most; results do not depend on it"},
+        metadata={
+            "help": f"queries that --topk-attention scores at a time, {DEFAULT_QUERY_CHUNK} at most; without dropout, "
+            "results do not depend on it"
+        },
     )
 
 
@@ -41,13 +43,13 @@ def apply_topk(model: Any, settings: Any) -> Any:
     """Enables in ``model`` what ``settings``, of a model or a task, ask for, and returns it.
 
     Raises:
-        OptionError: it can't be had, or places are given and no K.
+        OptionError: it can't be had.
     """
     options = TopkOptions()
     for name in vars(options):
         setattr(options, name, getattr(settings, name, getattr(options, name)))
-    if options.topk_attention is None and options.topk_attention_in != ALL_PLACES:
-        raise OptionError(f"--topk-attention-in needs --topk-attention K; got {options.topk_attention_in!r} without it")
+    if options == TopkOptions():
+        return model
     return enable_topk_attention(
         model, options.topk_attention, options.topk_attention_in, options.topk_ffn, options.topk_query_chunk
     )

@@ -17,12 +17,13 @@ from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.slim import Attend, attend_within, sliced_loss
 from fairseq_el.ops.top_scores import largest, log_normalizer, top_of_rows
-from fairseq_el.ops.topk_attention import topk_attention
+from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
 
 __all__ = [
     "FEATURE_MAPS",
+    "MOST_QUERIES",
     "Attend",
     "PackedLinear",
     "Sums",

@@ -1,4 +1,4 @@
-"""The best words of a softmax over a large vocabulary, without computing its output."""
+"""The largest numbers of long rows: scores of Top-k attention, and words of a large vocabulary without its softmax."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ from fairseq_el.ops.top_scores import largest
 
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
-_FEWEST_ROWS, _MOST_ROWS = 128, 256  # of a product: fewer are slow, and more see keys that the first may not see
+_FEWEST_ROWS = 128  # of a product: fewer are slow
+MOST_QUERIES = 256  # with more, most of a causal product is of keys that its first rows may not see
 _BYTES_OF_A_SELECTION = 40  # in the backward: where, sorted, order, queries, weights, their gradients
 
 
@@ -38,7 +39,7 @@ def topk_attention(
     key_padding_mask: Tensor | None = None,
     attn_mask: Tensor | None = None,
     causal: bool = False,
-    query_chunk: int = 1024,
+    query_chunk: int = MOST_QUERIES,
     dropout: float = 0.0,
     softmax_dtype: torch.dtype | None = None,
 ) -> Tensor:
@@ -57,7 +58,7 @@ def topk_attention(
         attn_mask: True where a key is hidden from a query, or numbers to add to the scores, which get no gradient.
             *Shape:* ``(B, h, t, n)``, broadcast, as ``(t, n)``.
         causal: query ``i`` sees the keys up to ``i + n - t`` only; the others are not multiplied.
-        query_chunk: how many queries of a head are scored at a time, at most; never more than 256 are.
+        query_chunk: how many queries of a head are scored at a time, at most; more than 256 never are.
         dropout: probability with which each of the ``k`` weights is dropped; the others grow to match.
         softmax_dtype: what the softmax is computed in (default: the query's dtype, float32 for 16 bits).
 
@@ -110,7 +111,7 @@ class _TopkAttention(torch.autograd.Function):
         )
         output = _forward(query, key, value, how, kept)
         ctx.save_for_backward(query, key, value, kept.top, kept.where, kept.alive)
-        ctx.how = how
+        ctx.how = replace(how, key_padding_mask=None, attn_mask=None)  # the kept scores have them
         return output
 
     @staticmethod
@@ -122,7 +123,7 @@ class _TopkAttention(torch.autograd.Function):
 
 def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept | None) -> Tensor:
     output = query.new_zeros(query.size(0) * query.size(1), query.size(2), value.size(3))
-    pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, _MOST_ROWS))
+    pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, MOST_QUERIES))
     for heads, pairs in pieces.heads:
         queries, keys, values = (x[heads].flatten(0, 1) for x in (query, key, value))  # (B', h', n, dh) -> (P, n, dh)
         for rows in pieces.rows:
@@ -253,6 +254,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, how: _How) -> None:
         if how.attn_mask.dim() > 4 or any(size not in (1, wanted) for size, wanted in sizes):
             got = tuple(how.attn_mask.shape)
             problems.append(f"attn_mask must be broadcastable to (B, h, t, n) {scores}; got {got}")
+        if not (how.attn_mask.dtype == torch.bool or how.attn_mask.is_floating_point()):
+            problems.append(f"attn_mask must be bool or floating point; got {how.attn_mask.dtype}")
         if how.attn_mask.requires_grad:
             problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
     if problems:

@@ -148,14 +148,15 @@ def _backward(
         if kept.alive is not None:
             factor = kept.alive[rows].to(x.dtype) / (1 - how.dropout)
             active, slope = active * factor, slope * factor
-        dense = grad[rows] @ fc2  # (C, f): of the active units
+        of_output, given = grad[rows].to(fc2.dtype), x[rows].to(fc1.dtype)  # under autocast they may differ
+        dense = of_output @ fc2  # (C, f): of the active units
         of_hidden = dense.gather(1, where) * slope
-        dense.zero_().scatter_(1, where, of_hidden)
+        dense.zero_().scatter_(1, where, of_hidden.to(dense.dtype))
         of_x[rows] = dense @ fc1
-        of_fc1 += dense.t() @ x[rows]
+        of_fc1 += dense.t() @ given
         of_fc1_bias += dense.sum(dim=0)
-        dense.scatter_(1, where, active)  # the same places again
-        of_fc2 += grad[rows].t() @ dense
+        dense.scatter_(1, where, active.to(dense.dtype))  # the same places again
+        of_fc2 += of_output.t() @ dense
     return of_x, of_fc1.to(fc1.dtype), of_fc1_bias.to(fc1.dtype), of_fc2.to(fc2.dtype)
 
 

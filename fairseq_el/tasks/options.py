@@ -1,7 +1,8 @@
 """The options that ``el_*`` tasks have beside those of their stock task."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
@@ -77,13 +78,14 @@ class ELOptions(TopkOptions):
 def add_el_options(parser: ArgumentParser) -> None:
     """The same for tasks that have ``add_args`` instead of a dataclass."""
     for option in fields(ELOptions):
-        parser.add_argument(
-            "--" + option.name.replace("_", "-"),
-            default=option.default,
-            type=int if option.default is None else type(option.default),
-            choices=CHOICES.get(option.name),
-            help=option.metadata["help"],
-        )
+        with suppress(ArgumentError):  # an architecture topk_* has it already; both read the same value
+            parser.add_argument(
+                "--" + option.name.replace("_", "-"),
+                default=option.default,
+                type=int if option.default is None else type(option.default),
+                choices=CHOICES.get(option.name),
+                help=option.metadata["help"],
+            )
 
 
 def el_options(cfg: Any) -> ELOptions:

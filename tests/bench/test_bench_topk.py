@@ -112,6 +112,15 @@ def test_the_command(kind, tmp_path, capsys):
     assert bench(*arguments, *files) == 2 and "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 counts no bytes, and must time")
+def test_nothing_to_draw(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fairseq_el[bench]")
+    options = ["--lengths", 16, "--methods", "vanilla", "--memory", "1KiB", "--plot", tmp_path / "a.png"]
+    assert bench(*options) == 1
+    printed = capsys.readouterr()
+    assert "there is nothing to draw in" in printed.err and "vanilla" in printed.out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -121,7 +130,12 @@ def test_the_command(kind, tmp_path, capsys):
         (["--feed-forward", "--methods", "sdpa"], "--methods must name methods out of vanilla, chunked, topk, of"),
         (["--methods", "topk,topk"], "--methods must name every method once; got topk,topk"),
         (["--methods", "topk", "--baseline", "vanilla"], "--baseline must be one of the methods, topk; got vanilla"),
+        (
+            ["--methods", "vanilla,topk", "--baseline", "topk,vanilla"],
+            "--baseline must be one of the .*got topk,vanilla",
+        ),
         (["--directions", "back"], "must name directions out of forward, both; got 'back'"),
+        (["--lengths", "8,1"], "--lengths must be at least 2"),
         (["--k", "0"], "must be a whole number from 1 on; got '0'"),
         (["--memory", "much"], "a size is a number with a unit"),
     ],

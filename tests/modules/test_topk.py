@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from fairseq import options
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
@@ -19,9 +20,11 @@ from fairseq_el.modules import (
     disable_topk_attention,
     enable_el_attention,
     enable_topk_attention,
+    encode,
     topk_enabled,
+    topk_multihead_attention,
 )
-from fairseq_el.modules.topk import TopkAttentionSettings, attentions_in, set_topk
+from fairseq_el.modules.topk import TopkAttentionSettings, attentions_in, set_topk, topk_of
 from fairseq_el.modules.topk_multihead_attention import TopkMultiheadAttention
 
 WORDS = dictionary()
@@ -63,6 +66,33 @@ def test_with_all_keys_and_units_it_is_the_stock_model(arch, training):
     torch.testing.assert_close(scores_of_next_words(model), expected, rtol=1e-10, atol=1e-12)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, of_parameters[name], rtol=1e-9, atol=1e-11)
+
+
+@ARCHITECTURES
+def test_training_never_makes_all_scores(arch, monkeypatch):
+    model = enable_topk_attention(build_model(arch, WORDS, seed=1), 3).train()
+    monkeypatch.setattr(topk_multihead_attention, "keep_largest", None)  # what cuts all scores to the k largest
+    assert gradients(model)
+    with pytest.raises(TypeError):
+        scores_of_next_words(model.eval())  # fairseq asks for the weights of cross-attention
+
+
+@pytest.mark.parametrize("change", [{"attention": 1, "places": "encoder"}, {"ffn": 1}])
+def test_encoders_of_loaded_models(change):
+    """Post-norm layers with relu: fairseq 0.12.2 fuses those whose weights were loaded."""
+    model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
+    model.load_state_dict(model.state_dict())
+    sample = batch(WORDS, LENGTHS, seed=3)["net_input"]
+    inputs = sample["src_tokens"], sample["src_lengths"]
+    before = [model.encoder(*inputs)["encoder_out"][0], encode(model.encoder, sample, inputs[0], 100)["encoder_out"][0]]
+    enable_topk_attention(model, **change)
+    stock, mine = model.encoder(*inputs)["encoder_out"][0], encode(model.encoder, sample, inputs[0], 100)["encoder_out"]
+    visible = sample["src_tokens"].ne(WORDS.pad()).t().unsqueeze(2)
+    torch.testing.assert_close(mine[0] * visible, stock * visible)
+    assert all((stock - other)[visible.expand_as(stock)].abs().max() > 0.1 for other in before)
+    disable_topk_attention(model)
+    assert torch.equal(model.encoder(*inputs)["encoder_out"][0], before[0])
+    assert not any("topk" in module.__dict__ or "_topk_was_fused" in module.__dict__ for module in model.modules())
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -165,7 +195,9 @@ def test_dropout_is_drawn_while_training_only():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"topk_attention": 0}, r"--topk-attention must be at least 1; it is 0\. It is how many keys"),
+        ({"topk_attention": 0}, r"--topk-attention must be a whole number, at least 1; it is 0\. It is how many keys"),
+        ({"topk_attention": 2.5, "topk_ffn": "3"}, r"--topk-attention must .* is 2\.5\. .*--topk-ffn must .* is '3'"),
+        ({"topk_ffn": 2, "topk_query_chunk": 8}, r"--topk-query-chunk needs --topk-attention K; got 8 without it"),
         ({"topk_ffn": -1, "topk_query_chunk": 0}, r"--topk-ffn must .* -1.*--topk-query-chunk must .* 0"),
         ({"topk_attention": 2, "topk_attention_in": "side"}, r"--topk-attention-in must be all, or some of .*'side'"),
         ({"topk_attention_in": "cross"}, r"--topk-attention-in needs --topk-attention K; got 'cross' without it"),
@@ -182,13 +214,40 @@ def test_values_that_make_no_sense(settings, message):
     assert not topk_enabled(model)
 
 
+def test_something_has_to_be_asked_for():
+    with pytest.raises(OptionError, match="Top-k needs a K, of attention, of feed-forward layers"):
+        enable_topk_attention(build_language_model(WORDS, seed=1))
+
+
+def test_the_last_places_are_those_that_hold():
+    model = enable_topk_attention(build_model("transformer", WORDS, seed=1), 4)
+    enable_topk_attention(model, 2, "cross", ffn=3)
+    found = {name: topk_of(module) for name, module in attentions_in(model).items()}
+    assert {name for name, settings in found.items() if settings is not None} == set(
+        attentions_in(model, frozenset(["cross"]))
+    )
+    enable_topk_attention(model, ffn=5)  # leaves attention as it is
+    assert {name: topk_of(module) for name, module in attentions_in(model).items()} == found
+
+
+@pytest.mark.parametrize("arch", ["topk_transformer", "topk_bart_base"])
+@pytest.mark.parametrize("task", ["el_translation_from_pretrained_bart", "el_translation_multi_simple_epoch"])
+def test_options_of_tasks_and_architectures_go_together(arch, task):
+    parser = options.get_training_parser()
+    arguments = ["data", "--arch", arch, "--task", task, "--topk-attention", "3", "--langs", "a,b"]
+    if "multi" in task:
+        arguments += ["--lang-pairs", "a-b"]
+    assert options.parse_args_and_arch(parser, arguments).topk_attention == 3
+
+
 def test_layers_that_can_not_be_top_k():
-    model = build_model("transformer", WORDS, seed=1, activation_fn="tanh")
+    model = build_model("transformer", WORDS, seed=1, activation_fn="tanh", attention_dropout=1.0)
     model.encoder.layers[0].self_attn.add_zero_attn = True
     with pytest.raises(OptionError) as caught:
         enable_topk_attention(model, 2, ffn=3)
     message = str(caught.value)
     assert "encoder.layers.0.self_attn has keys that belong to no word" in message
     assert message.count("its activation is tanh, not relu or gelu") == 4
+    assert "decoder.layers.0.encoder_attn drops all of its weights (--attention-dropout 1.0)" in message
     with pytest.raises(OptionError, match=r"a Linear has no attention of fairseq's; .*a Linear has no feed-forward"):
         enable_topk_attention(torch.nn.Linear(2, 2), 2, ffn=3)

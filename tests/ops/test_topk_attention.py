@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from importlib import import_module
 
 import pytest
@@ -228,6 +229,15 @@ def test_live_bytes_grow_with_the_length_not_with_its_square(small_pieces, dropo
         assert heads * length**2 * 4 > 4 * counted.take() or length == 512
 
 
+def test_masks_are_not_kept_for_the_gradients():
+    query, key, value = (torch.randn(1, 2, 8, 4, requires_grad=True) for _ in range(3))
+    mask = torch.zeros(8, 8)
+    output = topk_attention(query, key, value, 3, attn_mask=mask, key_padding_mask=torch.zeros(1, 8, dtype=torch.bool))
+    mask = weakref.ref(mask)
+    assert mask() is None
+    torch.autograd.grad(output.sum(), (query, key, value))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,6 +248,10 @@ def test_live_bytes_grow_with_the_length_not_with_its_square(small_pieces, dropo
         ({"value": torch.zeros(2, 2, 6, 4)}, r"value must be \(B, h, n, dv\) like the key \(2, 2, 5, 4\); got"),
         ({"key_padding_mask": torch.zeros(2, 5)}, r"key_padding_mask must be bool \(2, 5\); got torch.float32"),
         ({"attn_mask": torch.zeros(3, 5, requires_grad=True)}, "attn_mask gets no gradient; detach it"),
+        (
+            {"attn_mask": torch.ones(3, 5, dtype=torch.uint8)},
+            "attn_mask must be bool or floating .*uint8",
+        ),
         ({"attn_mask": torch.zeros(4, 5)}, r"attn_mask must be broadcastable to \(B, h, t, n\) \(2, 2, 3, 5\); got"),
         ({"k": -1, "query_chunk": -2}, "k must be .* got -1; query_chunk must be .* got -2"),
     ],

@@ -108,6 +108,19 @@ def test_dropout_drops_activations_and_the_gradients_know_which():
     assert_close((output, *torch.autograd.grad(output, inputs, towards)), expected)
 
 
+def test_tokens_of_16_bits_under_autocast():
+    """Weights stay float32 there; in the backward pass nothing is cast by itself."""
+    x, *parameters = make_inputs(6, 5, 12, seed=1, dtype=torch.float32)
+    x = x.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = topk_feed_forward(x, *parameters, 4)
+    found = torch.autograd.grad(output.float().sum(), [x, *parameters])
+    exact_inputs = [t.detach().double().requires_grad_() for t in (x, *parameters)]
+    exact = torch.autograd.grad(topk_feed_forward(*exact_inputs, 4).sum(), exact_inputs)
+    for mine, expected in zip(found, exact):
+        assert (mine.double() - expected).norm() < 0.05 * expected.norm()
+
+
 @pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 can't be asked how long a storage lives")
 def test_live_bytes_are_those_of_one_chunk_and_of_k_activations_per_token():
     num_tokens, width, hidden_units, k, chunk = 4096, 8, 256, 8, 128
