@@ -57,6 +57,18 @@ class CopyingTask(ELLanguageModelingTask):
             dictionary.add_symbol(str(symbol))
         return dictionary, dictionary
 
+    def eval_lm_dataloader(self, dataset: Any, *args: Any, context_window: int = 0, **kwargs: Any) -> Any:
+        """
+        Raises:
+            OptionError: ``--context-window`` is given.
+        """
+        if context_window > 0:
+            raise OptionError(
+                "--task copying has no --context-window: samples have nothing to do with each other; it is "
+                f"{context_window}, leave it out"
+            )
+        return super().eval_lm_dataloader(dataset, *args, **kwargs)
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> "CopyDataset":
         if split not in _SPLITS:
             raise OptionError(f"--task copying has {', '.join(_SPLITS)}; there is no {split}")
@@ -102,6 +114,8 @@ class CopyDataset(FairseqDataset):
         batch = collate(samples, self.dictionary.pad(), self.dictionary.eos())
         if batch:
             batch["ntokens"] = int(batch["target"].ne(self.dictionary.pad()).sum())
+            # fairseq-eval-lm takes targets to begin at 0 otherwise, and would look at the scores of the first half
+            batch["start_indices"] = [self.length // 2 - 1] * len(samples)
         return batch
 
     def num_tokens(self, index: int) -> int:

@@ -3,7 +3,11 @@ from __future__ import annotations
 import argparse
 
 import pytest
+import torch
+from fairseq.sequence_scorer import SequenceScorer
+from tiny import build_slim_performer
 
+from fairseq_el.criterions import SlimCrossEntropyCriterion
 from fairseq_el.errors import OptionError
 from fairseq_el.tasks.copying import CopyingTask
 
@@ -39,6 +43,20 @@ def test_samples_depend_on_seed_split_epoch_and_number_alone():
     assert first == drawn("train", 1) and first[0] != first[1]
     assert first != drawn("train", 2) and first != drawn("train", 1, seed=2) and first != drawn("valid", 1)
     assert drawn("valid", 1) == drawn("valid", 2)
+
+
+def test_eval_lm_scores_what_training_predicts():
+    task = CopyingTask.setup_task(argparse.Namespace(data=".", **OPTIONS))
+    task.load_dataset("valid")
+    (batch,) = task.eval_lm_dataloader(task.dataset("valid"), batch_size=3, num_workers=0)
+    model = build_slim_performer(task.dictionary, seed=1)
+    loss, size, _ = SlimCrossEntropyCriterion(task, False, 0, False)(model, batch)
+    hypotheses = SequenceScorer(task.dictionary).generate([model], batch)
+    scores = torch.cat([hypothesis["positional_scores"] for (hypothesis,) in hypotheses])
+    assert len(scores) == size == 18
+    assert -float(scores.sum()) == pytest.approx(float(loss))
+    with pytest.raises(OptionError, match=r"--task copying has no --context-window.*; it is 4, leave it out"):
+        task.eval_lm_dataloader(task.dataset("valid"), batch_size=3, context_window=4)
 
 
 def test_options_that_make_no_task():
