@@ -15,7 +15,8 @@ from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks.fixed_length import FixedLengthTask
 
 SPLITS = ("train", "valid", "test")
 
@@ -37,7 +38,7 @@ class ByteLanguageModelingConfig(ELLanguageModelingConfig):
 
 
 @register_task("byte_language_modeling", dataclass=ByteLanguageModelingConfig)
-class ByteLanguageModelingTask(ELLanguageModelingTask):
+class ByteLanguageModelingTask(FixedLengthTask):
     """fairseq's ``language_modeling`` over the bytes of raw files.
 
     DATA is a directory with one file for each of train, valid and test (``train``, ``train.txt``, ``ptb.train.txt``),

@@ -14,7 +14,8 @@ from fairseq.data.monolingual_dataset import collate
 from fairseq.tasks import register_task
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks.fixed_length import FixedLengthTask
 
 _SPLITS = ("train", "valid", "test")
 
@@ -30,7 +31,7 @@ class CopyingConfig(ELLanguageModelingConfig):
 
 
 @register_task("copying", dataclass=CopyingConfig)
-class CopyingTask(ELLanguageModelingTask):
+class CopyingTask(FixedLengthTask):
     """Sequences of ``--tokens-per-sample`` symbols: separator, random symbols, separator, the same symbols.
 
     Only the second half is predicted (``--report-accuracy`` of ``slim_cross_entropy`` logs how much of it is right).

@@ -36,7 +36,13 @@ class ELTask:
     attention weights only if ``--print-alignment`` asks for them.
 
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
+
+    Attributes:
+        keeps_last_training_batch: fairseq 0.12.3 drops the last batch of an epoch if it is no multiple of
+            ``--required-batch-size-multiple``. Training is as stock unless this is set.
     """
+
+    keeps_last_training_batch = False
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
@@ -57,9 +63,9 @@ class ELTask:
         return apply_topk(model, self._el_config())
 
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
-        """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""
+        """As stock, but outside of training no sentence is lost (see ``keeps_last_training_batch``)."""
         training_data = self.datasets.get(getattr(self._el_config(), "train_subset", "train"))  # type: ignore[attr-defined]
-        if dataset is not training_data:
+        if self.keeps_last_training_batch or dataset is not training_data:
             required_batch_size_multiple = 1
         return super().get_batch_iterator(  # type: ignore[misc]
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs

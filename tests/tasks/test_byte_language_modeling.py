@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import pytest
 import torch
@@ -56,6 +57,20 @@ def test_a_batch_is_padded_on_the_right(tmp_path):
     dataset = task.dataset("train")
     batch = dataset.collater([dataset[0], dataset[1]])
     assert batch["target"].ne(task.dictionary.pad()).sum(dim=1).tolist() == [10, 4] and batch["ntokens"] == 14
+
+
+@pytest.mark.parametrize("size", [30, 90, 125])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_training_reads_every_byte(tmp_path, size, batch_size):
+    """fairseq 0.12.3 would drop the last batch, and with it all of a set that is no whole batch."""
+    (tmp_path / "train").write_bytes(bytes(size))
+    task = make_task(tmp_path)
+    task.load_dataset("train")
+    batches = task.get_batch_iterator(
+        task.dataset("train"), max_sentences=batch_size, required_batch_size_multiple=8, seed=1
+    ).next_epoch_itr()
+    read = [batch["ntokens"] for batch in batches]
+    assert sum(read) == size and len(read) == math.ceil(math.ceil(size / 10) / batch_size)
 
 
 def test_splits_that_are_not_there(tmp_path):

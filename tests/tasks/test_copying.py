@@ -45,6 +45,16 @@ def test_samples_depend_on_seed_split_epoch_and_number_alone():
     assert drawn("valid", 1) == drawn("valid", 2)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_an_epoch_has_all_examples(batch_size):
+    task = CopyingTask.setup_task(argparse.Namespace(data=".", **OPTIONS))
+    task.load_dataset("train")
+    batches = task.get_batch_iterator(
+        task.dataset("train"), max_sentences=batch_size, required_batch_size_multiple=8, seed=1
+    ).next_epoch_itr()
+    assert sorted(index for batch in batches for index in batch["id"].tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_eval_lm_scores_what_training_predicts():
     task = CopyingTask.setup_task(argparse.Namespace(data=".", **OPTIONS))
     task.load_dataset("valid")
