@@ -47,7 +47,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--feature-map", choices=FEATURE_MAPS, default="sqr", help="(default: %(default)s)")
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L...]", help="(default: the configuration's)")
     parser.add_argument(
-        "--slices", type=_numbers, metavar="C[,C...]", help="0 for the whole sequence (default: 0,L/2,L/3,L/4,L/8,L/16)"
+        "--slices",
+        type=_numbers,
+        metavar="C[,C...]",
+        help="0 for the whole sequence; those above L are left out (default: 0,L/2,L/3,L/4,L/8,L/16)",
     )
     parser.add_argument("--runs", type=not_negative, default=3, metavar="N", help="rounds; 0: bytes only (default: 3)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")

@@ -97,17 +97,24 @@ def test_what_a_layer_keeps_by_formula():
     assert kept(3) - kept(2) == 64 * 4 * (17 * TINY["width"] + TINY["heads"] + 4) + sums
 
 
-def test_different_gradients_are_no_figures(monkeypatch):
-    drift = iter(range(1, 100))
+@pytest.mark.parametrize("drift", [1, float("nan")])
+def test_different_gradients_are_no_figures(drift, monkeypatch):
+    factors = iter(range(1, 100))
 
     def scaled(*args):
         loss, right = slim_cross_entropy(*args)
-        return loss * next(drift), right
+        return loss * next(factors) * drift, right
 
     slim_cross_entropy = slim.slim_cross_entropy
     monkeypatch.setattr(slim, "slim_cross_entropy", scaled)
-    with pytest.raises(slim.FairseqElError, match=r"L 20, C 5: the gradient differs by .* there are no figures"):
+    with pytest.raises(slim.FairseqElError, match=r"L 20, C (5|0): the gradient differs by .* there are no figures"):
         run_slim_bench(SlimSettings(**TINY, lengths=(20,), slices=(0, 5), runs=1))
+
+
+def test_slices_that_are_no_shorter():
+    """C = L is the whole sequence."""
+    results = run_slim_bench(SlimSettings(**TINY, lengths=(8, 16), slices=(8, 16, 0), runs=1))
+    assert [(r.length, r.slice_length) for r in results] == [(8, 0), (16, 0), (16, 8)]
 
 
 def test_the_authors_program_beside(checkout):
@@ -152,6 +159,7 @@ def test_the_command(tmp_path, capsys):
         (["--authors", ".", "--feature-map", "favor+"], "--authors draws other random features for every pass"),
         (["--width", "18"], "--width must be a multiple of 4"),
         (["--lengths", "1"], "--lengths must be at least 2; got 1"),
+        (["--lengths", "8,20", "--slices", "9,10"], "--slices must have one of at most L, or 0, for every one of"),
     ],
 )
 def test_bad_options(options, message, capsys, tmp_path, monkeypatch):
