@@ -10,15 +10,14 @@ from typing import Any, Tuple
 import torch
 from tqdm import tqdm
 
-from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
 from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
 from fairseq_el.ops import FEATURE_MAPS
-from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = """\
 Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times
@@ -70,11 +69,9 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if options.plot is not None:
-        optional_module("matplotlib")
-        refuse_to_overwrite(options.plot, "--plot", options.force)
+        check_plot(options.plot, options.force)
     if options.out is not None:
-        for name in NAMES[:2]:
-            refuse_to_overwrite(options.out / name, "--out", options.force)
+        check_directory(options.out, NAMES, options.force)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = SlimReport(settings, run_slim_bench(settings, bar.set_description_str))
     if options.out is not None:
