@@ -121,27 +121,42 @@ def test_bad_options(raw, tmp_path):
     assert "invalid choice: 'exp'" in run("train", raw, *unknown, fails=True).stderr
 
 
+def recipe(config, *arguments, **environment):
+    """scripts/train_slim.sh; prints nothing of fairseq's. Its exit status and what it said."""
+    command = [REPOSITORY / "scripts" / "train_slim.sh", REPOSITORY / "configs" / config, *arguments]
+    environment = {"FAIRSEQ_BIN": f"{Path(sys.executable).parent}/", "PATH": "/usr/bin:/bin", **environment}
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
 def test_the_recipe_fine_tunes(tmp_path):
-    """scripts/train_slim.sh: the Copying task, whole and then in slices; and it says what it wants."""
-    script = str(REPOSITORY / "scripts" / "train_slim.sh")
-    command = [script, str(REPOSITORY / "configs" / "slim_copy.yaml"), "tune-third", ".", str(tmp_path)]
-    environment = {
-        "FAIRSEQ_BIN": f"{Path(sys.executable).parent}/",
-        "LENGTH": "20",
-        "UPDATES": "6",
-        "PATH": "/usr/bin:/bin",
-    }
+    """scripts/train_slim.sh: the Copying task, whole and then in slices; what is finished is left as it is."""
     options = ["--decoder-embed-dim", "8", "--copy-valid-examples", "2", "--batch-size", "1"]
-    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    updates = [torch.load(tmp_path / name, map_location="cpu") for name in ("half.pt", "checkpoint_last.pt")]
-    assert [u["optimizer_history"][-1]["num_updates"] for u in updates] == [3, 6]
-    slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in updates]
-    assert slices == [0, 7]
-    bad = subprocess.run(
-        [*command[:2], "fifth", ".", "x"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert bad.returncode == 2 and "REGIME must be full, half, third" in bad.stderr
+    arguments = ["slim_copy.yaml", "tune-third", ".", tmp_path, *options]
+    for _ in range(2):
+        status, said = recipe(*arguments, LENGTH="20", UPDATES="6")
+        assert status == 0, said[-3000:]
+        saved = [torch.load(tmp_path / name, map_location="cpu") for name in ("half.pt", "checkpoint_last.pt")]
+        assert [u["optimizer_history"][-1]["num_updates"] for u in saved] == [3, 6]
+        slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in saved]
+        assert slices == [0, 7]
+    assert said.endswith(f"{tmp_path}/checkpoint_last.pt has 6 updates already\n") and "train_inner" not in said
+    assert not list(tmp_path.glob("*unfinished"))
+
+
+@pytest.mark.parametrize(
+    ("regime", "environment", "message"),
+    [
+        ("fifth", {}, "REGIME must be full, half, third, tune-half or tune-third; got fifth"),
+        ("tune-half", {"UPDATES": "1"}, "UPDATES must be at least 2 for tune-half, one of each kind; got 1"),
+        ("full", {"UPDATES": "0"}, "UPDATES must be a whole number from 1 on; got '0'"),
+        ("full", {"LENGTH": "-4"}, "LENGTH must be a whole number from 1 on; got '-4'"),
+        ("half", {"LENGTH": "1 0"}, "LENGTH must be a whole number from 1 on; got '1 0'"),
+    ],
+)
+def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
+    status, said = recipe("slim_copy.yaml", regime, ".", tmp_path, **environment)
+    assert status == 2 and said == f"{message}\n"
 
 
 def test_one_step_of_adaptation(raw, trained, tmp_path):
