@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
-from fairseq_el.tasks.fixed_length import FixedLengthTask
+from fairseq_el.tasks.fixed_length import FixedLengthTask, length_problems
 
 SPLITS = ("train", "valid", "test")
 
@@ -48,6 +48,15 @@ class ByteLanguageModelingTask(FixedLengthTask):
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
+        """
+        Raises:
+            OptionError: the options make no task; every problem is named.
+        """
+        problems = length_problems(args.tokens_per_sample)
+        if not args.data:
+            problems.append("DATA must be a file, or a directory of files; none is given")
+        if problems:
+            raise OptionError("--task byte_language_modeling:" + "".join(f"\n  - {problem}" for problem in problems))
         dictionary = byte_dictionary()
         return dictionary, dictionary
 

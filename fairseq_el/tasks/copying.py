@@ -15,7 +15,7 @@ from fairseq.tasks import register_task
 
 from fairseq_el.errors import OptionError
 from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
-from fairseq_el.tasks.fixed_length import FixedLengthTask
+from fairseq_el.tasks.fixed_length import FixedLengthTask, length_problems
 
 _SPLITS = ("train", "valid", "test")
 
@@ -44,7 +44,9 @@ class CopyingTask(FixedLengthTask):
             OptionError: the options make no task; every problem is named.
         """
         length, problems = args.tokens_per_sample, []
-        if length < 4 or length % 2 != 0:
+        if length < 1:
+            problems += length_problems(length)
+        elif length < 4 or length % 2 != 0:
             problems.append(f"--tokens-per-sample must be even and at least 4: two equal halves; it is {length}")
         if args.copy_symbols < 2:
             problems.append(f"--copy-symbols must be at least 2: a separator and another; it is {args.copy_symbols}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -74,20 +75,42 @@ def test_resumed_training_is_the_same_training(raw, trained, tmp_path):
 def test_eval_lm(raw, trained):
     """Bits per byte of the validation set, as training found them."""
     directory, losses = trained
-    options = ["--user-dir", USER_DIR, "--task", "byte_language_modeling", "--gen-subset", "valid"]
-    options += ["--tokens-per-sample", "50", "--batch-size", "4"]
-    log = run("eval-lm", raw, "--path", directory / "checkpoint_last.pt", *options)
+    files = {"DATA": raw, "checkpoint_best.pt": directory / "checkpoint_last.pt", "fairseq_el": USER_DIR}
+    log = run("eval-lm", *documented("eval-lm", "--tokens-per-sample L", L="50", **files))
     (found,) = re.findall(r"Loss \(base 2\): ([\d.]+)", log.stderr + log.stdout)
     assert float(found) == pytest.approx(float(losses[-1]), abs=2e-3)
 
 
-def test_interactive(raw, trained):
-    """Text is continued, byte by byte."""
-    options = [raw, "--path", trained[0] / "checkpoint_last.pt", "--user-dir", USER_DIR]
-    options += ["--beam", "3", "--max-len-b", "20", "--task", "byte_language_modeling"]
+def test_eval_lm_of_another_length(raw, trained):
+    options = ["--path", trained[0] / "checkpoint_last.pt", "--user-dir", USER_DIR, "--gen-subset", "valid"]
+    failed = run("eval-lm", raw, *options, "--task", "byte_language_modeling", fails=True)
+    assert "must be at most what the model reads, 50; it is 1024. Give the model's own" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def documented(program, containing, **words):
+    """The command line of a program in docs/slim.md, with files of the test in it: its arguments."""
+    text = (REPOSITORY / "docs" / "slim.md").read_text("utf-8").replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"fairseq-{program} ") and containing in line]
+    return [words.get(word, word) for word in shlex.split(line)[1:]]
+
+
+def test_documented_decoding(raw, trained):
+    """Text is continued, byte by byte: prompts that are typed, also beyond the length of training, and samples."""
+    files = {"DATA": raw, "checkpoint_best.pt": trained[0] / "checkpoint_last.pt", "fairseq_el": USER_DIR}
+    options = documented("interactive", "--max-len-b 200 --model-overrides", **files)
     stdin = "A man in\ntwo dogs\n"
-    el = run("interactive", *options, stdin=stdin)
-    assert [text[:8] for _, text in texts(el.stdout, "D")] == ["A man in", "two dogs"]
+    written = texts(run("interactive", *options, stdin=stdin).stdout, "D")
+    assert [text[:8] for _, text in written] == ["A man in", "two dogs"] and len(written[0][1]) > 60
+    written = run("interactive", *documented("interactive", "--max-len-b 40", **files), stdin=stdin).stdout
+    assert all(8 < len(text) < 50 for _, text in texts(written, "D"))
+    options = documented("generate", "--prefix-size 20", **files)
+    content = (raw / "test").read_bytes()
+    written = [text for _, text in texts(run("generate", *options).stdout, "D")]
+    assert sorted(text[:20] for text in written) == sorted(content[i : i + 20].decode() for i in (0, 50))
+    place = options.index("--prefix-size")
+    failed = run("generate", *options[:place], *options[place + 2 :], fails=True)
+    assert "fairseq_el: error: fairseq-generate needs --prefix-size N" in failed.stderr
 
 
 @pytest.mark.skipif(

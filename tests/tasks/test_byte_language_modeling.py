@@ -73,6 +73,33 @@ def test_training_reads_every_byte(tmp_path, size, batch_size):
     assert sum(read) == size and len(read) == math.ceil(math.ceil(size / 10) / batch_size)
 
 
+@pytest.mark.parametrize(
+    ("data", "length", "message"),
+    [
+        ("book", 0, "--tokens-per-sample must be at least 1, and more than a --context-window.*; what is left is 0"),
+        ("book", -5, "--tokens-per-sample must be at least 1, and more than a --context-window.*; what is left is -5"),
+        (None, 10, "DATA must be a file, or a directory of files; none is given"),
+        ("", 10, "DATA must be a file, or a directory of files; none is given"),
+    ],
+)
+def test_options_that_make_no_task(data, length, message):
+    with pytest.raises(OptionError, match=message):
+        ByteLanguageModelingTask.setup_task(argparse.Namespace(data=data, tokens_per_sample=length, byte_splits=""))
+
+
+def test_samples_longer_than_the_model_reads_are_not_evaluated(tmp_path):
+    """fairseq would leave them out: a loss of 0, or of the last sample alone if it is short."""
+    (tmp_path / "valid").write_bytes(bytes(25))
+    task = make_task(tmp_path)
+    task.load_dataset("valid")
+    with pytest.raises(OptionError, match=r"at most what the model reads, 9; it is 10\. Give .* --tokens-per-sample 9"):
+        task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=9)
+    with pytest.raises(OptionError, match=r"at most what the model reads, 14; it is 15"):
+        task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=14, context_window=5)
+    batches = list(task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=10, num_workers=0))
+    assert sum(batch["ntokens"] for batch in batches) == 25
+
+
 def test_splits_that_are_not_there(tmp_path):
     with pytest.raises(FairseqElError, match="DATA must be a file, or a directory of files; there is no"):
         split_of(tmp_path / "nothing", "train", "90,5,5")

@@ -74,5 +74,7 @@ def test_options_that_make_no_task():
         load("train", tokens_per_sample=7, copy_symbols=1, copy_examples=0)
     for problem in ("--tokens-per-sample must be even", "--copy-symbols must be at least 2", "--copy-examples must be"):
         assert problem in str(caught.value)
+    with pytest.raises(OptionError, match=r"more than a --context-window, .*; what is left is -2"):
+        load("train", tokens_per_sample=-2)
     with pytest.raises(OptionError, match="there is no dev"):
         load("dev")
