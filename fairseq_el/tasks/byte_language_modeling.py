@@ -1,7 +1,9 @@
 """``--task byte_language_modeling``: language models of raw files, byte by byte, with nothing to preprocess."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
+import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, List, Tuple
 
@@ -45,6 +47,8 @@ class ByteLanguageModelingTask(FixedLengthTask):
     or one file that is cut into three (enwik8). Every sample has ``--tokens-per-sample`` bytes, the last of a split
     fewer; losses are in bits per byte. Text that is read or written by fairseq-interactive becomes bytes and back.
     """
+
+    dictionary_hint = "The model was not trained on bytes: give the --task and the data that it was trained with."
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
@@ -137,11 +141,9 @@ def split_of(data: Path, split: str, shares: str) -> Tuple[Path, int, int]:
 
 def _ends(shares: str, size: int) -> List[int]:
     """Where the three splits of a file of ``size`` bytes end."""
-    try:
-        percent = [float(share) for share in shares.split(",")]
-    except ValueError:
-        percent = []
-    if len(percent) != 3 or min(percent) < 0 or not 0 < sum(percent) <= 100:
+    plain = all(re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", share) for share in shares.split(","))
+    percent = [Fraction(share.strip()) for share in shares.split(",")] if plain else []  # floats' sums are not exact
+    if len(percent) != 3 or not 0 < sum(percent) <= 100:
         raise OptionError(
             f"--byte-splits must be three percentages that add up to at most 100, as 90,5,5; it is {shares}"
         )

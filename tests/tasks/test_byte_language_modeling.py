@@ -116,7 +116,24 @@ def test_splits_that_are_not_there(tmp_path):
         split_of(tmp_path / "valid", "dev", "90,5,5")
 
 
-@pytest.mark.parametrize("shares", ["90,5", "a,b,c", "50,30,30", "-5,5,5"])
+@pytest.mark.parametrize(
+    ("shares", "ends"),
+    [
+        ("64.1,28.2,7.7", [641, 923, 1000]),  # floats: 100.00000000000001, or 99.99999999999999
+        ("33.3, 33.3, 33.4", [333, 666, 1000]),
+        ("0.1,0.2,99.7", [1, 3, 1000]),
+        ("0.7,0.1,0.2", [7, 8, 10]),
+    ],
+)
+def test_shares_are_exact(tmp_path, shares, ends):
+    (tmp_path / "book").write_bytes(bytes(1000))
+    found = [split_of(tmp_path / "book", split, shares)[1:] for split in ("train", "valid", "test")]
+    assert found == list(zip([0, *ends], ends))
+
+
+@pytest.mark.parametrize(
+    "shares", ["90,5", "a,b,c", "50,30,30", "-5,5,5", "0,0,0", "nan,5,5", "1e1,5,5", "90 ,5, 5 1", "90,5,5,"]
+)
 def test_shares_that_make_no_splits(tmp_path, shares):
     (tmp_path / "book").write_bytes(b"a")
     with pytest.raises(OptionError, match=rf"--byte-splits must be three percentages .*; it is {shares}"):
