@@ -37,6 +37,8 @@ class CopyingTask(FixedLengthTask):
     Only the second half is predicted (``--report-accuracy`` of ``slim_cross_entropy`` logs how much of it is right).
     """
 
+    dictionary_hint = "Give the --copy-symbols that the model was trained with."
+
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
         """

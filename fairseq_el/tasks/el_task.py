@@ -17,11 +17,6 @@ from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
 
-PREPROCESS = (
-    "Run fairseq-preprocess again with the dictionaries the model was trained with: "
-    "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
-)
-
 
 class ELTask:
     """Mixin: put it before any fairseq task whose models are Transformers, with an encoder or without.
@@ -40,9 +35,14 @@ class ELTask:
     Attributes:
         keeps_last_training_batch: fairseq 0.12.3 drops the last batch of an epoch if it is no multiple of
             ``--required-batch-size-multiple``. Training is as stock unless this is set.
+        dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
     keeps_last_training_batch = False
+    dictionary_hint = (
+        "Run fairseq-preprocess again with the dictionaries the model was trained with: "
+        "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
+    )
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class ELTask:
                 raise
             raise CheckpointMismatchError(
                 f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "
-                + PREPROCESS
+                + self.dictionary_hint
             ) from error
         _check_dictionaries_on_load(model, self)
         return apply_topk(model, self._el_config())
@@ -126,7 +126,7 @@ def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
             raise CheckpointMismatchError(
                 "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
                 + "\n".join(problems)
-                + f"\n{PREPROCESS}"
+                + f"\n{task.dictionary_hint}"
             )
 
     model._register_load_state_dict_pre_hook(check)
