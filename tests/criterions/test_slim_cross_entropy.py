@@ -8,6 +8,7 @@ from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from tiny import TinyTask, build_language_model, build_slim_performer, dictionary
 
 from fairseq_el.criterions import SlimCrossEntropyCriterion
+from fairseq_el.criterions.slim_cross_entropy import _check_model
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
 
@@ -111,10 +112,35 @@ def test_data_parallel_of_torch_is_refused(monkeypatch):
         criterion(4)(model, make_sample())
 
 
-def test_automatic_mixed_precision_is_refused(monkeypatch):
+def test_automatic_mixed_precision_is_refused_with_slices(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)
-    with pytest.raises(OptionError, match="can't be used with --amp"):
+    with pytest.raises(OptionError, match="--slice-length can't be used with --amp"):
         criterion(4)(build_slim_performer(WORDS, seed=1), make_sample())
+    _check_model(build_slim_performer(WORDS, seed=1), slice_length=0)
+
+
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1 has no mixed layer norm on a CPU")
+@pytest.mark.parametrize("name", FEATURE_MAPS)
+def test_automatic_mixed_precision_leaves_attention_alone(name):
+    model, sample = build_slim_performer(WORDS, seed=1, dtype=torch.float32, feature_map=name), make_sample()
+    _, (loss,) = gradients(model, criterion(0), sample)
+    dtypes = set()
+    attend = model.decoder.layers[0]._attend
+
+    def watch(x, padding, attend_all):
+        def watched(layer, *inputs):
+            output = attend_all(layer, *inputs)
+            dtypes.update(tensor.dtype for tensor in (*inputs, output))
+            return output
+
+        return attend(x, padding, watched)
+
+    model.decoder.layers[0]._attend = watch
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine, (mixed,) = gradients(model, criterion(0), sample)
+    assert dtypes == {torch.float32}
+    assert 0 < abs(mixed - loss) < 0.02 * loss
+    assert all(grad.isfinite().all() and grad.dtype == torch.float32 for grad in mine)
 
 
 def test_without_padding_at_all_nothing_is_masked():
