@@ -53,7 +53,11 @@ def linear_attention(
 
     Returns:
         the output ``(B, L, h, dh)``, and the sums after the last position.
+
+    Raises:
+        ValueError: there is no position.
     """
+    _check_length(keys)
     start = start or _no_sums(keys, values)
     chunk = chunk or min(max(keys.size(3), 32), keys.size(1))
     output, R, S = _LinearAttention.apply(queries, keys, values, start.R, start.S, chunk)
@@ -64,6 +68,7 @@ def linear_attention_chunked(
     queries: Tensor, keys: Tensor, values: Tensor, start: Sums | None = None, chunk: int = 1024
 ) -> tuple[Tensor, Sums]:
     """One chunk after the other, with the sums handed on: the same result with working memory for a chunk only."""
+    _check_length(keys)
     sums, outputs = start or _no_sums(keys, values), []
     for q, k, v in zip(queries.split(chunk, 1), keys.split(chunk, 1), values.split(chunk, 1)):
         output, sums = linear_attention(q, k, v, sums)
@@ -83,6 +88,11 @@ def _or_infinity(denominator: Tensor) -> Tensor:
     """Infinity where no key answers: what is divided by it is zero, and so are its gradients."""
     smallest = torch.finfo(denominator.dtype).tiny
     return denominator.masked_fill(denominator <= smallest, float("inf"))
+
+
+def _check_length(keys: Tensor) -> None:
+    if keys.size(1) == 0:
+        raise ValueError(f"linear attention needs at least one position; keys have the shape {tuple(keys.shape)}")
 
 
 def _no_sums(keys: Tensor, values: Tensor) -> Sums:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
@@ -10,6 +12,7 @@ from tiny import TinyTask, build_language_model, build_slim_performer, dictionar
 from fairseq_el.criterions import SlimCrossEntropyCriterion
 from fairseq_el.criterions.slim_cross_entropy import _check_model
 from fairseq_el.errors import OptionError
+from fairseq_el.modules import slim_cross_entropy
 from fairseq_el.ops import FEATURE_MAPS
 
 WORDS = dictionary(11)
@@ -93,6 +96,20 @@ def test_accuracy():
         with torch.no_grad():
             _, _, logged = criterion(slice_length, report_accuracy=True)(model, sample)
         assert logged["n_correct"] == expected and logged["total"] == words.sum() == sum(LENGTHS)
+
+
+def test_words_are_counted_in_the_forward_pass_alone():
+    model, sample = build_slim_performer(WORDS, seed=4), make_sample()
+    loss, num_correct = slim_cross_entropy(model.decoder, sample["net_input"]["src_tokens"], sample["target"], 4, True)
+    with mock.patch.object(torch.Tensor, "argmax", side_effect=AssertionError("counted again")):
+        loss.backward()
+    assert num_correct.dtype == torch.int64
+
+
+def test_without_words_there_is_no_loss():
+    tokens = torch.zeros(2, 0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"at least one word; tokens have the shape \(2, 0\)"):
+        slim_cross_entropy(build_slim_performer(WORDS, seed=4).decoder, tokens, tokens)
 
 
 def test_other_models_are_refused():

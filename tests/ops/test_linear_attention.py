@@ -129,6 +129,12 @@ def test_directions_are_orthogonal_in_blocks_and_depend_on_the_seed_alone():
     assert (products - products.diag().diag()).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("attend", [linear_attention, linear_attention_chunked])
+def test_no_positions(attend):
+    with pytest.raises(ValueError, match=r"at least one position; keys have the shape \(2, 0, 3, 4\)"):
+        attend(*(torch.ones(2, 0, 3, 4) for _ in range(3)))
+
+
 def test_an_unknown_feature_map():
     with pytest.raises(ValueError, match=r"must be one of sqr, relu, elu\+1, favor\+; got 'exp'"):
         feature_map("exp", torch.ones(1, 1, 1, 1))
