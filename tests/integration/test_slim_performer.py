@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -180,6 +181,28 @@ def test_the_recipe_fine_tunes(tmp_path):
 def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
     status, said = recipe("slim_copy.yaml", regime, ".", tmp_path, **environment)
     assert status == 2 and said == f"{message}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lr", "x"], "argument --lr: must be numbers above 0, with commas; got 'x'"),
+        (["--length", "1"], "argument --length: must be at least 2, for two halves; got '1'"),
+        (["--length=-4"], "argument --length: must be a whole number from 1 on; got '-4'"),
+        (["--subset", "dev"], "argument --subset: invalid choice: 'dev'"),
+        (["--json", "nowhere/x.json"], "--json must be in a directory that exists"),
+        (["--path", "nope.pt"], "--path must be a checkpoint that fairseq-train wrote; there is no file nope.pt"),
+        (["--path", str(EXAMPLE / "captions.en")], "captions.en could not be read"),
+        (["--length", "1000"], "valid must have at least one sequence of 1000 bytes; it has none"),
+    ],
+)
+def test_what_adaptation_refuses(raw, trained, options, message, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    script = str(REPOSITORY / "scripts" / "slim_adapt.py")
+    monkeypatch.setattr(sys, "argv", [script, str(raw), "--path", str(trained[0] / "checkpoint_last.pt"), *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code in (1, 2) and message in capsys.readouterr().err
 
 
 def test_one_step_of_adaptation(raw, trained, tmp_path):
