@@ -16,42 +16,59 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fairseq_el.whole_files import write_whole
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="curves of several trainings as one picture")
-    parser.add_argument("curves", nargs="+", metavar="NAME=LOG")
+    parser.add_argument("curves", nargs="+", type=curve, metavar="NAME=LOG")
     parser.add_argument("--value", default="loss", help="of the log, as loss, accuracy or valid_loss (default: loss)")
     parser.add_argument("--label", help="of the axis (default: the value's name)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .pdf or .svg")
     options = parser.parse_args()
+    if options.out.suffix not in (".png", ".pdf", ".svg") or not options.out.absolute().parent.is_dir():
+        sys.exit(f"--out must be a .png, .pdf or .svg file in a directory that exists; got {options.out}")
+    if len(dict(options.curves)) < len(options.curves):
+        sys.exit("every curve must have a name of its own; got " + ", ".join(name for name, _ in options.curves))
+    curves = {name: read(path, options.value) for name, path in options.curves}
+    for name, values in curves.items():
+        sys.stdout.write(f"{name}: {options.value} {describe(values, next(iter(curves.values())))}\n")
+    draw(curves, options.label or options.value, options.out)
+
+
+def curve(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition("=")
+    if not found or not name or not path:
+        raise argparse.ArgumentTypeError(f"must be NAME=LOG; got {text!r}")
+    return name, Path(path)
+
+
+def describe(values: dict[int, float], first: dict[int, float]) -> str:
+    update, last = list(values.items())[-1]
+    gaps = [abs(values[update] - first[update]) for update in values if update in first]
+    furthest = f"at most {max(gaps):.3g} from the first" if gaps else "no update in common with the first"
+    return f"{last:g} at update {update}; {furthest}"
+
+
+def draw(curves: dict[str, dict[int, float]], label: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4.5))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    curves = {}
-    for curve in options.curves:
-        name, _, path = curve.partition("=")
-        curves[name] = read(Path(path), options.value)
-    first = next(iter(curves.values()))
-    for name, values in curves.items():
-        style = "-" if values is first else "--"
-        axes.plot(list(values), list(values.values()), style, label=name)
-        common = [update for update in values if update in first]
-        furthest = max(abs(values[update] - first[update]) for update in common)
-        last = list(values.items())[-1]
-        sys.stdout.write(
-            f"{name}: {options.value} {last[1]:g} at update {last[0]}; at most {furthest:.3g} from the first\n"
-        )
+    for number, (name, values) in enumerate(curves.items()):
+        axes.plot(list(values), list(values.values()), "--" if number else "-", label=name)
     axes.set_xlabel("updates")
-    axes.set_ylabel(options.label or options.value)
+    axes.set_ylabel(label)
     axes.legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(options.out, dpi=100)
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=100))
 
 
 def read(path: Path, value: str) -> dict[int, float]:
     """By number of updates; what a resumed training repeats counts once."""
     updates = "valid_num_updates" if value.startswith("valid_") else "num_updates"
     values = {}
+    if not path.is_file():
+        sys.exit(f"LOG must be what fairseq-train has printed; there is no file {path}")
     for found in re.findall(r"\{.*\}", path.read_text("utf-8")):
         try:
             logged = json.loads(found)

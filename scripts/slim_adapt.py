@@ -15,47 +15,117 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
 from tabulate import tabulate
 from torch import Tensor
 
-import fairseq_el  # noqa: F401  (registers the model and the task)
 from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.modules import SlimDecoder, slim_cross_entropy
 from fairseq_el.planning import format_size
+from fairseq_el.tasks.byte_language_modeling import SPLITS
+from fairseq_el.whole_files import write_whole
 
 
-def main() -> None:
+def main() -> int:
+    try:
+        run(_parser().parse_args())
+    except FairseqElError as error:
+        sys.stderr.write(f"slim_adapt: error: {error}\n")
+        return 2 if isinstance(error, OptionError) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="one gradient step on the first half of sequences, loss on the second")
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--path", required=True, metavar="FILE", help="a slim_performer_lm that fairseq-train wrote")
-    parser.add_argument("--subset", default="valid", metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument("--slice-length", type=int, default=0, metavar="C", help="(default: a quarter of the sequence)")
-    parser.add_argument("--lr", default="0.001,0.01,0.1", metavar="LIST", help="of the step (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=20, metavar="N", help="sequences (default: %(default)s)")
-    parser.add_argument("--length", type=int, metavar="L", help="(default: as in training)")
+    parser.add_argument("--subset", choices=SPLITS, default="valid", help="(default: %(default)s)")
+    parser.add_argument(
+        "--slice-length", type=not_negative, default=0, metavar="C", help="(default: a quarter of the sequence)"
+    )
+    parser.add_argument(
+        "--lr", type=_rates, default=(0.001, 0.01, 0.1), metavar="LIST", help="of the step (default: 0.001,0.01,0.1)"
+    )
+    parser.add_argument("--samples", type=positive, default=20, metavar="N", help="sequences (default: %(default)s)")
+    parser.add_argument("--length", type=_two_or_more, metavar="L", help="(default: as in training)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    options = parser.parse_args()
-    overrides = {"data": str(options.data)}
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([options.path], arg_overrides=overrides)
-    if not isinstance(getattr(models[0], "decoder", None), SlimDecoder):
-        sys.exit(f"--path must be a slim_performer_lm; {options.path} is a {type(models[0]).__name__}")
-    if options.slice_length < 0 or options.samples < 1:
-        sys.exit(f"--slice-length must be at least 0 and --samples 1; got {options.slice_length}, {options.samples}")
+    return parser
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        rates = [float(rate) for rate in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate < math.inf for rate in rates):
+        raise argparse.ArgumentTypeError(f"must be numbers above 0, with commas; got {text!r}")
+    return list(dict.fromkeys(rates))
+
+
+def _two_or_more(text: str) -> int:
+    number = positive(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, for two halves; got {text!r}")
+    return number
+
+
+def run(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        FairseqElError: there is no model, or no data, to begin with.
+    """
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        raise OptionError(f"--json must be in a directory that exists; there is no {options.json.absolute().parent}")
+    model, task = load(options.path, options.data)
     length = options.length or task.args.tokens_per_sample
+    samples = sequences(task, options.subset, length, options.samples)
+    report = measure(model.decoder, samples, options.lr, options.slice_length or -(-length // 4))
+    show(report)
+    if options.json is not None:
+        text = json.dumps(report, indent=2) + "\n"
+        write_whole(options.json, lambda path: path.write_text(text, "utf-8"))
+
+
+def load(path: str, data: Path) -> tuple:
+    """The model of a checkpoint, and its task with other data."""
+    if not Path(path).is_file():
+        raise OptionError(f"--path must be a checkpoint that fairseq-train wrote; there is no file {path}")
+    if not data.exists():
+        raise OptionError(f"DATA must be a file, or a directory of files; there is no {data}")
+    try:
+        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": str(data)})
+    except FairseqElError:
+        raise
+    except Exception as error:  # of whatever kind: a file that is no checkpoint
+        raise FairseqElError(explain(error) or explain_loading(path, error)) from error
+    if not isinstance(getattr(models[0], "decoder", None), SlimDecoder):
+        raise OptionError(f"--path must be a slim_performer_lm; {path} is a {type(models[0]).__name__}")
+    return models[0], task
+
+
+def sequences(task: Any, subset: str, length: int, most: int) -> list:
+    """The first of a subset that are not shorter than the others."""
     task.args.tokens_per_sample = length
-    task.load_dataset(options.subset)
-    dataset = task.dataset(options.subset)
-    samples = [dataset[i] for i in range(min(options.samples, len(dataset))) if dataset.size(i) == length]
+    task.load_dataset(subset)
+    dataset = task.dataset(subset)
+    samples = [dataset[i] for i in range(min(most, len(dataset))) if dataset.size(i) == length]
     if not samples:
-        sys.exit(f"{options.subset} must have at least one sequence of {length} bytes; it has none")
-    rates = [float(rate) for rate in options.lr.split(",")]
-    ways = {"whole": 0, "slices": options.slice_length or -(-length // 4)}
-    report = {
-        "length": length,
-        "slice_length": ways["slices"],
+        raise FairseqElError(f"{subset} must have at least one sequence of {length} bytes; it has none")
+    return samples
+
+
+def measure(decoder: SlimDecoder, samples: list, rates: list[float], slice_length: int) -> dict:
+    """Bits per byte, means over the sequences, and bytes of activations."""
+    ways = {"whole": 0, "slices": slice_length}
+    report: dict = {
+        "length": len(samples[0]["source"]),
+        "slice_length": slice_length,
         "samples": len(samples),
         "without": 0.0,
         "with": {name: dict.fromkeys(rates, 0.0) for name in ways},
@@ -63,16 +133,13 @@ def main() -> None:
     }
     for sample in samples:
         tokens, target = sample["source"].unsqueeze(0), sample["target"].unsqueeze(0)
-        report["without"] += second_half(models[0].decoder, tokens, target) / len(samples)
-        for name, slice_length in ways.items():
-            grads, peak = gradients(models[0].decoder, tokens, target, slice_length)
+        report["without"] += second_half(decoder, tokens, target) / len(samples)
+        for name, at_a_time in ways.items():
+            grads, peak = gradients(decoder, tokens, target, at_a_time)
             report["activations"][name] = peak
             for rate in rates:
-                loss = after_step(models[0].decoder, grads, rate, tokens, target)
-                report["with"][name][rate] += loss / len(samples)
-    show(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+                report["with"][name][rate] += after_step(decoder, grads, rate, tokens, target) / len(samples)
+    return report
 
 
 def second_half(decoder: SlimDecoder, tokens: Tensor, target: Tensor) -> float:
@@ -129,4 +196,4 @@ def show(report: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

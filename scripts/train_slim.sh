@@ -7,7 +7,7 @@
 #   full                     without slices
 #   half, third              C = L/2, C = L/3
 #   tune-half, tune-third    full for the first half of the updates, then C = L/2, C = L/3
-# LENGTH and UPDATES in the environment change L and the number of updates.
+# LENGTH and UPDATES in the environment change L and the number of updates. What is finished is left as it is.
 set -eu
 
 if [ $# -lt 4 ] || [ ! -f "$1" ]; then
@@ -22,6 +22,17 @@ length=${LENGTH:-$("${bin}python" "$here/yaml_options.py" "$config" length)}
 updates=${UPDATES:-$("${bin}python" "$here/yaml_options.py" "$config" updates)}
 options=$("${bin}python" "$here/yaml_options.py" "$config")
 
+positive() { # positive NAME VALUE
+  case $2 in
+  '' | *[!0-9]* | 0*)
+    echo "$1 must be a whole number from 1 on; got '$2'" >&2
+    exit 2
+    ;;
+  esac
+}
+positive LENGTH "$length"
+positive UPDATES "$updates"
+
 case $regime in
 full) slice=0 ;;
 half | tune-half) slice=$(((length + 1) / 2)) ;;
@@ -32,9 +43,24 @@ third | tune-third) slice=$(((length + 2) / 3)) ;;
   ;;
 esac
 
+case $regime in
+tune-*)
+  if [ "$updates" -lt 2 ]; then
+    echo "UPDATES must be at least 2 for $regime, one of each kind; got $updates" >&2
+    exit 2
+  fi
+  ;;
+esac
+
 train() { # train UPDATES C [option ...]
   max_update=$1 slice_length=$2
   shift 2
+  # fairseq would make one more update before it looks at their number
+  made=$(PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" "${bin}python" "$here/updates_made.py" "$directory")
+  if [ "$made" -ge "$max_update" ]; then
+    echo "$directory/checkpoint_last.pt has $made updates already" >&2
+    return
+  fi
   # shellcheck disable=SC2086 # the options are words without spaces
   "${bin}fairseq-train" "$data" --user-dir "$here/../fairseq_el" $options --tokens-per-sample "$length" \
     --criterion slim_cross_entropy --slice-length "$slice_length" --max-update "$max_update" \
@@ -46,7 +72,8 @@ tune-*)
   half=$((updates / 2))
   if [ ! -f "$directory/half.pt" ]; then
     train "$half" 0 "$@"
-    cp "$directory/checkpoint_last.pt" "$directory/half.pt"
+    cp "$directory/checkpoint_last.pt" "$directory/half.unfinished"
+    mv "$directory/half.unfinished" "$directory/half.pt"
   fi
   ;;
 esac

@@ -6,27 +6,10 @@ import json
 from pathlib import Path
 
 from fairseq_el.bench.figures import draw
-from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.report import Report
-from fairseq_el.errors import OptionError
 from fairseq_el.whole_files import write_whole
 
 NAMES = ("bench.json", "bench.md", "bench.png")
-
-
-def check_directory(directory: Path, force: bool) -> None:
-    """Before anything is measured.
-
-    Raises:
-        OptionError: a file would be overwritten, or the directory can't be one.
-        FairseqElError: matplotlib is missing.
-    """
-    optional_module("matplotlib")
-    if directory.exists() and not directory.is_dir():
-        raise OptionError(f"--out must be a directory; {directory} is a file")
-    existing = [name for name in NAMES if (directory / name).exists()]
-    if existing and not force:
-        raise OptionError(f"--out {directory} has {', '.join(existing)} already; choose another one, or add --force")
 
 
 def write_files(directory: Path, report: Report) -> None:

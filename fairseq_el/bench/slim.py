@@ -17,7 +17,7 @@ from torch import Tensor
 from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.slim_authors import AuthorsModel
 from fairseq_el.bench.timing import rotated
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.modules import SlimDecoder, slim_cross_entropy
 
 OURS, AUTHORS = "fairseq_el", "authors"
@@ -31,7 +31,7 @@ class SlimSettings:
         layers, width, ffn, heads: of the model.
         feature_map: of attention.
         lengths: ``L``, of one sequence each.
-        slices: ``C``, 0 for the whole sequence at once; those larger than ``L`` are left out.
+        slices: ``C``; 0, or ``L`` itself, for the whole sequence at once; those larger than ``L`` are left out.
         runs: timed rounds; 0 to count bytes only.
         device: ``"cpu"`` or ``"cuda"``.
         threads: of torch.
@@ -88,8 +88,10 @@ Progress = Callable[[str], None]
 def run_slim_bench(settings: SlimSettings, progress: Progress = lambda what: None) -> List[SlimResult]:
     """
     Raises:
+        OptionError: a length has no slices; nothing was measured then.
         FairseqElError: gradients differ; nothing was timed then.
     """
+    slices = {length: _slices(settings.slices, length) for length in settings.lengths}
     torch.set_num_threads(settings.threads)
     torch.manual_seed(1)
     decoder = build_decoder(settings)
@@ -98,8 +100,19 @@ def run_slim_bench(settings: SlimSettings, progress: Progress = lambda what: Non
         programs[AUTHORS] = AuthorsModel(settings.authors, decoder, settings.authors_compute)
     results = []
     for length in settings.lengths:
-        results += _results_of_length(settings, programs, length, progress)
+        results += _results_of_length(settings, programs, length, slices[length], progress)
     return results
+
+
+def _slices(asked: Sequence[int], length: int) -> List[int]:
+    """Those for a length, the largest first: gradients are compared with its."""
+    slices = {0 if c == length else c for c in asked if c <= length}
+    if not slices:
+        raise OptionError(
+            f"--slices must have one of at most L, or 0, for every one of --lengths; for {length} there are only "
+            + ", ".join(map(str, asked))
+        )
+    return sorted(slices, key=lambda c: c or length, reverse=True)
 
 
 def build_decoder(settings: SlimSettings) -> SlimDecoder:
@@ -141,12 +154,10 @@ class _Ours:
 
 
 def _results_of_length(
-    settings: SlimSettings, programs: Dict[str, Any], length: int, progress: Progress
+    settings: SlimSettings, programs: Dict[str, Any], length: int, slices: Sequence[int], progress: Progress
 ) -> List[SlimResult]:
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(4, 260, (1, length + 1), generator=generator).to(settings.device)
-    slices = [c for c in settings.slices if c < length]
-    slices.sort(key=lambda c: c or length, reverse=True)  # the largest first: gradients are compared with its
     trials = [(name, c) for c in slices for name in programs]
     expected: Dict[str, Tensor] = {}
     results = []
@@ -156,7 +167,7 @@ def _results_of_length(
         found = programs[name].gradients(length)
         expected = expected or found
         gap = _gap(found, expected)
-        if gap > LARGEST_GAP:
+        if not gap <= LARGEST_GAP:  # nor NaN
             raise FairseqElError(
                 f"{name}, L {length}, C {slice_length}: the gradient differs by {gap:.2g} of its size from that of "
                 f"C {slices[0] or 'full'}; more than {LARGEST_GAP} can't be rounding, so there are no figures"

@@ -15,7 +15,7 @@ from fairseq_el.bench.slim import OURS, SlimResult, SlimSettings
 from fairseq_el.planning import format_seconds, format_size
 from fairseq_el.whole_files import write_whole
 
-NAMES = ("slim.json", "slim.md", "slim.png")
+NAMES = ("slim.json", "slim.md")
 
 
 class SlimReport:
@@ -68,8 +68,8 @@ class SlimReport:
         """An unfinished file never has its final name."""
         directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.as_dict(), indent=2) + "\n"
-        write_whole(directory / "slim.json", lambda path: path.write_text(text, "utf-8"))
-        write_whole(directory / "slim.md", lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
+        write_whole(directory / NAMES[0], lambda path: path.write_text(text, "utf-8"))
+        write_whole(directory / NAMES[1], lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
 
     def plot(self, path: Path) -> None:
         """Bytes (where they were counted) and time against C, or against L where there are more of these."""

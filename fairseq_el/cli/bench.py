@@ -12,11 +12,12 @@ from typing import Any, Tuple
 import torch
 
 from fairseq_el.bench import Settings, parse_methods, run_bench
-from fairseq_el.bench.files import check_directory, write_files
+from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.report_files import check_directory
 from fairseq_el.errors import OptionError
 
 _DESCRIPTION = """\
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
         return run_calibrate(options)
     settings = _settings(options)
     if options.out is not None:
-        check_directory(options.out, options.force)
+        check_directory(options.out, NAMES, options.force)
     report = run_bench(settings)
     if options.out is not None:
         write_files(options.out, report)

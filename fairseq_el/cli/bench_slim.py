@@ -10,15 +10,14 @@ from typing import Any, Tuple
 import torch
 from tqdm import tqdm
 
-from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
 from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
 from fairseq_el.ops import FEATURE_MAPS
-from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = """\
 Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times
@@ -47,7 +46,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--feature-map", choices=FEATURE_MAPS, default="sqr", help="(default: %(default)s)")
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L...]", help="(default: the configuration's)")
     parser.add_argument(
-        "--slices", type=_numbers, metavar="C[,C...]", help="0 for the whole sequence (default: 0,L/2,L/3,L/4,L/8,L/16)"
+        "--slices",
+        type=_numbers,
+        metavar="C[,C...]",
+        help="0 for the whole sequence; those above L are left out (default: 0,L/2,L/3,L/4,L/8,L/16)",
     )
     parser.add_argument("--runs", type=not_negative, default=3, metavar="N", help="rounds; 0: bytes only (default: 3)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
@@ -67,11 +69,9 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if options.plot is not None:
-        optional_module("matplotlib")
-        refuse_to_overwrite(options.plot, "--plot", options.force)
+        check_plot(options.plot, options.force)
     if options.out is not None:
-        for name in NAMES[:2]:
-            refuse_to_overwrite(options.out / name, "--out", options.force)
+        check_directory(options.out, NAMES, options.force)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = SlimReport(settings, run_slim_bench(settings, bar.set_description_str))
     if options.out is not None:

@@ -11,16 +11,15 @@ import torch
 from tqdm import tqdm
 
 from fairseq_el.bench.live_bytes import CAN_TRACK
-from fairseq_el.bench.methods import optional_module
 from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_bench
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory, parse_size
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
-from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = """\
 Computes layers on random numbers, exactly and with the k largest scores of every query, counts the bytes of live
@@ -92,12 +91,10 @@ def _add_layers(parser: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    if options.plot is not None or options.out is not None:
-        optional_module("matplotlib")
     if options.plot is not None:
-        refuse_to_overwrite(options.plot, "--plot", options.force)
-    for name in NAMES if options.out is not None else ():
-        refuse_to_overwrite(options.out / name, "--out", options.force)
+        check_plot(options.plot, options.force)
+    if options.out is not None:
+        check_directory(options.out, NAMES, options.force)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = TopkReport(settings, run_topk_bench(settings, bar.set_description_str))
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())

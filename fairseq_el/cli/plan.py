@@ -14,7 +14,8 @@ from tabulate import tabulate
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.cli.numbers import positive
 from fairseq_el.cli.output import write_line
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.cli.report_files import check_plot
+from fairseq_el.errors import FairseqElError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.modules import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.ops import can_pack
@@ -162,7 +163,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
-        _check_plot(Path(options.plot), options.force)
+        check_plot(Path(options.plot), options.force)
     if options.path is not None:
         shape = shape_of_checkpoint(options.path)
     else:
@@ -310,20 +311,6 @@ def _workload(options: argparse.Namespace) -> Workload:
         packs_last=True,
         backend=options.el_backend,
     )
-
-
-def _check_plot(path: Path, force: bool) -> None:
-    """Before anything is computed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise FairseqElError(f"--plot needs matplotlib ({error}): pip install fairseq_el[plot]") from error
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise OptionError(f"--plot must name a .png, .pdf or .svg file; got {path}")
-    if path.exists() and not force:
-        raise OptionError(f"--plot would overwrite {path}; choose another name, or add --force")
-    if not path.absolute().parent.is_dir():
-        raise OptionError(f"--plot must be in a directory that exists; there is no {path.absolute().parent}")
 
 
 def _share(text: str) -> float:

@@ -49,7 +49,7 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
         Raises:
             OptionError: the model is no SLiM Performer, or fairseq's settings would make slices wrong.
         """
-        _check_model(model)
+        _check_model(model, self.slice_length)
         loss, num_correct = slim_cross_entropy(
             model.decoder, sample["net_input"]["src_tokens"], sample["target"], self.slice_length, self.report_accuracy
         )
@@ -75,7 +75,7 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
             metrics.log_scalar("accuracy", float(num_correct) * 100.0 / float(total), int(total), round=3)
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: Any, slice_length: int) -> None:
     if not isinstance(getattr(model, "decoder", None), SlimDecoder):
         raise OptionError(
             f"--criterion slim_cross_entropy is for --arch slim_performer_lm; the model is a {type(model).__name__}. "
@@ -86,8 +86,8 @@ def _check_model(model: Any) -> None:
             "--criterion slim_cross_entropy needs --ddp-backend legacy_ddp: torch's own DistributedDataParallel would "
             "send gradients away after the first slice"
         )
-    if torch.is_autocast_enabled():
+    if slice_length and torch.is_autocast_enabled():
         raise OptionError(
-            "--criterion slim_cross_entropy can't be used with --amp: a slice is computed twice, the second time out "
-            "of its reach, and must give the same both times; train in fp32"
+            "--slice-length can't be used with --amp: a slice is computed twice, the second time out "
+            "of its reach, and must give the same both times; train in fp32, or without slices"
         )

@@ -76,11 +76,13 @@ class SlimLayer(nn.Module):
         shape = (*x.shape[:2], self.num_heads, -1)
         at_least = torch.promote_types(x.dtype, torch.float32)  # sums are long
         query, key, value = (f(x).to(at_least).view(shape) for f in (self.q_proj, self.k_proj, self.v_proj))
-        query = feature_map(self.feature_map, query, self.directions)  # (B, t, h, dh) -> (B, t, h, M)
-        key = feature_map(self.feature_map, key, self.directions)
-        if padding is not None:
-            key = key.masked_fill(padding[:, :, None, None], 0)
-        return attend(self.number, query, key, value).reshape(x.shape).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):  # --amp would take them to half precision again
+            # (B, t, h, dh) -> (B, t, h, M)
+            query = feature_map(self.feature_map, query, self.directions, of_queries=True)
+            key = feature_map(self.feature_map, key, self.directions)
+            if padding is not None:
+                key = key.masked_fill(padding[:, :, None, None], 0)
+            return attend(self.number, query, key, value).reshape(x.shape).to(x.dtype)
 
 
 class SlimDecoder(FairseqIncrementalDecoder):

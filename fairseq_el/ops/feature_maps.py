@@ -13,13 +13,15 @@ from torch.nn import functional
 FEATURE_MAPS = ("sqr", "relu", "elu+1", "favor+")
 
 
-def feature_map(name: str, x: Tensor, directions: Tensor | None = None) -> Tensor:
+def feature_map(name: str, x: Tensor, directions: Tensor | None = None, of_queries: bool = False) -> Tensor:
     """``g(x)``, never negative.
 
     Args:
         name: one of ``FEATURE_MAPS``.
         x: queries or keys. *Shape:* ``(B, L, h, dh)``.
         directions: of ``favor+``, as :func:`orthogonal_directions` gives them. *Shape:* ``(h, M, dh)``.
+        of_queries: scale the features of every position so that they can't all underflow, which cancels in attention;
+            those of keys have to be comparable to each other.
 
     Returns:
         *Shape:* ``(B, L, h, M)``; ``M`` is ``dh`` for all but ``favor+``.
@@ -38,7 +40,9 @@ def feature_map(name: str, x: Tensor, directions: Tensor | None = None) -> Tenso
         # E[exp(w q - |q|^2 / 2) exp(w k - |k|^2 / 2)] = exp(q k); the mean's 1 / M cancels in attention
         x = x * x.size(-1) ** -0.25
         along = torch.einsum("blhd,hmd->blhm", x, directions.to(x.dtype))
-        return torch.exp(along - (x * x).sum(dim=-1, keepdim=True) / 2)
+        # attention's gradient by the scale of a query's features is zero: none has to go through the maximum
+        scale = along.detach().amax(dim=-1, keepdim=True) if of_queries else (x * x).sum(dim=-1, keepdim=True) / 2
+        return torch.exp(along - scale)
     raise ValueError(f"the feature map must be one of {', '.join(FEATURE_MAPS)}; got {name!r}")
 
 

@@ -5,7 +5,7 @@ With features ``g(q)`` and ``g(k)`` in the place of queries and keys:
 
     R_l   = R_(l-1) + g(k_l) v_l^T        (M, dh)
     S_l   = S_(l-1) + g(k_l)              (M)
-    out_l = g(q_l)^T R_l / (g(q_l)^T S_l)
+    out_l = g(q_l)^T R_l / (g(q_l)^T S_l)       (0 where no key has any feature in common with the query)
 
 Within a chunk of ``c`` positions, attention is two dense products under a triangular mask; from chunk to chunk only the
 sums at the chunk's beginning are carried. So there are ``L / c`` matrices ``R`` and never ``L`` of them.
@@ -22,17 +22,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_TINY = 1e-16  # where no key has any feature in common with the query, attention gives zeros
-
 
 class Sums(NamedTuple):
     """The state of linear attention: all that a position needs of those before it."""
 
     R: Tensor  # (B, h, M, dh)
     S: Tensor  # (B, h, M)
-
-    def to(self, dtype: torch.dtype) -> Sums:
-        return Sums(self.R.to(dtype), self.S.to(dtype))
 
 
 def sums_of(keys: Tensor, values: Tensor) -> Sums:
@@ -58,7 +53,11 @@ def linear_attention(
 
     Returns:
         the output ``(B, L, h, dh)``, and the sums after the last position.
+
+    Raises:
+        ValueError: there is no position.
     """
+    _check_length(keys)
     start = start or _no_sums(keys, values)
     chunk = chunk or min(max(keys.size(3), 32), keys.size(1))
     output, R, S = _LinearAttention.apply(queries, keys, values, start.R, start.S, chunk)
@@ -69,6 +68,7 @@ def linear_attention_chunked(
     queries: Tensor, keys: Tensor, values: Tensor, start: Sums | None = None, chunk: int = 1024
 ) -> tuple[Tensor, Sums]:
     """One chunk after the other, with the sums handed on: the same result with working memory for a chunk only."""
+    _check_length(keys)
     sums, outputs = start or _no_sums(keys, values), []
     for q, k, v in zip(queries.split(chunk, 1), keys.split(chunk, 1), values.split(chunk, 1)):
         output, sums = linear_attention(q, k, v, sums)
@@ -81,7 +81,18 @@ def linear_attention_step(query: Tensor, key: Tensor, value: Tensor, start: Sums
     sums = Sums(start.R + key.unsqueeze(3) * value.unsqueeze(2), start.S + key)
     numerator = (query.unsqueeze(2) @ sums.R).squeeze(2)  # (B, h, 1, M) x (B, h, M, dh)
     denominator = (query * sums.S).sum(dim=2, keepdim=True)
-    return numerator / (denominator + _TINY), sums
+    return numerator / _or_infinity(denominator), sums
+
+
+def _or_infinity(denominator: Tensor) -> Tensor:
+    """Infinity where no key answers: what is divided by it is zero, and so are its gradients."""
+    smallest = torch.finfo(denominator.dtype).tiny
+    return denominator.masked_fill(denominator <= smallest, float("inf"))
+
+
+def _check_length(keys: Tensor) -> None:
+    if keys.size(1) == 0:
+        raise ValueError(f"linear attention needs at least one position; keys have the shape {tuple(keys.shape)}")
 
 
 def _no_sums(keys: Tensor, values: Tensor) -> Sums:
@@ -123,7 +134,8 @@ class _LinearAttention(torch.autograd.Function):
         R, R_end = _before(k.transpose(3, 4) @ v, R0)  # (B, h, N, M, dh), (B, h, M, dh)
         S, S_end = _before(k.sum(dim=3), S0)  # (B, h, N, M), (B, h, M)
         weights = (q @ k.transpose(3, 4)).tril()  # (B, h, N, c, c)
-        denominator = weights.sum(dim=4, keepdim=True) + q @ S.unsqueeze(4) + _TINY  # (B, h, N, c, 1)
+        denominator = weights.sum(dim=4, keepdim=True) + q @ S.unsqueeze(4)  # (B, h, N, c, 1)
+        denominator = _or_infinity(denominator)
         # as one piece of memory, or whoever needs it as (B, L, h * dh) would keep a copy beside it
         output = _join((weights @ v + q @ R) / denominator, length).contiguous()
         ctx.save_for_backward(queries, keys, values, R0, S0, output, _join(denominator, length))

@@ -1,7 +1,9 @@
 """``--task byte_language_modeling``: language models of raw files, byte by byte, with nothing to preprocess."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
+import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, List, Tuple
 
@@ -15,7 +17,8 @@ from fairseq.tasks import register_task
 from torch import Tensor
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks.fixed_length import FixedLengthTask, length_problems
 
 SPLITS = ("train", "valid", "test")
 
@@ -37,7 +40,7 @@ class ByteLanguageModelingConfig(ELLanguageModelingConfig):
 
 
 @register_task("byte_language_modeling", dataclass=ByteLanguageModelingConfig)
-class ByteLanguageModelingTask(ELLanguageModelingTask):
+class ByteLanguageModelingTask(FixedLengthTask):
     """fairseq's ``language_modeling`` over the bytes of raw files.
 
     DATA is a directory with one file for each of train, valid and test (``train``, ``train.txt``, ``ptb.train.txt``),
@@ -45,8 +48,19 @@ class ByteLanguageModelingTask(ELLanguageModelingTask):
     fewer; losses are in bits per byte. Text that is read or written by fairseq-interactive becomes bytes and back.
     """
 
+    dictionary_hint = "The model was not trained on bytes: give the --task and the data that it was trained with."
+
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
+        """
+        Raises:
+            OptionError: the options make no task; every problem is named.
+        """
+        problems = length_problems(args.tokens_per_sample)
+        if not args.data:
+            problems.append("DATA must be a file, or a directory of files; none is given")
+        if problems:
+            raise OptionError("--task byte_language_modeling:" + "".join(f"\n  - {problem}" for problem in problems))
         dictionary = byte_dictionary()
         return dictionary, dictionary
 
@@ -127,11 +141,9 @@ def split_of(data: Path, split: str, shares: str) -> Tuple[Path, int, int]:
 
 def _ends(shares: str, size: int) -> List[int]:
     """Where the three splits of a file of ``size`` bytes end."""
-    try:
-        percent = [float(share) for share in shares.split(",")]
-    except ValueError:
-        percent = []
-    if len(percent) != 3 or min(percent) < 0 or not 0 < sum(percent) <= 100:
+    plain = all(re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", share) for share in shares.split(","))
+    percent = [Fraction(share.strip()) for share in shares.split(",")] if plain else []  # floats' sums are not exact
+    if len(percent) != 3 or not 0 < sum(percent) <= 100:
         raise OptionError(
             f"--byte-splits must be three percentages that add up to at most 100, as 90,5,5; it is {shares}"
         )

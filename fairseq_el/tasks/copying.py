@@ -14,7 +14,8 @@ from fairseq.data.monolingual_dataset import collate
 from fairseq.tasks import register_task
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks.fixed_length import FixedLengthTask, length_problems
 
 _SPLITS = ("train", "valid", "test")
 
@@ -30,11 +31,13 @@ class CopyingConfig(ELLanguageModelingConfig):
 
 
 @register_task("copying", dataclass=CopyingConfig)
-class CopyingTask(ELLanguageModelingTask):
+class CopyingTask(FixedLengthTask):
     """Sequences of ``--tokens-per-sample`` symbols: separator, random symbols, separator, the same symbols.
 
     Only the second half is predicted (``--report-accuracy`` of ``slim_cross_entropy`` logs how much of it is right).
     """
+
+    dictionary_hint = "Give the --copy-symbols that the model was trained with."
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
@@ -43,7 +46,9 @@ class CopyingTask(ELLanguageModelingTask):
             OptionError: the options make no task; every problem is named.
         """
         length, problems = args.tokens_per_sample, []
-        if length < 4 or length % 2 != 0:
+        if length < 1:
+            problems += length_problems(length)
+        elif length < 4 or length % 2 != 0:
             problems.append(f"--tokens-per-sample must be even and at least 4: two equal halves; it is {length}")
         if args.copy_symbols < 2:
             problems.append(f"--copy-symbols must be at least 2: a separator and another; it is {args.copy_symbols}")
@@ -56,6 +61,18 @@ class CopyingTask(ELLanguageModelingTask):
         for symbol in range(args.copy_symbols):
             dictionary.add_symbol(str(symbol))
         return dictionary, dictionary
+
+    def eval_lm_dataloader(self, dataset: Any, *args: Any, context_window: int = 0, **kwargs: Any) -> Any:
+        """
+        Raises:
+            OptionError: ``--context-window`` is given.
+        """
+        if context_window > 0:
+            raise OptionError(
+                "--task copying has no --context-window: samples have nothing to do with each other; it is "
+                f"{context_window}, leave it out"
+            )
+        return super().eval_lm_dataloader(dataset, *args, **kwargs)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> "CopyDataset":
         if split not in _SPLITS:
@@ -102,6 +119,8 @@ class CopyDataset(FairseqDataset):
         batch = collate(samples, self.dictionary.pad(), self.dictionary.eos())
         if batch:
             batch["ntokens"] = int(batch["target"].ne(self.dictionary.pad()).sum())
+            # fairseq-eval-lm takes targets to begin at 0 otherwise, and would look at the scores of the first half
+            batch["start_indices"] = [self.length // 2 - 1] * len(samples)
         return batch
 
     def num_tokens(self, index: int) -> int:

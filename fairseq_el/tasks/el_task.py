@@ -17,11 +17,6 @@ from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
 
-PREPROCESS = (
-    "Run fairseq-preprocess again with the dictionaries the model was trained with: "
-    "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
-)
-
 
 class ELTask:
     """Mixin: put it before any fairseq task whose models are Transformers, with an encoder or without.
@@ -36,7 +31,18 @@ class ELTask:
     attention weights only if ``--print-alignment`` asks for them.
 
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
+
+    Attributes:
+        keeps_last_training_batch: fairseq 0.12.3 drops the last batch of an epoch if it is no multiple of
+            ``--required-batch-size-multiple``. Training is as stock unless this is set.
+        dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
+
+    keeps_last_training_batch = False
+    dictionary_hint = (
+        "Run fairseq-preprocess again with the dictionaries the model was trained with: "
+        "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
+    )
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
@@ -51,15 +57,15 @@ class ELTask:
                 raise
             raise CheckpointMismatchError(
                 f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "
-                + PREPROCESS
+                + self.dictionary_hint
             ) from error
         _check_dictionaries_on_load(model, self)
         return apply_topk(model, self._el_config())
 
     def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
-        """As stock, but no sentence is lost: fairseq 0.12.3 drops a last batch that is not a multiple of this size."""
+        """As stock, but outside of training no sentence is lost (see ``keeps_last_training_batch``)."""
         training_data = self.datasets.get(getattr(self._el_config(), "train_subset", "train"))  # type: ignore[attr-defined]
-        if dataset is not training_data:
+        if self.keeps_last_training_batch or dataset is not training_data:
             required_batch_size_multiple = 1
         return super().get_batch_iterator(  # type: ignore[misc]
             dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
@@ -120,7 +126,7 @@ def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
             raise CheckpointMismatchError(
                 "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
                 + "\n".join(problems)
-                + f"\n{PREPROCESS}"
+                + f"\n{task.dictionary_hint}"
             )
 
     model._register_load_state_dict_pre_hook(check)

@@ -97,17 +97,24 @@ def test_what_a_layer_keeps_by_formula():
     assert kept(3) - kept(2) == 64 * 4 * (17 * TINY["width"] + TINY["heads"] + 4) + sums
 
 
-def test_different_gradients_are_no_figures(monkeypatch):
-    drift = iter(range(1, 100))
+@pytest.mark.parametrize("drift", [1, float("nan")])
+def test_different_gradients_are_no_figures(drift, monkeypatch):
+    factors = iter(range(1, 100))
 
     def scaled(*args):
         loss, right = slim_cross_entropy(*args)
-        return loss * next(drift), right
+        return loss * next(factors) * drift, right
 
     slim_cross_entropy = slim.slim_cross_entropy
     monkeypatch.setattr(slim, "slim_cross_entropy", scaled)
-    with pytest.raises(slim.FairseqElError, match=r"L 20, C 5: the gradient differs by .* there are no figures"):
+    with pytest.raises(slim.FairseqElError, match=r"L 20, C (5|0): the gradient differs by .* there are no figures"):
         run_slim_bench(SlimSettings(**TINY, lengths=(20,), slices=(0, 5), runs=1))
+
+
+def test_slices_that_are_no_shorter():
+    """C = L is the whole sequence."""
+    results = run_slim_bench(SlimSettings(**TINY, lengths=(8, 16), slices=(8, 16, 0), runs=1))
+    assert [(r.length, r.slice_length) for r in results] == [(8, 0), (16, 0), (16, 8)]
 
 
 def test_the_authors_program_beside(checkout):
@@ -134,15 +141,16 @@ def test_the_command(tmp_path, capsys):
         "--slices",
         "0,5",
     ]
-    files = ["--out", str(tmp_path), "--plot", str(tmp_path / "slim.png"), "--threads", "1"]
+    files = ["--out", str(tmp_path / "new"), "--plot", str(tmp_path / "pictures" / "slim.png"), "--threads", "1"]
     assert main([*arguments, *files, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report == json.loads((tmp_path / "slim.json").read_text())
+    assert report == json.loads((tmp_path / "new" / "slim.json").read_text())
     assert [(r["length"], r["slice_length"]) for r in report["results"]] == [(24, 0), (24, 5), (12, 0), (12, 5)]
     assert all(r["seconds_median"] > 0 for r in report["results"])
-    assert "| gap of gradient" in (tmp_path / "slim.md").read_text()
-    assert (tmp_path / "slim.png").read_bytes().startswith(b"\x89PNG")
-    assert main([*arguments, *files]) == 2 and "exists already" in capsys.readouterr().err
+    assert "| gap of gradient" in (tmp_path / "new" / "slim.md").read_text()
+    assert (tmp_path / "pictures" / "slim.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "new").iterdir())) == 2
+    assert main([*arguments, *files]) == 2 and "already; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +160,7 @@ def test_the_command(tmp_path, capsys):
         (["--authors", ".", "--feature-map", "favor+"], "--authors draws other random features for every pass"),
         (["--width", "18"], "--width must be a multiple of 4"),
         (["--lengths", "1"], "--lengths must be at least 2; got 1"),
+        (["--lengths", "8,20", "--slices", "9,10"], "--slices must have one of at most L, or 0, for every one of"),
     ],
 )
 def test_bad_options(options, message, capsys, tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_the_command(kind, tmp_path, capsys):
     pictures = list(tmp_path.glob("*.png"))
     assert len(pictures) == (1 if kind == "attention" else 2)
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
-    assert bench(*arguments, *files) == 2 and "exists already" in capsys.readouterr().err
+    assert bench(*arguments, *files) == 2 and "already; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 counts no bytes, and must time")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from tiny import TinyTask, build_language_model, build_slim_performer, dictionary
 
 from fairseq_el.criterions import SlimCrossEntropyCriterion
+from fairseq_el.criterions.slim_cross_entropy import _check_model
 from fairseq_el.errors import OptionError
+from fairseq_el.modules import slim_cross_entropy
 from fairseq_el.ops import FEATURE_MAPS
 
 WORDS = dictionary(11)
@@ -94,6 +98,20 @@ def test_accuracy():
         assert logged["n_correct"] == expected and logged["total"] == words.sum() == sum(LENGTHS)
 
 
+def test_words_are_counted_in_the_forward_pass_alone():
+    model, sample = build_slim_performer(WORDS, seed=4), make_sample()
+    loss, num_correct = slim_cross_entropy(model.decoder, sample["net_input"]["src_tokens"], sample["target"], 4, True)
+    with mock.patch.object(torch.Tensor, "argmax", side_effect=AssertionError("counted again")):
+        loss.backward()
+    assert num_correct.dtype == torch.int64
+
+
+def test_without_words_there_is_no_loss():
+    tokens = torch.zeros(2, 0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"at least one word; tokens have the shape \(2, 0\)"):
+        slim_cross_entropy(build_slim_performer(WORDS, seed=4).decoder, tokens, tokens)
+
+
 def test_other_models_are_refused():
     with pytest.raises(OptionError, match="is for --arch slim_performer_lm; the model is a TransformerLanguageModel"):
         criterion(4)(build_language_model(WORDS, seed=1), make_sample())
@@ -111,10 +129,35 @@ def test_data_parallel_of_torch_is_refused(monkeypatch):
         criterion(4)(model, make_sample())
 
 
-def test_automatic_mixed_precision_is_refused(monkeypatch):
+def test_automatic_mixed_precision_is_refused_with_slices(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)
-    with pytest.raises(OptionError, match="can't be used with --amp"):
+    with pytest.raises(OptionError, match="--slice-length can't be used with --amp"):
         criterion(4)(build_slim_performer(WORDS, seed=1), make_sample())
+    _check_model(build_slim_performer(WORDS, seed=1), slice_length=0)
+
+
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="torch 1 has no mixed layer norm on a CPU")
+@pytest.mark.parametrize("name", FEATURE_MAPS)
+def test_automatic_mixed_precision_leaves_attention_alone(name):
+    model, sample = build_slim_performer(WORDS, seed=1, dtype=torch.float32, feature_map=name), make_sample()
+    _, (loss,) = gradients(model, criterion(0), sample)
+    dtypes = set()
+    attend = model.decoder.layers[0]._attend
+
+    def watch(x, padding, attend_all):
+        def watched(layer, *inputs):
+            output = attend_all(layer, *inputs)
+            dtypes.update(tensor.dtype for tensor in (*inputs, output))
+            return output
+
+        return attend(x, padding, watched)
+
+    model.decoder.layers[0]._attend = watch
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine, (mixed,) = gradients(model, criterion(0), sample)
+    assert dtypes == {torch.float32}
+    assert 0 < abs(mixed - loss) < 0.02 * loss
+    assert all(grad.isfinite().all() and grad.dtype == torch.float32 for grad in mine)
 
 
 def test_without_padding_at_all_nothing_is_masked():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,7 @@ def raw(tmp_path_factory):
     """The bundled English captions as bytes."""
     work = tmp_path_factory.mktemp("bytes")
     content = (EXAMPLE / "captions.en").read_bytes()
-    for split, part in (("train", content[:1300]), ("valid", content[1300:1500]), ("test", content[1500:1600])):
+    for split, part in (("train", content[:1210]), ("valid", content[1300:1500]), ("test", content[1500:1600])):
         (work / split).write_bytes(part)
     return work
 
@@ -44,7 +46,10 @@ def saved(directory):
 
 @pytest.fixture(scope="module")
 def trained(raw, tmp_path_factory):
-    """In slices of 17 bytes, of 50, and its losses. 13 batches, with a short sample, in 14 updates of two epochs."""
+    """In slices of 17 bytes, of 50, and its losses: two epochs of 25 samples, one of them short.
+
+    13 batches make 7 updates, the last of one batch only.
+    """
     directory = tmp_path_factory.mktemp("sliced")
     return directory, train(raw, directory, "--slice-length", "17", "--max-update", "14")
 
@@ -71,20 +76,42 @@ def test_resumed_training_is_the_same_training(raw, trained, tmp_path):
 def test_eval_lm(raw, trained):
     """Bits per byte of the validation set, as training found them."""
     directory, losses = trained
-    options = ["--user-dir", USER_DIR, "--task", "byte_language_modeling", "--gen-subset", "valid"]
-    options += ["--tokens-per-sample", "50", "--batch-size", "4"]
-    log = run("eval-lm", raw, "--path", directory / "checkpoint_last.pt", *options)
+    files = {"DATA": raw, "checkpoint_best.pt": directory / "checkpoint_last.pt", "fairseq_el": USER_DIR}
+    log = run("eval-lm", *documented("eval-lm", "--tokens-per-sample L", L="50", **files))
     (found,) = re.findall(r"Loss \(base 2\): ([\d.]+)", log.stderr + log.stdout)
     assert float(found) == pytest.approx(float(losses[-1]), abs=2e-3)
 
 
-def test_interactive(raw, trained):
-    """Text is continued, byte by byte."""
-    options = [raw, "--path", trained[0] / "checkpoint_last.pt", "--user-dir", USER_DIR]
-    options += ["--beam", "3", "--max-len-b", "20", "--task", "byte_language_modeling"]
+def test_eval_lm_of_another_length(raw, trained):
+    options = ["--path", trained[0] / "checkpoint_last.pt", "--user-dir", USER_DIR, "--gen-subset", "valid"]
+    failed = run("eval-lm", raw, *options, "--task", "byte_language_modeling", fails=True)
+    assert "must be at most what the model reads, 50; it is 1024. Give the model's own" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def documented(program, containing, **words):
+    """The command line of a program in docs/slim.md, with files of the test in it: its arguments."""
+    text = (REPOSITORY / "docs" / "slim.md").read_text("utf-8").replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"fairseq-{program} ") and containing in line]
+    return [words.get(word, word) for word in shlex.split(line)[1:]]
+
+
+def test_documented_decoding(raw, trained):
+    """Text is continued, byte by byte: prompts that are typed, also beyond the length of training, and samples."""
+    files = {"DATA": raw, "checkpoint_best.pt": trained[0] / "checkpoint_last.pt", "fairseq_el": USER_DIR}
+    options = documented("interactive", "--max-len-b 200 --model-overrides", **files)
     stdin = "A man in\ntwo dogs\n"
-    el = run("interactive", *options, stdin=stdin)
-    assert [text[:8] for _, text in texts(el.stdout, "D")] == ["A man in", "two dogs"]
+    written = texts(run("interactive", *options, stdin=stdin).stdout, "D")
+    assert [text[:8] for _, text in written] == ["A man in", "two dogs"] and len(written[0][1]) > 60
+    written = run("interactive", *documented("interactive", "--max-len-b 40", **files), stdin=stdin).stdout
+    assert all(8 < len(text) < 50 for _, text in texts(written, "D"))
+    options = documented("generate", "--prefix-size 20", **files)
+    content = (raw / "test").read_bytes()
+    written = [text for _, text in texts(run("generate", *options).stdout, "D")]
+    assert sorted(text[:20] for text in written) == sorted(content[i : i + 20].decode() for i in (0, 50))
+    place = options.index("--prefix-size")
+    failed = run("generate", *options[:place], *options[place + 2 :], fails=True)
+    assert "fairseq_el: error: fairseq-generate needs --prefix-size N" in failed.stderr
 
 
 @pytest.mark.skipif(
@@ -118,27 +145,64 @@ def test_bad_options(raw, tmp_path):
     assert "invalid choice: 'exp'" in run("train", raw, *unknown, fails=True).stderr
 
 
+def recipe(config, *arguments, **environment):
+    """scripts/train_slim.sh; prints nothing of fairseq's. Its exit status and what it said."""
+    command = [REPOSITORY / "scripts" / "train_slim.sh", REPOSITORY / "configs" / config, *arguments]
+    environment = {"FAIRSEQ_BIN": f"{Path(sys.executable).parent}/", "PATH": "/usr/bin:/bin", **environment}
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
 def test_the_recipe_fine_tunes(tmp_path):
-    """scripts/train_slim.sh: the Copying task, whole and then in slices; and it says what it wants."""
-    script = str(REPOSITORY / "scripts" / "train_slim.sh")
-    command = [script, str(REPOSITORY / "configs" / "slim_copy.yaml"), "tune-third", ".", str(tmp_path)]
-    environment = {
-        "FAIRSEQ_BIN": f"{Path(sys.executable).parent}/",
-        "LENGTH": "20",
-        "UPDATES": "6",
-        "PATH": "/usr/bin:/bin",
-    }
+    """scripts/train_slim.sh: the Copying task, whole and then in slices; what is finished is left as it is."""
     options = ["--decoder-embed-dim", "8", "--copy-valid-examples", "2", "--batch-size", "1"]
-    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    updates = [torch.load(tmp_path / name, map_location="cpu") for name in ("half.pt", "checkpoint_last.pt")]
-    assert [u["optimizer_history"][-1]["num_updates"] for u in updates] == [3, 6]
-    slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in updates]
-    assert slices == [0, 7]
-    bad = subprocess.run(
-        [*command[:2], "fifth", ".", "x"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert bad.returncode == 2 and "REGIME must be full, half, third" in bad.stderr
+    arguments = ["slim_copy.yaml", "tune-third", ".", tmp_path, *options]
+    for _ in range(2):
+        status, said = recipe(*arguments, LENGTH="20", UPDATES="6")
+        assert status == 0, said[-3000:]
+        saved = [torch.load(tmp_path / name, map_location="cpu") for name in ("half.pt", "checkpoint_last.pt")]
+        assert [u["optimizer_history"][-1]["num_updates"] for u in saved] == [3, 6]
+        slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in saved]
+        assert slices == [0, 7]
+    assert said.endswith(f"{tmp_path}/checkpoint_last.pt has 6 updates already\n") and "train_inner" not in said
+    assert not list(tmp_path.glob("*unfinished"))
+
+
+@pytest.mark.parametrize(
+    ("regime", "environment", "message"),
+    [
+        ("fifth", {}, "REGIME must be full, half, third, tune-half or tune-third; got fifth"),
+        ("tune-half", {"UPDATES": "1"}, "UPDATES must be at least 2 for tune-half, one of each kind; got 1"),
+        ("full", {"UPDATES": "0"}, "UPDATES must be a whole number from 1 on; got '0'"),
+        ("full", {"LENGTH": "-4"}, "LENGTH must be a whole number from 1 on; got '-4'"),
+        ("half", {"LENGTH": "1 0"}, "LENGTH must be a whole number from 1 on; got '1 0'"),
+    ],
+)
+def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
+    status, said = recipe("slim_copy.yaml", regime, ".", tmp_path, **environment)
+    assert status == 2 and said == f"{message}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--lr", "x"], "argument --lr: must be numbers above 0, with commas; got 'x'"),
+        (["--length", "1"], "argument --length: must be at least 2, for two halves; got '1'"),
+        (["--length=-4"], "argument --length: must be a whole number from 1 on; got '-4'"),
+        (["--subset", "dev"], "argument --subset: invalid choice: 'dev'"),
+        (["--json", "nowhere/x.json"], "--json must be in a directory that exists"),
+        (["--path", "nope.pt"], "--path must be a checkpoint that fairseq-train wrote; there is no file nope.pt"),
+        (["--path", str(EXAMPLE / "captions.en")], "captions.en could not be read"),
+        (["--length", "1000"], "valid must have at least one sequence of 1000 bytes; it has none"),
+    ],
+)
+def test_what_adaptation_refuses(raw, trained, options, message, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    script = str(REPOSITORY / "scripts" / "slim_adapt.py")
+    monkeypatch.setattr(sys, "argv", [script, str(raw), "--path", str(trained[0] / "checkpoint_last.pt"), *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code in (1, 2) and message in capsys.readouterr().err
 
 
 def test_one_step_of_adaptation(raw, trained, tmp_path):

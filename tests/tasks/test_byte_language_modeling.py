@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import pytest
 import torch
@@ -58,6 +59,47 @@ def test_a_batch_is_padded_on_the_right(tmp_path):
     assert batch["target"].ne(task.dictionary.pad()).sum(dim=1).tolist() == [10, 4] and batch["ntokens"] == 14
 
 
+@pytest.mark.parametrize("size", [30, 90, 125])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_training_reads_every_byte(tmp_path, size, batch_size):
+    """fairseq 0.12.3 would drop the last batch, and with it all of a set that is no whole batch."""
+    (tmp_path / "train").write_bytes(bytes(size))
+    task = make_task(tmp_path)
+    task.load_dataset("train")
+    batches = task.get_batch_iterator(
+        task.dataset("train"), max_sentences=batch_size, required_batch_size_multiple=8, seed=1
+    ).next_epoch_itr()
+    read = [batch["ntokens"] for batch in batches]
+    assert sum(read) == size and len(read) == math.ceil(math.ceil(size / 10) / batch_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "length", "message"),
+    [
+        ("book", 0, "--tokens-per-sample must be at least 1, and more than a --context-window.*; what is left is 0"),
+        ("book", -5, "--tokens-per-sample must be at least 1, and more than a --context-window.*; what is left is -5"),
+        (None, 10, "DATA must be a file, or a directory of files; none is given"),
+        ("", 10, "DATA must be a file, or a directory of files; none is given"),
+    ],
+)
+def test_options_that_make_no_task(data, length, message):
+    with pytest.raises(OptionError, match=message):
+        ByteLanguageModelingTask.setup_task(argparse.Namespace(data=data, tokens_per_sample=length, byte_splits=""))
+
+
+def test_samples_longer_than_the_model_reads_are_not_evaluated(tmp_path):
+    """fairseq would leave them out: a loss of 0, or of the last sample alone if it is short."""
+    (tmp_path / "valid").write_bytes(bytes(25))
+    task = make_task(tmp_path)
+    task.load_dataset("valid")
+    with pytest.raises(OptionError, match=r"at most what the model reads, 9; it is 10\. Give .* --tokens-per-sample 9"):
+        task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=9)
+    with pytest.raises(OptionError, match=r"at most what the model reads, 14; it is 15"):
+        task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=14, context_window=5)
+    batches = list(task.eval_lm_dataloader(task.dataset("valid"), batch_size=2, max_positions=10, num_workers=0))
+    assert sum(batch["ntokens"] for batch in batches) == 25
+
+
 def test_splits_that_are_not_there(tmp_path):
     with pytest.raises(FairseqElError, match="DATA must be a file, or a directory of files; there is no"):
         split_of(tmp_path / "nothing", "train", "90,5,5")
@@ -74,7 +116,24 @@ def test_splits_that_are_not_there(tmp_path):
         split_of(tmp_path / "valid", "dev", "90,5,5")
 
 
-@pytest.mark.parametrize("shares", ["90,5", "a,b,c", "50,30,30", "-5,5,5"])
+@pytest.mark.parametrize(
+    ("shares", "ends"),
+    [
+        ("64.1,28.2,7.7", [641, 923, 1000]),  # floats: 100.00000000000001, or 99.99999999999999
+        ("33.3, 33.3, 33.4", [333, 666, 1000]),
+        ("0.1,0.2,99.7", [1, 3, 1000]),
+        ("0.7,0.1,0.2", [7, 8, 10]),
+    ],
+)
+def test_shares_are_exact(tmp_path, shares, ends):
+    (tmp_path / "book").write_bytes(bytes(1000))
+    found = [split_of(tmp_path / "book", split, shares)[1:] for split in ("train", "valid", "test")]
+    assert found == list(zip([0, *ends], ends))
+
+
+@pytest.mark.parametrize(
+    "shares", ["90,5", "a,b,c", "50,30,30", "-5,5,5", "0,0,0", "nan,5,5", "1e1,5,5", "90 ,5, 5 1", "90,5,5,"]
+)
 def test_shares_that_make_no_splits(tmp_path, shares):
     (tmp_path / "book").write_bytes(b"a")
     with pytest.raises(OptionError, match=rf"--byte-splits must be three percentages .*; it is {shares}"):

@@ -1,0 +1,63 @@
+"""Where commands write reports and pictures: checked before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence
+
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.whole_files import refuse_to_overwrite
+
+_PICTURES = (".png", ".pdf", ".svg")
+
+
+def check_plot(path: Path, force: bool) -> None:
+    """Also makes the directory that ``--plot`` names a file in.
+
+    Raises:
+        OptionError: it can't be written there, or would overwrite something.
+        FairseqElError: matplotlib is missing.
+    """
+    _need_matplotlib("--plot")
+    if path.suffix not in _PICTURES:
+        raise OptionError(f"--plot must name a .png, .pdf or .svg file; got {path}")
+    refuse_to_overwrite(path, "--plot", force)
+    _make_directory(path.absolute().parent, f"--plot {path}")
+
+
+def check_directory(directory: Path, names: Sequence[str], force: bool) -> None:
+    """Also makes the directory that ``--out`` names.
+
+    Args:
+        names: of the files that will be written in it.
+
+    Raises:
+        OptionError: it can't be a directory, or a file in it would be overwritten.
+        FairseqElError: matplotlib is missing, and one of them is a picture.
+    """
+    if any(name.endswith(_PICTURES) for name in names):
+        _need_matplotlib("--out")
+    if directory.exists() and not directory.is_dir():
+        raise OptionError(f"--out must be a directory; {directory} is a file")
+    existing = [name for name in names if (directory / name).exists()]
+    if existing and not force:
+        raise OptionError(f"--out {directory} has {', '.join(existing)} already; choose another one, or add --force")
+    for name in names:
+        refuse_to_overwrite(directory / name, "--out", force)
+    _make_directory(directory, f"--out {directory}")
+
+
+def _need_matplotlib(option: str) -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise FairseqElError(f"{option} needs matplotlib ({error}): pip install fairseq_el[plot]") from error
+
+
+def _make_directory(directory: Path, option: str) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"{option} must be in a directory that exists or can be made; {directory} can't: {error.strerror}"
+        ) from error
