@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,30 +26,41 @@ def test_a_recipe_is_needed():
     assert process.returncode == 2 and "scripts/recipe.sh CONFIG [WORK]" in process.stderr
 
 
-def script(name, *arguments):
-    command = [sys.executable, REPOSITORY / "scripts" / name, *arguments]
-    process = subprocess.run([*map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert "Traceback" not in process.stderr
-    return process
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Runs a script in this process: programs take long to start. What it printed, and why it ended, if it says so."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        why = ""
+        try:
+            runpy.run_path(str(REPOSITORY / "scripts" / name), run_name="__main__")
+        except SystemExit as ended:
+            assert ended.code
+            why = str(ended.code)
+        printed = capsys.readouterr()
+        return printed.out + printed.err + why
+
+    return run
 
 
-def test_options_of_a_yaml_file(tmp_path):
+def test_options_of_a_yaml_file(tmp_path, script):
     config = tmp_path / "a.yaml"
     config.write_text("length: 5\noptions:\n  fp16: true\n  no-save: false\n  lr: 0.1,0.2\n  dropout: 0\n")
-    assert script("yaml_options.py", config).stdout.split() == ["--fp16", "--lr", "0.1,0.2", "--dropout", "0"]
-    assert script("yaml_options.py", config, "length").stdout == "5\n"
-    assert f"must be a mapping with width; {config} is none" in script("yaml_options.py", config, "width").stderr
-    assert "there is no file nowhere.yaml" in script("yaml_options.py", "nowhere.yaml").stderr
+    assert script("yaml_options.py", config).split() == ["--fp16", "--lr", "0.1,0.2", "--dropout", "0"]
+    assert script("yaml_options.py", config, "length") == "5\n"
+    assert f"must be a mapping with width; {config} is none" in script("yaml_options.py", config, "width")
+    assert "there is no file nowhere.yaml" in script("yaml_options.py", "nowhere.yaml")
 
 
-def test_curves(tmp_path):
+def test_curves(tmp_path, script):
     pytest.importorskip("matplotlib")
     for name, updates in (("a", (1, 2)), ("b", (2, 3)), ("c", (4, 5))):
         lines = [f'| INFO | train_inner | {{"num_updates": "{n}", "loss": "{n / 2 + (name == "b")}"}}' for n in updates]
         (tmp_path / name).write_text("\n".join(lines))
     curves = [f"{name}={tmp_path / name}" for name in "abc"]
     done = script("plot_training.py", "--out", tmp_path / "x.png", *curves)
-    assert done.stdout.splitlines() == [
+    assert done.splitlines() == [
         "a: loss 1 at update 2; at most 0 from the first",
         "b: loss 2.5 at update 3; at most 1 from the first",
         "c: loss 2.5 at update 5; no update in common with the first",
@@ -60,4 +72,4 @@ def test_curves(tmp_path):
         (["--out", "x.txt", *curves], "--out must be a .png, .pdf or .svg file in a directory that exists; got x.txt"),
         (["--out", tmp_path / "x.png", "--value", "accuracy", *curves], f"{tmp_path / 'a'} has no accuracy"),
     ):
-        assert message in script("plot_training.py", *arguments).stderr
+        assert message in script("plot_training.py", *arguments)
