@@ -73,7 +73,7 @@ def test_a_checkpoint_of_stock_fairseq(data, tmp_path):
         i: h[0][0] for i, h in hypotheses(stock.stdout).items()
     }
     error = run("generate", *options, "--task", "el_translation", "--topk-attention", "0", fails=True).stderr
-    assert "--topk-attention must be at least 1; it is 0" in error.splitlines()[-1]
+    assert "--topk-attention must be a whole number, at least 1; it is 0" in error.splitlines()[-1]
 
 
 @pytest.mark.skipif(
