@@ -65,7 +65,8 @@ class TopkMultiheadAttention(MultiheadAttention):
         scores, values = super().forward(
             query, key, value, incremental_state=incremental_state, static_kv=static_kv, before_softmax=True, **masks
         )
-        weights = torch.softmax(keep_largest(scores, topk.k), dim=-1, dtype=_softmax_dtype(scores))  # (B*h, t, n)
+        at_least = torch.promote_types(scores.dtype, torch.float32)
+        weights = torch.softmax(keep_largest(scores, topk.k), dim=-1, dtype=at_least)  # (B*h, t, n)
         tgt_len, rows, _ = query.shape
         heads = self._sum_of_values(self.dropout_module(weights.to(values.dtype)), values)
         output = self.out_proj(heads.transpose(0, 1).reshape(tgt_len, rows, -1))
@@ -110,7 +111,3 @@ class TopkMultiheadAttention(MultiheadAttention):
     def _dropout_is_active(self) -> bool:
         module = self.dropout_module
         return bool(module.p > 0 and (module.training or module.apply_during_inference))
-
-
-def _softmax_dtype(scores: Tensor) -> torch.dtype:
-    return torch.float32 if scores.element_size() == 2 else scores.dtype

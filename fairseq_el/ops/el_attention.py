@@ -57,6 +57,51 @@ def contract_context(context: Tensor, value_weight: Tensor) -> Tensor:
     return torch.bmm(per_head, weight).transpose(0, 1).reshape(num_sentences, num_beams, num_heads, -1)
 
 
+def expanded_scores(
+    query: Tensor,
+    memory: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    key_padding_mask: Tensor | None,
+) -> Tensor:
+    """Scores of projected queries against a memory, whose keys are never made.
+
+    Args:
+        query, memory, key_weight, key_padding_mask: as of :func:`el_attention`.
+        key_bias: adds the same number to all scores of a query; None where a softmax does away with it.
+
+    Returns:
+        *Shape:* ``(B, b * h, n)``, minus infinity at padding.
+    """
+    num_sentences, _, num_heads, head_dim = query.shape
+    width = memory.size(2)
+    expanded = expand_query(query, key_weight).reshape(num_sentences, -1, width)  # (B, b, h, d) -> (B, b*h, d)
+    scores = torch.bmm(expanded, memory.transpose(1, 2))  # (B, b*h, n)
+    if key_bias is not None:
+        shift = (query * key_bias.view(num_heads, head_dim)).sum(dim=-1)  # q_i bk_i^T: (B, b, h)
+        scores = scores + shift.view(num_sentences, -1, 1)
+    if key_padding_mask is not None:
+        scores = scores.masked_fill_(key_padding_mask.unsqueeze(1), float("-inf"))
+    return scores
+
+
+def output_of_context(
+    context: Tensor, value_weight: Tensor, value_bias: Tensor | None, sum_of_probs: Tensor | None
+) -> Tensor:
+    """The heads' outputs from what they gathered, ``(B, b, h, d)`` to ``(B, b, h, dh)``.
+
+    ``probs (H Wv + 1 bv) = (probs H) Wv + (probs 1) bv``.
+
+    Args:
+        sum_of_probs: of every query, where they don't sum to one. *Shape:* ``(B, b, h, 1)``.
+    """
+    output = contract_context(context, value_weight)
+    if value_bias is None:
+        return output
+    bias = value_bias.view(output.shape[2:])  # (h*dh) -> (h, dh)
+    return output + (bias if sum_of_probs is None else sum_of_probs * bias)
+
+
 def el_attention(
     query: Tensor,
     memory: Tensor,
@@ -100,30 +145,18 @@ def el_attention(
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
     if not need_weights and not rounds:
         softmax_dtype = None  # softmax computes 16-bit numbers in float32 anyway, and rounds once
-    num_sentences, num_beams, num_heads, head_dim = query.shape
-    length, width = memory.shape[1:]
-
-    expanded = expand_query(query, key_weight).reshape(num_sentences, -1, width)  # (B, b, h, d) -> (B, b*h, d)
-    scores = torch.bmm(expanded, memory.transpose(1, 2))  # (B, b*h, n)
-    if rounds and key_bias is not None:
-        shift = (query * key_bias.view(num_heads, head_dim)).sum(dim=-1)  # q_i bk_i^T: (B, b, h)
-        scores = scores + shift.view(num_sentences, -1, 1)
-    if key_padding_mask is not None:
-        scores = scores.masked_fill_(key_padding_mask.unsqueeze(1), float("-inf"))
+    heads, (length, width) = query.shape[:3], memory.shape[1:]  # (B, b, h), (n, d)
+    scores = expanded_scores(query, memory, key_weight, key_bias if rounds else None, key_padding_mask)
     if attn_mask is None:
         weights = torch.softmax(scores, dim=-1, dtype=softmax_dtype)
     else:
-        of_heads = scores.view(num_sentences, num_beams, num_heads, length)
+        of_heads = scores.view(*heads, length)  # (B, b*h, n) -> (B, b, h, n)
         weights = masked_softmax(of_heads, attn_mask.unsqueeze(2), softmax_dtype).view_as(scores)
 
     probs = weights.to(query.dtype)
     if dropout is not None:
         probs = dropout(probs)
-    context = torch.bmm(probs, memory).view(num_sentences, num_beams, num_heads, width)  # (B, b*h, d) -> (B, b, h, d)
-    output = contract_context(context, value_weight)
-    if value_bias is not None:
-        bias = value_bias.view(num_heads, head_dim)
-        if dropout is not None or rounds:  # probs don't sum to one: probs (H Wv + 1 bv) = (probs H) Wv + (probs 1) bv
-            bias = probs.sum(dim=-1).view(num_sentences, num_beams, num_heads, 1) * bias
-        output = output + bias
-    return output, weights.view(num_sentences, num_beams, num_heads, length) if need_weights else None
+    context = torch.bmm(probs, memory).view(*heads, width)  # (B, b*h, d) -> (B, b, h, d)
+    sum_of_probs = probs.sum(dim=-1).view(*heads, 1) if dropout is not None or rounds else None
+    output = output_of_context(context, value_weight, value_bias, sum_of_probs)
+    return output, weights.view(*heads, length) if need_weights else None

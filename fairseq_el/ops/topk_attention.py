@@ -68,7 +68,7 @@ def topk_attention(
     Raises:
         ValueError: an argument has a value or a shape that it can't have.
     """
-    how = _How(k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _softmax_dtype(query))
+    how = _How(k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _at_least_float32(query))
     _check(query, key, value, how)
     if attn_mask is not None:
         how = replace(how, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
@@ -146,7 +146,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept |
 
 def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept) -> tuple[Tensor, ...]:
     grad_query, grad_key, grad_value = (x.new_zeros(x.shape).flatten(0, 1) for x in (query, key, value))
-    sum_dtype = torch.float32 if query.element_size() == 2 else query.dtype  # of sums over pieces
+    sum_dtype = _at_least_float32(query)  # of sums over pieces
     pieces = _Pieces(query, kept.top.size(2) * _BYTES_OF_A_SELECTION, query.size(2))
     for heads, pairs in pieces.heads:
         grads, queries, keys, values = (x[heads].flatten(0, 1) for x in (grad, query, key, value))
@@ -226,8 +226,8 @@ def _softmax(top: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.softmax(top, dim=-1, dtype=dtype).masked_fill_(top == float("-inf"), 0.0)
 
 
-def _softmax_dtype(query: Tensor) -> torch.dtype:
-    return torch.float32 if query.element_size() == 2 else query.dtype
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, how: _How) -> None:

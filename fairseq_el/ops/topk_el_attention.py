@@ -11,7 +11,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from fairseq_el.ops.el_attention import contract_context, expand_query
+from fairseq_el.ops.el_attention import expanded_scores, output_of_context
 from fairseq_el.ops.selected_rows import sum_of_rows
 from fairseq_el.ops.top_scores import largest
 
@@ -45,33 +45,20 @@ def topk_el_attention(
     if k < 1:
         raise ValueError(f"topk_el_attention: k must be at least 1; got {k}")
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
-    num_sentences, num_beams, num_heads, head_dim = query.shape
-    length, width = memory.shape[1:]
-
-    expanded = expand_query(query, key_weight).reshape(num_sentences, -1, width)  # (B, b, h, d) -> (B, b*h, d)
-    scores = torch.bmm(expanded, memory.transpose(1, 2))  # (B, b*h, n)
-    if rounds and key_bias is not None:
-        shift = (query * key_bias.view(num_heads, head_dim)).sum(dim=-1)  # q_i bk_i^T: (B, b, h)
-        scores = scores + shift.view(num_sentences, -1, 1)
-    if key_padding_mask is not None:
-        scores = scores.masked_fill(key_padding_mask.unsqueeze(1), float("-inf"))
+    heads, (length, width) = query.shape[:3], memory.shape[1:]  # (B, b, h), (n, d)
+    scores = expanded_scores(query, memory, key_weight, key_bias if rounds else None, key_padding_mask)
     if attn_mask is not None:
-        of_heads = scores.view(num_sentences, num_beams, num_heads, length)
-        scores = of_heads.masked_fill(attn_mask.unsqueeze(2), float("-inf")).view_as(scores)
+        scores.view(*heads, length).masked_fill_(attn_mask.unsqueeze(2), float("-inf"))  # (B, b*h, n) -> (B, b, h, n)
     top, where = largest(scores, k)
     weights = torch.softmax(top, dim=-1, dtype=softmax_dtype).masked_fill(top == float("-inf"), 0.0)
 
     probs = weights.to(query.dtype)
     if dropout is not None:
         probs = dropout(probs)
-    context = sum_of_rows(memory, where, probs).view(num_sentences, num_beams, num_heads, width)
-    output = contract_context(context, value_weight)
-    if value_bias is not None:
-        bias = value_bias.view(num_heads, head_dim)
-        if dropout is not None or rounds:  # probs don't sum to one
-            bias = probs.sum(dim=-1).view(num_sentences, num_beams, num_heads, 1) * bias
-        output = output + bias
+    context = sum_of_rows(memory, where, probs).view(*heads, width)  # (B, b*h, d) -> (B, b, h, d)
+    sum_of_probs = probs.sum(dim=-1).view(*heads, 1) if dropout is not None or rounds else None
+    output = output_of_context(context, value_weight, value_bias, sum_of_probs)
     if not need_weights:
         return output, None
     everywhere = torch.zeros(scores.shape, dtype=weights.dtype, device=scores.device).scatter(2, where, weights)
-    return output, everywhere.view(num_sentences, num_beams, num_heads, length)
+    return output, everywhere.view(*heads, length)

@@ -137,7 +137,7 @@ def _forward(
 def _backward(
     grad: Tensor, x: Tensor, fc1: Tensor, fc2: Tensor, how: _How, kept: _Kept
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sum_dtype = torch.float32 if x.element_size() == 2 else x.dtype  # of sums over chunks
+    sum_dtype = torch.promote_types(x.dtype, torch.float32)  # of sums over chunks
     of_x = torch.empty_like(x)
     of_fc1, of_fc2 = (torch.zeros(w.shape, dtype=sum_dtype, device=x.device) for w in (fc1, fc2))
     of_fc1_bias = of_fc1.new_zeros(fc1.size(0))
@@ -168,7 +168,7 @@ def _slope(top: Tensor, activation: str) -> Tensor:
     """The derivative of the activation. ``gelu(x) = x P(x)`` with ``P`` the normal distribution."""
     if activation == "relu":
         return (top > 0).to(top.dtype)
-    exact = top.float() if top.element_size() == 2 else top
+    exact = top.to(torch.promote_types(top.dtype, torch.float32))
     density = torch.exp(-0.5 * exact * exact) / math.sqrt(2 * math.pi)
     return (0.5 * (1 + torch.erf(exact / math.sqrt(2))) + exact * density).to(top.dtype)
 

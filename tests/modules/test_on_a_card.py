@@ -34,7 +34,7 @@ SELF_ATTENTION = pytest.mark.parametrize("self_attention", ["el", "kv"])
 
 def on_card(sample):
     """Waits for the copy; fairseq's ``move_to_cuda`` does not, and nothing else holds these tensors."""
-    return utils.apply_to_sample(lambda tensor: tensor.cuda(), sample)
+    return utils.apply_to_sample(lambda tensor: tensor.to("cuda"), sample)
 
 
 def decode(generator, model):
@@ -48,7 +48,7 @@ def decode(generator, model):
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("arch", ["transformer", "bart_base"])
 def test_stocks_hypotheses_in_float64(arch, beam, self_attention, backend):
-    model = build_model(arch, WORDS, seed=1).cuda()
+    model = build_model(arch, WORDS, seed=1).to("cuda")
     options = {"beam_size": beam, "max_len_b": 20, "min_len": 2}
     expected = decode(SequenceGenerator([model], WORDS, **options), model)
     enable_el_attention(model, self_attention=self_attention, backend=backend)
@@ -62,7 +62,7 @@ def test_stocks_hypotheses_in_float64(arch, beam, self_attention, backend):
 @SELF_ATTENTION
 def test_the_same_batch_gives_the_same_bits(self_attention, backend):
     """cuDNN's attention, which torch prefers on some cards, does not."""
-    model = build_model("transformer", WORDS, 1, torch.float16, encoder_embed_dim=64, decoder_embed_dim=64).cuda()
+    model = build_model("transformer", WORDS, 1, torch.float16, encoder_embed_dim=64, decoder_embed_dim=64).to("cuda")
     enable_el_attention(model, self_attention=self_attention, backend=backend)
     generator = ELSequenceGenerator([model], WORDS, beam_size=4, max_len_b=40, min_len=40, max_len=60)
     first = decode(generator, model)
@@ -75,7 +75,7 @@ def test_the_same_batch_gives_the_same_bits(self_attention, backend):
 def test_the_host_waits_once_in_a_step(architecture, self_attention, backend, monkeypatch):
     """And for the living nodes, whenever pools are full: counted by torch, as the difference of two lengths."""
     build = build_language_model if architecture == "transformer_lm" else partial(build_model, architecture)
-    model = build(WORDS, seed=1, dtype=torch.float16).cuda()
+    model = build(WORDS, seed=1, dtype=torch.float16).to("cuda")
     enable_el_attention(model, self_attention=self_attention, backend=backend)
     full_pools = []
     make_room = DecodeState._make_room
@@ -125,8 +125,8 @@ def test_rounding_is_at_most_twice_that_of_plain_attention(padded, dtype):
     query, memory, *weights = (tensor.to(dtype).double() for tensor in (query, memory, *weights))
     mask = torch.arange(src_len) >= torch.tensor([[200], [150], [1]]) if padded else None
     exact, _ = reference.multihead_attention(query, memory, weights[0], None, weights[1], None, mask)
-    q, h, wk, wv = (tensor.cuda().to(dtype) for tensor in (query, memory, *weights))
-    on_card = None if mask is None else mask.cuda()
+    q, h, wk, wv = (tensor.to("cuda").to(dtype) for tensor in (query, memory, *weights))
+    on_card = None if mask is None else mask.to("cuda")
     plain, _ = reference.multihead_attention(q, h, wk, None, wv, None, on_card)
     shape = (num_sentences, src_len, num_heads, head_dim)
     key, value = ((h @ w.T).view(shape).transpose(1, 2) for w in (wk, wv))
@@ -143,7 +143,7 @@ def rms(mine, exact):
 def test_the_choice_of_words_as_on_the_host():
     torch.manual_seed(1)
     logits, tokens = torch.randn(40, 50_264), torch.randint(4, 9, (40, 30))
-    mine = block_repeated_ngrams(logits.cuda(), tokens.cuda(), 3)
+    mine = block_repeated_ngrams(logits.to("cuda"), tokens.to("cuda"), 3)
     assert torch.equal(mine.cpu(), block_repeated_ngrams(logits, tokens, 3))
     values, columns = top_of_rows(mine, 8)
     assert torch.equal(values, mine.gather(1, columns)) and torch.equal(values, torch.topk(mine, 8, dim=1)[0])
