@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Dict
 
 from fairseq_el.bench.figures import draw
 from fairseq_el.bench.report import Report
@@ -14,8 +15,13 @@ NAMES = ("bench.json", "bench.md", "bench.png")
 
 def write_files(directory: Path, report: Report) -> None:
     """An unfinished file never has its final name."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report.as_dict(), indent=2) + "\n"
-    write_whole(directory / "bench.json", lambda path: path.write_text(text, "utf-8"))
-    write_whole(directory / "bench.md", lambda path: path.write_text(report.as_markdown(), "utf-8"))
+    write_texts(directory, "bench", report.as_dict(), report.as_markdown())
     write_whole(directory / "bench.png", lambda path: draw(path, report))
+
+
+def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str) -> None:
+    """``<stem>.json`` for programs and ``<stem>.md`` for people, in a directory that is made if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_whole(directory / f"{stem}.json", lambda path: path.write_text(text, "utf-8"))
+    write_whole(directory / f"{stem}.md", lambda path: path.write_text(markdown, "utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Dict, List, Sequence
 import torch
 from tabulate import tabulate
 
+from fairseq_el.bench.files import write_texts
 from fairseq_el.bench.slim import OURS, SlimResult, SlimSettings
 from fairseq_el.planning import format_seconds, format_size
 from fairseq_el.whole_files import write_whole
@@ -65,14 +65,10 @@ class SlimReport:
         ]
 
     def write(self, directory: Path) -> None:
-        """An unfinished file never has its final name."""
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.as_dict(), indent=2) + "\n"
-        write_whole(directory / NAMES[0], lambda path: path.write_text(text, "utf-8"))
-        write_whole(directory / NAMES[1], lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
+        write_texts(directory, "slim", self.as_dict(), self.as_text("github") + "\n")
 
     def plot(self, path: Path) -> None:
-        """Bytes (where they were counted) and time against C, or against L where there are more of these."""
+        """Bytes and time, where they are known, against C, or against L where there are more of these."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -80,12 +76,12 @@ class SlimReport:
         FigureCanvasAgg(figure)
         by_length = len(self.settings.lengths) > len(self.settings.slices)
         titles = {"peak_bytes": "activations at the peak, MiB", "seconds_median": "seconds"}
-        shown = [key for key in titles if all(result.as_dict()[key] for result in self.results)] or ["peak_bytes"]
+        shown = [key for key in titles if all(result.as_dict()[key] for result in self.results)]
         for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
             scale = 1 << 20 if key == "peak_bytes" else 1
             for label, line in self._lines(by_length).items():
                 points = [(r["length"] if by_length else r["slice_length"] or r["length"], r[key]) for r in line]
-                points = sorted((x, (y or 1) / scale) for x, y in points)
+                points = sorted((x, y / scale) for x, y in points)
                 axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -10,6 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from tabulate import tabulate
 
+from fairseq_el.bench.files import write_texts
 from fairseq_el.bench.timing import growth_exponent
 from fairseq_el.bench.topk import TopkResult, TopkSettings
 from fairseq_el.bench.topk_layers import AttentionLayers
@@ -117,11 +117,8 @@ class TopkReport:
         return lines
 
     def write(self, directory: Path) -> None:
-        """An unfinished file never has its final name."""
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.as_dict(), indent=2) + "\n"
-        write_whole(directory / NAMES[0], lambda path: path.write_text(text, "utf-8"))
-        write_whole(directory / NAMES[1], lambda path: path.write_text(self.as_text("github") + "\n", "utf-8"))
+        write_texts(directory, "topk", self.as_dict(), self.as_text("github") + "\n")
+        self.plot(directory / "topk.png")
 
     def plot(self, path: Path) -> None:
         """Bytes and time, where they are known, one row of panels per direction; both axes logarithmic.

@@ -14,6 +14,7 @@ import torch
 from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
+from fairseq_el.cli.bench_options import check_device
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import not_negative, positive
 from fairseq_el.cli.output import write_line
@@ -153,8 +154,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
         )
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    check_device(options.device)
     if options.per_step and options.tgt_len < 4:
         raise OptionError(f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}")
     if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:

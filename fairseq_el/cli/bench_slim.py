@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, Tuple
 
@@ -12,9 +11,8 @@ from tqdm import tqdm
 
 from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
+from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import not_negative, positive
-from fairseq_el.cli.output import write_line
-from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
 from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
 from fairseq_el.ops import FEATURE_MAPS
@@ -51,34 +49,20 @@ def add_parser(commands: Any) -> None:
         metavar="C[,C...]",
         help="0 for the whole sequence; those above L are left out (default: 0,L/2,L/3,L/4,L/8,L/16)",
     )
-    parser.add_argument("--runs", type=not_negative, default=3, metavar="N", help="rounds; 0: bytes only (default: 3)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
-    )
+    add_measuring(parser, runs=3)
     parser.add_argument("--authors", type=Path, metavar="DIR", help="a checkout of google-research, measured beside")
     parser.add_argument(
         "--authors-compute", choices=["iter", "ps", "parallel_ps"], default="iter", help="(default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write slim.json and slim.md there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bytes and time")
-    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
-    parser.add_argument("--force", action="store_true", help="let --out and --plot overwrite")
+    add_results(parser, NAMES)
 
 
 def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    if options.plot is not None:
-        check_plot(options.plot, options.force)
-    if options.out is not None:
-        check_directory(options.out, NAMES, options.force)
+    check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = SlimReport(settings, run_slim_bench(settings, bar.set_description_str))
-    if options.out is not None:
-        report.write(options.out)
-    if options.plot is not None:
-        report.plot(options.plot)
-    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    give_results(options, report)
     return 0
 
 
@@ -91,8 +75,7 @@ def _settings(options: argparse.Namespace) -> SlimSettings:
         raise OptionError(f"--width must be a multiple of 4, and of its d/64 heads; it is {width}")
     if min(lengths) < 2:
         raise OptionError(f"--lengths must be at least 2; got {min(lengths)}")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    check_measuring(options)
     if options.authors is not None and options.feature_map == "favor+":
         raise OptionError("--authors draws other random features for every pass; compare another --feature-map")
     return SlimSettings(

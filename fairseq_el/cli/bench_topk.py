@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any, List, Tuple
 
 import torch
 from tqdm import tqdm
 
-from fairseq_el.bench.live_bytes import CAN_TRACK
 from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_bench
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from fairseq_el.bench.topk_report import NAMES, TopkReport
-from fairseq_el.cli.numbers import not_negative, positive
-from fairseq_el.cli.output import write_line
-from fairseq_el.cli.report_files import check_directory, check_plot
+from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
+from fairseq_el.cli.numbers import positive
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory, parse_size
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
@@ -51,18 +47,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")
     parser.add_argument("--directions", type=_directions, default=DIRECTIONS, metavar="LIST", help="forward, both")
     parser.add_argument("--dtype", choices=list(TORCH_DTYPES), default="fp32", help="(default: %(default)s)")
-    parser.add_argument("--runs", type=not_negative, default=5, metavar="N", help="rounds; 0: bytes only (default: 5)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
-    )
+    add_measuring(parser, runs=5)
     parser.add_argument(
         "--memory", type=_size, metavar="SIZE", help="leave out what needs more (default: half of what is free)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write topk.json, topk.md and topk.png there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bytes and time")
-    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
-    parser.add_argument("--force", action="store_true", help="let --out and --plot overwrite")
+    add_results(parser, NAMES)
 
 
 def _add_layers(parser: Any) -> None:
@@ -91,18 +80,10 @@ def _add_layers(parser: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
-    if options.plot is not None:
-        check_plot(options.plot, options.force)
-    if options.out is not None:
-        check_directory(options.out, NAMES, options.force)
+    check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
         report = TopkReport(settings, run_topk_bench(settings, bar.set_description_str))
-    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
-    if options.out is not None:
-        report.write(options.out)
-        report.plot(options.out / NAMES[2])
-    if options.plot is not None:
-        report.plot(options.plot)
+    give_results(options, report)
     return 0
 
 
@@ -114,10 +95,7 @@ def _settings(options: argparse.Namespace) -> TopkSettings:
     if baseline is None:
         labels = ", ".join(method.label for method in methods)
         raise OptionError(f"--baseline must be one of the methods, {labels}; got {options.baseline}")
-    if not options.runs and not CAN_TRACK:
-        raise OptionError(f"--runs must be at least 1: torch {torch.__version__} can't count bytes (2.1 can)")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+    check_measuring(options)
     dtype, why = supported_dtype(options.dtype, options.device)
     if dtype == "fp32" != options.dtype:
         raise OptionError(f"--dtype {options.dtype} can't be had: {why}")

@@ -1,0 +1,69 @@
+"""What the commands ``fairseq-el bench ...`` have in common: how to measure, and where results go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+
+from fairseq_el.bench.live_bytes import CAN_TRACK
+from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.output import write_line
+from fairseq_el.cli.report_files import check_directory, check_plot
+from fairseq_el.errors import OptionError
+
+
+def add_measuring(parser: argparse.ArgumentParser, runs: int) -> None:
+    """Args: ``runs``: the default number of rounds."""
+    parser.add_argument(
+        "--runs", type=not_negative, default=runs, metavar="N", help="rounds; 0: bytes only (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
+    )
+
+
+def add_results(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Args: ``names``: of the files that ``--out`` gets."""
+    files = f"{', '.join(names[:-1])} and {names[-1]}"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {files} there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw bytes and time")
+    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the table")
+    parser.add_argument("--force", action="store_true", help="let --out and --plot overwrite")
+
+
+def check_measuring(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        OptionError: nothing would be measured, or there is no card.
+    """
+    check_device(options.device)
+    if not options.runs and not CAN_TRACK:
+        raise OptionError(f"--runs must be at least 1: torch {torch.__version__} can't count bytes (2.1 can)")
+
+
+def check_device(device: str) -> None:
+    """Raises an :class:`OptionError` where there is no card to use."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+
+
+def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Before anything is measured; see :mod:`fairseq_el.cli.report_files` for what is raised."""
+    if options.plot is not None:
+        check_plot(options.plot, options.force)
+    if options.out is not None:
+        check_directory(options.out, names, options.force)
+
+
+def give_results(options: argparse.Namespace, report: Any) -> None:
+    """Prints first: what was measured shall not be lost with a picture that can't be drawn."""
+    write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    if options.out is not None:
+        report.write(options.out)
+    if options.plot is not None:
+        report.plot(options.plot)
