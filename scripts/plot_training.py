@@ -13,9 +13,8 @@ import re
 import sys
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from fairseq_el.cli.report_files import check_plot
+from fairseq_el.errors import FairseqElError
 from fairseq_el.whole_files import write_whole
 
 
@@ -25,9 +24,12 @@ def main() -> None:
     parser.add_argument("--value", default="loss", help="of the log, as loss, accuracy or valid_loss (default: loss)")
     parser.add_argument("--label", help="of the axis (default: the value's name)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .pdf or .svg")
+    parser.add_argument("--force", action="store_true", help="let --out overwrite")
     options = parser.parse_args()
-    if options.out.suffix not in (".png", ".pdf", ".svg") or not options.out.absolute().parent.is_dir():
-        sys.exit(f"--out must be a .png, .pdf or .svg file in a directory that exists; got {options.out}")
+    try:
+        check_plot(options.out, options.force, "--out")
+    except FairseqElError as error:
+        sys.exit(str(error))
     if len(dict(options.curves)) < len(options.curves):
         sys.exit("every curve must have a name of its own; got " + ", ".join(name for name, _ in options.curves))
     curves = {name: read(path, options.value) for name, path in options.curves}
@@ -51,6 +53,9 @@ def describe(values: dict[int, float], first: dict[int, float]) -> str:
 
 
 def draw(curves: dict[str, dict[int, float]], label: str, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

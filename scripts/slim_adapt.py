@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.report_files import check_file
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.modules import SlimDecoder, slim_cross_entropy
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=positive, default=20, metavar="N", help="sequences (default: %(default)s)")
     parser.add_argument("--length", type=_two_or_more, metavar="L", help="(default: as in training)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--force", action="store_true", help="let --json overwrite")
     return parser
 
 
@@ -80,8 +82,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         FairseqElError: there is no model, or no data, to begin with.
     """
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise OptionError(f"--json must be in a directory that exists; there is no {options.json.absolute().parent}")
+    if options.json is not None:
+        check_file(options.json, options.force, "--json")
     model, task = load(options.path, options.data)
     length = options.length or task.args.tokens_per_sample
     samples = sequences(task, options.subset, length, options.samples)

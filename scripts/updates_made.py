@@ -6,15 +6,20 @@ python scripts/updates_made.py DIRECTORY
 import sys
 from pathlib import Path
 
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-
-import fairseq_el  # noqa: F401  (which classes may be loaded from checkpoints)
+from fairseq_el.conversion import load_checkpoint
+from fairseq_el.errors import FairseqElError
 
 
 def main() -> None:
     path = Path(sys.argv[1], "checkpoint_last.pt")
-    made = load_checkpoint_to_cpu(str(path))["optimizer_history"][-1]["num_updates"] if path.exists() else 0
-    sys.stdout.write(f"{made}\n")
+    if not path.exists():
+        sys.stdout.write("0\n")
+        return
+    try:
+        state = load_checkpoint(str(path), "DIRECTORY").state
+    except FairseqElError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"{state['optimizer_history'][-1]['num_updates']}\n")
 
 
 if __name__ == "__main__":

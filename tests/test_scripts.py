@@ -69,7 +69,8 @@ def test_curves(tmp_path, script):
     for arguments, message in (
         (["--out", "x.png", "a.log"], "must be NAME=LOG; got 'a.log'"),
         (["--out", "x.png", "a=nowhere.log"], "there is no file nowhere.log"),
-        (["--out", "x.txt", *curves], "--out must be a .png, .pdf or .svg file in a directory that exists; got x.txt"),
-        (["--out", tmp_path / "x.png", "--value", "accuracy", *curves], f"{tmp_path / 'a'} has no accuracy"),
+        (["--out", "x.txt", *curves], "--out must name a .png, .pdf or .svg file; got x.txt"),
+        (["--out", tmp_path / "x.png", *curves], "x.png exists already; choose another name, or add --force"),
+        (["--out", tmp_path / "x.png", "--force", "--value", "accuracy", *curves], f"{tmp_path / 'a'} has no accuracy"),
     ):
         assert message in script("plot_training.py", *arguments)

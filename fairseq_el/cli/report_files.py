@@ -11,18 +11,27 @@ from fairseq_el.whole_files import refuse_to_overwrite
 _PICTURES = (".png", ".pdf", ".svg")
 
 
-def check_plot(path: Path, force: bool) -> None:
-    """Also makes the directory that ``--plot`` names a file in.
+def check_plot(path: Path, force: bool, option: str = "--plot") -> None:
+    """Also makes the directory that the option names a file in.
 
     Raises:
         OptionError: it can't be written there, or would overwrite something.
         FairseqElError: matplotlib is missing.
     """
-    _need_matplotlib("--plot")
+    _need_matplotlib(option)
     if path.suffix not in _PICTURES:
-        raise OptionError(f"--plot must name a .png, .pdf or .svg file; got {path}")
-    refuse_to_overwrite(path, "--plot", force)
-    _make_directory(path.absolute().parent, f"--plot {path}")
+        raise OptionError(f"{option} must name a .png, .pdf or .svg file; got {path}")
+    check_file(path, force, option)
+
+
+def check_file(path: Path, force: bool, option: str) -> None:
+    """Also makes the directory that the option names a file in.
+
+    Raises:
+        OptionError: it can't be written there, or would overwrite something.
+    """
+    refuse_to_overwrite(path, option, force)
+    _make_directory(path.absolute().parent, f"{option} {path}")
 
 
 def check_directory(directory: Path, names: Sequence[str], force: bool) -> None:

@@ -190,7 +190,7 @@ def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
         (["--length", "1"], "argument --length: must be at least 2, for two halves; got '1'"),
         (["--length=-4"], "argument --length: must be a whole number from 1 on; got '-4'"),
         (["--subset", "dev"], "argument --subset: invalid choice: 'dev'"),
-        (["--json", "nowhere/x.json"], "--json must be in a directory that exists"),
+        (["--json", "README.md"], "--json README.md exists already; choose another name, or add --force"),
         (["--path", "nope.pt"], "--path must be a checkpoint that fairseq-train wrote; there is no file nope.pt"),
         (["--path", str(EXAMPLE / "captions.en")], "captions.en could not be read"),
         (["--length", "1000"], "valid must have at least one sequence of 1000 bytes; it has none"),
