@@ -7,8 +7,13 @@ Transformer and BART checkpoints with the same output and no cache of encoder ke
     fairseq_el.enable_el_attention(model)
 """
 
+import logging
+
 from fairseq_el._requirements import check_fairseq
 from fairseq_el._user_dir import other_spellings
+
+# Importing fairseq's tasks asks for tensorboardX on every command line; only its speech synthesis needs it.
+logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 __path__.extend(other_spellings(__path__[0], check_fairseq()))
 

@@ -49,3 +49,11 @@ def test_unusable_fairseq(tmp_path, case):
 def test_the_mend_command_is_for_this_python():
     wanted = "fairseq-fixed==0.12.3.1" if sys.version_info >= (3, 11) else "'fairseq==0.12.2'"
     assert wanted in mend_command()
+
+
+def test_commands_say_nothing_that_was_not_asked_for():
+    """fairseq, imported, tells everyone to install a package for speech synthesis."""
+    process = subprocess.run(
+        [sys.executable, "-m", "fairseq_el.cli", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.startswith("usage: fairseq-el") and process.stderr == ""
