@@ -50,9 +50,11 @@ if [ "$minor" -ge 11 ]; then
     pip install 'transformers>=5,<6' safetensors "$numpy" # tests of fairseq-el convert from-hf and to-hf
 else
     pip install --upgrade 'pip<24.1' 'setuptools<70' wheel # newer pip refuses omegaconf 2.0
-    pip install "${TORCH:-torch==1.12.1}" 'numpy<1.24' cython ninja
-    pip install 'hydra-core>=1.0.7,<1.1' 'omegaconf<2.1' bitarray cffi regex sacrebleu tqdm
+    pip install 'numpy<1.24' cython
+    # Before torch: beside it, fairseq's setup.py compiles extensions whose sources are not in fairseq's archive.
     pip install --no-build-isolation --no-deps 'fairseq==0.12.2'
+    pip install "${TORCH:-torch==1.12.1}" 'numpy<1.24'
+    pip install 'hydra-core>=1.0.7,<1.1' 'omegaconf<2.1' bitarray cffi regex sacrebleu tqdm
 fi
 pip install hypothesis matplotlib mypy pytest pytest-xdist rouge-score ruff sentencepiece tabulate
 pip install --no-build-isolation --no-deps --editable .
