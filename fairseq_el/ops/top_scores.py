@@ -10,7 +10,7 @@ from torch import Tensor
 
 _LONG = 12  # times as many columns as are wanted: from there on groups save time, measured on a CPU
 _LARGEST_GROUP = 32
-_IN_CACHE = 1 << 21  # bytes of exponentials that a CPU has at a time: they are read again at once
+_IN_CACHE = 1 << 21  # bytes of exponentials, or of members of groups, that a CPU has at a time: they are read again
 
 
 def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
@@ -23,9 +23,7 @@ def log_normalizer(logits: Tensor) -> Tuple[Tensor, Tensor]:
         the maximum and the logarithm of the sum of ``exp(x - maximum)``. *Shape:* ``(rows, 1)`` each.
     """
     maximum = logits.amax(dim=1, keepdim=True)
-    rows = max(len(logits), 1)
-    if logits.device.type == "cpu":
-        rows = max(_IN_CACHE // (logits.element_size() * logits.size(1)), 1)
+    rows = _rows_at_once(logits, logits.size(1))
     total = torch.empty_like(maximum)
     for part, most, into in zip(logits.split(rows), maximum.split(rows), total.split(rows)):
         torch.sum((part - most).exp_(), dim=1, keepdim=True, out=into)
@@ -67,6 +65,18 @@ def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Ten
     if num_columns < _LONG * k or k == 0:
         return torch.topk(scores, k, dim=1, sorted=largest_first)
     group_size = min(1 << round(math.log2(num_columns / k) / 2), _LARGEST_GROUP)
+    at_once = _rows_at_once(scores, group_size * k)
+    if num_rows <= at_once:
+        return _search_groups(scores, k, group_size, largest_first)
+    values, columns = scores.new_empty(num_rows, k), scores.new_empty(num_rows, k, dtype=torch.long)
+    for rows, *into in zip(scores.split(at_once), values.split(at_once), columns.split(at_once)):
+        for target, found in zip(into, _search_groups(rows, k, group_size, largest_first)):
+            target.copy_(found)
+    return values, columns
+
+
+def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool) -> Tuple[Tensor, Tensor]:
+    num_rows, num_columns = scores.shape
     num_groups = num_columns // group_size
     rest = num_groups * group_size
     grouped = scores[:, :rest].view(num_rows, group_size, num_groups)  # a group is a column of this
@@ -80,3 +90,10 @@ def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Ten
     if rest < num_columns:
         columns = torch.where(member < group_size, columns, chosen - group_size * k + rest)
     return values, columns
+
+
+def _rows_at_once(matrix: Tensor, numbers: int) -> int:
+    """Of a matrix of which so many numbers are needed per row: what stays in a CPU's cache, or all rows."""
+    if matrix.device.type != "cpu":
+        return max(len(matrix), 1)
+    return max(_IN_CACHE // (matrix.element_size() * max(numbers, 1)), 1)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import largest, log_normalizer, reference, top_of_rows
+from fairseq_el.ops import largest, log_normalizer, reference, top_of_rows, top_scores
 
 
 @given(
@@ -15,9 +15,11 @@ from fairseq_el.ops import largest, log_normalizer, reference, top_of_rows
     columns=st.one_of(st.integers(20, 90), st.integers(1000, 9000)),
     k=st.integers(1, 20),
     forbidden=st.booleans(),
+    bytes_in_cache=st.sampled_from([1, 2000, 1 << 21]),  # so few that rows are taken in parts
     seed=st.integers(0, 10**6),
 )
-def test_top_of_rows_is_topk(rows, columns, k, forbidden, seed):
+def test_top_of_rows_is_topk(monkeypatch, rows, columns, k, forbidden, bytes_in_cache, seed):
+    monkeypatch.setattr(top_scores, "_IN_CACHE", bytes_in_cache)
     scores = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     if forbidden:
         scores[:, 3 : columns - 2] = float("-inf")  # fewer than k are left, at both ends
