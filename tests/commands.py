@@ -97,6 +97,8 @@ def _become(command: list[str], cwd: str, environment: dict[str, str], streams: 
     ]
     sys.argv = command
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    # As in a process of its own: otherwise workers that load data would come from another server, after its imports.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     try:
         runpy.run_path(command[0], run_name="__main__")
     except Exception:
