@@ -27,7 +27,7 @@ if ! command -v "${CXX:-c++}" >/dev/null 2>&1; then
     exit 1
 fi
 
-echo "Installing into $venv (about four minutes, once; the log is $venv/install.log)"
+echo "Installing into $venv (four to seven minutes, once; the log is $venv/install.log)"
 "$python" -m venv "$venv"
 log=$venv/install.log
 pip() {
