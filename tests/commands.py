@@ -124,6 +124,15 @@ def kill_in_the_middle(arguments: list[str], is_middle: Callable[[], object]) ->
     process.join()
 
 
+def train_language_model(directory: Path, train_text: Path, test_text: Path, *options: str) -> None:
+    """Runs ``scripts/train_language_model.sh``."""
+    script = str(REPOSITORY / "scripts" / "train_language_model.sh")
+    environment = {**os.environ, "FAIRSEQ_BIN": f"{Path(sys.executable).parent}/", "OMP_NUM_THREADS": "1"}
+    command = [script, str(train_text), str(test_text), str(directory), *options]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+
+
 def readme_block(containing: str) -> str:
     """The one Python block of the README that contains a text."""
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.S)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from commands import EXAMPLE, run
+from commands import EXAMPLE, run, train_language_model
+
+TINY = ["--decoder-layers", "2", *(f"--decoder-{width}-dim=32" for width in ("embed", "input", "output"))]
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,13 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
     return (EXAMPLE / "captions.de").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory) -> Path:
+    """A tiny model of the bundled captions in ``checkpoint_last.pt``; ``data-bin`` has the first 40 as its test set."""
+    work = tmp_path_factory.mktemp("lm")
+    lines = (EXAMPLE / "captions.en").read_text(encoding="utf-8").splitlines()
+    (work / "some.txt").write_text("\n".join(lines[:40]) + "\n", encoding="utf-8")
+    train_language_model(work, EXAMPLE / "captions.en", work / "some.txt", *TINY, "--max-update", "30")
+    return work

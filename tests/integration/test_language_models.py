@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy
 import pytest
-from commands import EXAMPLE, LOSE_NO_SENTENCE, REPOSITORY, USER_DIR, assert_same_hypotheses, run, texts
+from commands import LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, run, texts, train_language_model
 
 pytestmark = pytest.mark.skipif(
     int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's data sets of language models use what numpy 2 removed"
@@ -17,34 +12,12 @@ pytestmark = pytest.mark.skipif(
 
 STOCK = ["--user-dir", USER_DIR, "--task", "language_modeling", *LOSE_NO_SENTENCE]
 EL = ["--user-dir", USER_DIR, "--task", "el_language_modeling"]
-SMALL = [
-    "--decoder-layers",
-    "2",
-    "--decoder-embed-dim",
-    "32",
-    "--decoder-input-dim",
-    "32",
-    "--decoder-output-dim",
-    "32",
-]
-
-
-def train(directory: Path, train_text: Path, test_text: Path, *options: str) -> None:
-    script = str(REPOSITORY / "scripts" / "train_language_model.sh")
-    environment = {**os.environ, "FAIRSEQ_BIN": f"{Path(sys.executable).parent}/", "OMP_NUM_THREADS": "1"}
-    command = [script, str(train_text), str(test_text), str(directory), *options]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory) -> list:
-    """A tiny model of the bundled captions, and their first 40 as prompts."""
-    work = tmp_path_factory.mktemp("lm")
-    lines = (EXAMPLE / "captions.en").read_text(encoding="utf-8").splitlines()
-    (work / "some.txt").write_text("\n".join(lines[:40]) + "\n", encoding="utf-8")
-    train(work, EXAMPLE / "captions.en", work / "some.txt", *SMALL, "--max-update", "30")
-    return [work / "data-bin", "--path", work / "checkpoint_last.pt", "--sample-break-mode", "eos"]
+def captions(language_model) -> list:
+    """The tiny model of the bundled captions, and their first 40 as prompts."""
+    return [language_model / "data-bin", "--path", language_model / "checkpoint_last.pt", "--sample-break-mode", "eos"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +26,7 @@ def penn_treebank(shared, tmp_path_factory) -> list:
     work, texts = tmp_path_factory.mktemp("ptb"), shared / "data" / "ptb"
     lines = (texts / "ptb.test.txt").read_text(encoding="utf-8").splitlines()
     (work / "some.txt").write_text("\n".join(lines[:150]) + "\n", encoding="utf-8")
-    train(work, texts / "ptb.valid.txt", work / "some.txt", "--max-update", "60")
+    train_language_model(work, texts / "ptb.valid.txt", work / "some.txt", "--max-update", "60")
     return [work / "data-bin", "--path", work / "checkpoint_last.pt", "--sample-break-mode", "eos"]
 
 

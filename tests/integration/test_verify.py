@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import pytest
 import torch
-from commands import EXAMPLE, REPOSITORY, USER_DIR, run
+from commands import EXAMPLE, run
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
 
@@ -49,17 +48,3 @@ def test_another_checkpoint_does_not(data, tmp_path):
 def test_bad_input(data, options, message, tmp_path):
     stderr = run("el", "verify", data, *options, cwd=tmp_path, fails=True).stderr
     assert re.search(message, stderr) and "Traceback" not in stderr.split("its last words")[0]
-
-
-@pytest.mark.long
-def test_the_readmes_commands(data, tmp_path):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    verify, score, strip = re.findall(r"^fairseq-el ((?:verify|score|convert) .*?) +#", readme, re.M)
-    shutil.copy(MODEL, tmp_path / "checkpoint_best.pt")
-    assert run("el", *strip.split(), cwd=tmp_path).stdout.startswith("model.pt: ")
-    verified = run("el", *verify.replace("DATA", str(data)).split(), cwd=tmp_path).stdout
-    assert verified.startswith("All hypotheses of 40 sentences are the same")
-    options = ["--path", "model.pt", "--user-dir", USER_DIR, "--task", "el_translation"]
-    decoded = run("generate", data, *options, "--post-process", "sentencepiece", cwd=tmp_path).stdout
-    (tmp_path / "output.txt").write_text(decoded, encoding="utf-8")
-    assert run("el", *score.split(), cwd=tmp_path).stdout.startswith("40 sentences\n")

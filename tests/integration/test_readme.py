@@ -1,0 +1,104 @@
+"""Every command that the README shows, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy
+import pytest
+from commands import EXAMPLE, REPOSITORY, USER_DIR, run, texts
+
+MODEL = EXAMPLE / "model.pt"
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    re.sub(r" +#.*", "", line) for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
+]
+RUN_ELSEWHERE = {
+    "make demo": ".ci/run",
+    "make test": ".ci/run",  # as a part of make check
+    "scripts/recipe.sh configs/demo.yaml": "tests/integration/test_recipe_documentation.py",
+}
+RUN_HERE = ["generate", "interactive", "el plan", "el bench", "el verify", "el score", "el convert", "compare.py"]
+
+
+def command(kind: str) -> str:
+    (found,) = [line for line in COMMANDS if kind in re.sub("^fairseq-", "", line)]
+    return found
+
+
+def run_line(line: str, directory, **replaced: str) -> str:
+    """Runs a command of fairseq or of this package, with < FILE, and returns what it printed."""
+    line, _, file = line.partition(" < ")
+    program, *arguments = shlex.split(line)
+    replaced.update({"fairseq_el": USER_DIR})
+    stdin = (directory / file).read_text(encoding="utf-8") if file else ""
+    arguments = [replaced.get(argument, argument) for argument in arguments]
+    return run(program[len("fairseq-") :], *arguments, cwd=directory, stdin=stdin).stdout
+
+
+@pytest.fixture
+def directory(tmp_path, data):
+    """A directory with ``DATA``, ``model.pt`` and ``checkpoint_best.pt``."""
+    (tmp_path / "DATA").symlink_to(data)
+    for name in ("model.pt", "checkpoint_best.pt"):
+        shutil.copy(MODEL, tmp_path / name)
+    return tmp_path
+
+
+def test_every_command_has_its_test():
+    assert {line for line in COMMANDS if line in RUN_ELSEWHERE} == RUN_ELSEWHERE.keys()
+    here = sorted(command(kind) for kind in RUN_HERE)
+    assert here == sorted(line for line in COMMANDS if line not in RUN_ELSEWHERE)
+    for line, where in RUN_ELSEWHERE.items():
+        text = (REPOSITORY / where).read_text(encoding="utf-8")
+        assert line.replace("make test", "make check") in text or "README.md" in text
+
+
+def test_generate_and_score(directory):
+    assert len(texts(run_line(command("generate"), directory), "H")) == 40
+    output = run_line(f"{command('generate')} --post-process sentencepiece", directory)  # scores are of words
+    (directory / "output.txt").write_text(output, encoding="utf-8")
+    assert run_line(command("el score"), directory).startswith("40 sentences\n")
+
+
+@pytest.mark.skipif(int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's language models need numpy 1")
+def test_interactive(language_model, tmp_path):
+    (tmp_path / "DATA").symlink_to(language_model / "data-bin")
+    shutil.copy(language_model / "checkpoint_last.pt", tmp_path / "lm.pt")
+    (tmp_path / "prompts.txt").write_text("a man in a\na woman in\n", encoding="utf-8")
+    written = texts(run_line(command("interactive"), tmp_path), "D")
+    assert [text.startswith(prompt) for (_, text), prompt in zip(written, ("a man in a", "a woman in"))] == [True, True]
+
+
+@pytest.mark.long
+def test_plan(directory):
+    assert "--batch-size" in run_line(command("el plan"), directory)
+
+
+@pytest.mark.long
+def test_bench(directory):
+    printed = run_line(command("el bench"), directory)
+    assert all(method in printed for method in ("stock@fp32", "el@fp32", "auto@bf16"))
+
+
+@pytest.mark.long
+def test_verify_what_strip_wrote(directory):
+    (directory / "model.pt").unlink()
+    assert run_line(command("el convert"), directory).startswith("model.pt: ")
+    assert run_line(command("el verify"), directory).startswith("All hypotheses of 40 sentences are the same")
+
+
+@pytest.mark.long
+def test_compare(directory):
+    program, *arguments = shlex.split(command("compare.py"))
+    assert program == ".venv/bin/python"
+    arguments[0] = str(REPOSITORY / arguments[0])
+    process = subprocess.run(
+        [sys.executable, *arguments], cwd=directory, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "EL, shared-kv" in process.stdout
