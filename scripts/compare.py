@@ -55,7 +55,7 @@ class Result:
 
 
 def run(command: list[str], log: Path) -> Path:
-    """Runs a command with its output in a file, and its messages in another, which it returns; both shown if it fails."""
+    """Runs a command with its output in a file, and its messages in another, which it returns; shown if it fails."""
     messages = log.with_suffix(".messages")  # in one file they could come in the middle of a text
     with log.open("wb") as file, messages.open("wb") as errors:
         status = subprocess.run(command, stdout=file, stderr=errors, check=False).returncode
@@ -81,7 +81,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     result.hypotheses, result.references = output.hypotheses, output.references
     result.tokens = {index: best.tokens for index, (best, *_) in read_hypotheses(lines).items()}
     said = [*lines, *messages.read_text("utf-8", errors="replace").split("\n")]  # fairseqs differ in where they log
-    (seconds,) = filter(None, (re.search(r"\bINFO\b.* Translated .* in ([\d.]+)s", line) for line in said))
+    (seconds,) = filter(None, (re.search(r"\bINFO\b.*\bTranslated .* in ([\d.]+)s", line) for line in said))
     result.seconds.append(float(seconds.group(1)))
     if time_only:
         return

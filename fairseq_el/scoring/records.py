@@ -21,14 +21,19 @@ _RECORD = re.compile(r"([STHDPAIEWC])-(0|[1-9][0-9]*)(?:_[0-9]+)?\t(.*)", re.DOT
 _DAMAGED = re.compile(r"([STHDP]-[^\t]{0,30})\t")  # that is no record
 _WORD_SCORE = r"-?(?:\d+\.\d+|inf|nan)"
 _SCORES = re.compile(f"(?:{_WORD_SCORE}(?: {_WORD_SCORE})*)?")
-_BAR = re.compile(r"\r *\d+%\|")  # of tqdm
+# A progress bar of tqdm, or a message, in the middle of a line: standard output and error in one file.
+_MIXED = re.compile(
+    r"\r *\d+%\||(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):fairseq[\w.]*:|\.py:\d+: \w*Warning: "
+    r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| [A-Z]+ \| \w"
+)
+_ANYWHERE = re.compile(r"[STHDP]-[0-9]+\t")
 _MESSAGE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| |(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):\S*:|Generate \S+ with beam=|\| "
     r"|\S*:\d+: \w*Warning: |  \w*warn\w*\.warn\(|Traceback \(most recent call last\)|Namespace\(|\r? *\d+%\|"
 )
 _LONGEST_NUMBER = 12  # digits
 _TEXTS = "STHD"
-_NEXT = {"S": "TWCHDP", "T": "HDP", "H": "DP", "D": "P"}
+_NEXT = {"S": "TWCHD", "T": "HD", "H": "DP", "D": "P"}
 
 
 class Record(NamedTuple):
@@ -99,6 +104,10 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
                 continue
         elif text:
             _check_next(text, line, number, is_whole)
+        elif kind == "P":
+            raise FairseqElError(
+                f"line {number} has {name_of(line)}, and no hypothesis before it. The file must be as fairseq wrote it"
+            )
         if text and (kind is not None or line.strip()):
             yield _record(text, start)
             text = []
@@ -119,10 +128,10 @@ def _check(line: str, number: int) -> None:
     Raises:
         FairseqElError: the line is a record that is damaged.
     """
-    if "\r" in line and _BAR.search(line) and re.search(r"[STHDP]-[0-9]+\t", line):
+    if _MIXED.search(line) and _ANYWHERE.search(line):
         raise FairseqElError(
-            f"line {number} has a progress bar in the middle of what fairseq printed, and texts may be cut off. Keep "
-            "what it writes to standard error out of the file, or give --no-progress-bar, and decode again"
+            f"line {number} has a progress bar or a message in the middle of what fairseq printed, and texts may be "
+            "cut off. Keep what fairseq writes to standard error out of the file, and decode again"
         )
     match = _RECORD.match(line)
     if match is None:
@@ -164,9 +173,9 @@ def _check_next(text: Sequence[str], line: str, number: int, is_whole: bool) -> 
         FairseqElError: what comes next is not what fairseq prints after such a text.
     """
     kind, sentence = kind_of(line) or "", sentence_of(line)
-    if sentence == sentence_of(text[0]) and kind in _NEXT[text[0][0]]:
-        return
-    if is_whole and (kind not in _TEXTS or len(text) > 1):
+    is_next = sentence == sentence_of(text[0]) and kind in _NEXT[text[0][0]]
+    is_next_sentence = text[0][0] in "HD" and kind == "S" and len(text) == 1
+    if is_whole and not (is_next or is_next_sentence):
         raise FairseqElError(
             f"line {number} begins {kind}-{sentence} before {name_of(text[0])} is over. The file must be as fairseq "
             "wrote it: one run, its lines in their order"
