@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import shlex
 from pathlib import Path
 from typing import List, NamedTuple, Optional
 
@@ -63,7 +64,7 @@ def _decode(content: bytes, path: Path, name: str) -> str:
     if other is not None:
         raise FairseqElError(
             f"{name} must be text in UTF-8; {path} is in {other}. Convert it: "
-            f"iconv -f {other} -t UTF-8 {path} > {path}.utf8"
+            f"iconv -f {other} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
         )
     try:
         return content.decode("utf-8")

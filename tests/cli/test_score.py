@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -221,6 +222,13 @@ def test_rouge_warns_of_letters_that_it_does_not_see(tmp_path, capsys):
     assert main([*arguments, "--metrics", "bleu,chrf"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["warnings"] == [] and printed.err == ""
+
+
+def test_standard_output_that_can_not_hold_a_text(tmp_path, capsys, monkeypatch):
+    (tmp_path / "text").write_text("a\nW\u00f6rter\n", "utf-8")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["score", str(tmp_path / "text"), "--extract", "hypo", "-"]) == 1
+    assert "its encoding is ascii, which has no '\\xf6'. Set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
 
 
 def test_marks_of_line_ends_are_named(tmp_path, capsys):
