@@ -92,7 +92,8 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     with tempfile.TemporaryDirectory() as directory:
         output, log = Path(directory, "output.txt"), Path(directory, "log.txt")
         run_program("fairseq_cli.generate", [*arguments, *plugin], output, log, f"fairseq-generate of {name}")
-        hypotheses = read_hypotheses(read_lines(output, "the output").lines)
+        written = output.stat().st_size
+        hypotheses = read_hypotheses(read_lines(output, "the output").lines) if written else {}
     if not hypotheses:
         raise FairseqElError(f"fairseq-generate of {name} wrote no hypotheses: was it given --quiet or an empty split?")
     return hypotheses
