@@ -35,6 +35,8 @@ def read_lines(path: Path, name: str) -> TextLines:
         FairseqElError: it is empty or is not in UTF-8; with the line.
     """
     try:
+        if path.is_char_device() or path.is_block_device():  # which may have no end
+            raise OptionError(f"{name} must be a file that can be read; {path} is a device")
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error

@@ -129,6 +129,7 @@ FILES = {
         (["{utf16}"], "FILE must be text in UTF-8; .* is in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 "),
         (["{output}", "--ref", "{bare}"], "--ref must be text in UTF-8; .* is in UTF-16LE. Convert it"),
         (["{utf32}"], "is in UTF-32"),
+        (["/dev/zero"], "FILE must be a file that can be read; /dev/zero is a device"),
         (["a\0b"], "FILE must be a file that can be read"),
         (["{directory}"], "FILE must be a file that can be read; .*: Is a directory"),
         (["{mac}", "--ref", "{plain}"], "has 2 hypotheses, .* has 1 lines .only a newline ends a line; 1 have other"),
