@@ -116,7 +116,7 @@ class Quality:
         options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]
         options += ["--required-batch-size-multiple", "1"]  # or fairseq 0.12.3 drops the last sentences
         run_program("fairseq_cli.generate", [self.args.data, *options, *self.decoding], output, log)
-        scoring = ["score", output, "--metrics", self.args.metrics, "--json"]
+        scoring = ["score", output, "--format", "fairseq", "--metrics", self.args.metrics, "--json"]
         run_program("fairseq_el.cli", scoring, scored, self.out / "score.log")
         found["scores"] = json.loads(scored.read_text("utf-8"))["scores"]
         self.results.setdefault(run, {})[stage] = found

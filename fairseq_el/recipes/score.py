@@ -62,7 +62,7 @@ def _score(recipe: Recipe, work: Path, directory: Path) -> None:
     for name, texts in (("hypotheses.txt", hypotheses), ("references.txt", references)):
         files.append(directory / name)
         files[-1].write_bytes("".join(text + "\n" for text in texts).encode("utf-8"))
-    arguments: List[Any] = ["score", files[0], "--ref", files[1], "--json"]
+    arguments: List[Any] = ["score", files[0], "--format", "text", "--ref", files[1], "--json"]
     for name, value in recipe.scoring.items():
         arguments += ([f"--{name}"] if value else []) if isinstance(value, bool) else [f"--{name}", value]
     log = directory / "log.txt"

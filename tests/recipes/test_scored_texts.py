@@ -25,7 +25,7 @@ RECIPE = {
     "scoring": {"metrics": "bleu,rouge", "tokenize": "none"},
 }
 FILES = ["test.source", "test.target", "model.pt", "dict.txt"]
-WORDS = ["a\x85b c d e", "f\u2028g h i j", "k \u4e2d m n", "o p q r\u00a0s"]
+WORDS = ["a\x85b c d e", "f\u2028g h i j", "k \u4e2d m n", "o p q r\u00a0s", "H-1\t0.5\tbold t u"]
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ def test_dropped_letters_are_those_that_rouge_score_drops(letter):
 @pytest.fixture
 def without_network(monkeypatch, tmp_path):
     def refuse(*_, **__):
+        assert socket.getdefaulttimeout() == 30  # or it would wait for ever where packets are dropped
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
