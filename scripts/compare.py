@@ -26,6 +26,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fairseq_el.scoring import read_generate_output, read_hypotheses
+from fairseq_el.text_lines import read_lines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
@@ -53,13 +54,15 @@ class Result:
     self_attention_bytes: int = 0
 
 
-def run(command: list[str], log: Path) -> None:
-    """Runs a command with its output in a file, shown only if it fails."""
-    with log.open("w", encoding="utf-8") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+def run(command: list[str], log: Path) -> Path:
+    """Runs a command with its output in a file, and its messages in another, which it returns; shown if it fails."""
+    messages = log.with_suffix(".messages")  # in one file they could come in the middle of a text
+    with log.open("wb") as file, messages.open("wb") as errors:
+        status = subprocess.run(command, stdout=file, stderr=errors, check=False).returncode
     if status != 0:
-        output = log.read_text(encoding="utf-8")[-3000:]
+        output = "".join(path.read_text("utf-8", errors="replace")[-3000:] for path in (log, messages))
         sys.exit(f"{sys.argv[0]}: error: {' '.join(command)} ended with status {status}:\n{output}")
+    return messages
 
 
 def decode(method: str, options: list[str], work: Path, result: Result, time_only: bool) -> None:
@@ -71,13 +74,14 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     start = time.perf_counter()
-    run([*program, *options, *task], log)
+    messages = run([*program, *options, *task], log)
     result.process_seconds.append(time.perf_counter() - start)
-    lines = log.read_text(encoding="utf-8").split("\n")
+    lines = read_lines(log, "the output of fairseq-generate").lines
     output = read_generate_output(lines)
     result.hypotheses, result.references = output.hypotheses, output.references
     result.tokens = {index: best.tokens for index, (best, *_) in read_hypotheses(lines).items()}
-    (seconds,) = (re.search(r"Translated .* in ([\d.]+)s", line) for line in lines if "Translated" in line)
+    said = [*lines, *messages.read_text("utf-8", errors="replace").split("\n")]  # fairseqs differ in where they log
+    (seconds,) = filter(None, (re.search(r"\bINFO\b.*\bTranslated .* in ([\d.]+)s", line) for line in said))
     result.seconds.append(float(seconds.group(1)))
     if time_only:
         return

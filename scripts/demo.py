@@ -13,6 +13,8 @@ import sentencepiece
 import yaml
 from compare import REPOSITORY, compare, run, table
 
+from fairseq_el.text_lines import read_lines
+
 EXAMPLE = REPOSITORY / "examples" / "deen"
 SHOWN = (1, 19)  # sentences
 RUNS = 2  # of each method, in turn; medians are shown
@@ -33,7 +35,7 @@ def prepare(work: Path) -> Path:
 
 
 def read(name: str) -> list[str]:
-    return (EXAMPLE / name).read_text(encoding="utf-8").splitlines()
+    return read_lines(EXAMPLE / name, name).lines
 
 
 def main() -> None:

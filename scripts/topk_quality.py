@@ -37,6 +37,7 @@ from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.programs import run_program
 from fairseq_el.scoring import compare_hypotheses, read_hypotheses
+from fairseq_el.text_lines import read_lines
 from fairseq_el.whole_files import write_whole, write_whole_directory
 
 PLUGIN = ["--user-dir", str(Path(__file__).resolve().parent.parent / "fairseq_el")]
@@ -115,7 +116,7 @@ class Quality:
         options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]
         options += ["--required-batch-size-multiple", "1"]  # or fairseq 0.12.3 drops the last sentences
         run_program("fairseq_cli.generate", [self.args.data, *options, *self.decoding], output, log)
-        scoring = ["score", output, "--metrics", self.args.metrics, "--json"]
+        scoring = ["score", output, "--format", "fairseq", "--metrics", self.args.metrics, "--json"]
         run_program("fairseq_el.cli", scoring, scored, self.out / "score.log")
         found["scores"] = json.loads(scored.read_text("utf-8"))["scores"]
         self.results.setdefault(run, {})[stage] = found
@@ -147,7 +148,7 @@ class Quality:
         if run == FULL or not {run, FULL} <= {name for name, stages in self.results.items() if stage in stages}:
             return None
         files = [self.out / f"{name} {stage}.txt".replace(" ", "-") for name in (run, FULL)]
-        mine, theirs = (read_hypotheses(file.read_text("utf-8").split("\n")) for file in files)
+        mine, theirs = (read_hypotheses(read_lines(file, "output").lines) for file in files)
         agreement = compare_hypotheses(mine, theirs)
         return f"{agreement.sentences - len(agreement.differing)} of {agreement.sentences}"
 

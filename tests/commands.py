@@ -54,14 +54,13 @@ def run(
         process = subprocess.run(
             command,
             cwd=cwd,
-            input=stdin,
+            input=stdin.encode(),
             env=environment,
             preexec_fn=preexec_fn,
             capture_output=True,
-            text=True,
-            encoding="utf-8",
             check=False,
         )
+        process.stdout, process.stderr = process.stdout.decode(), process.stderr.decode()  # with CR as it is
     else:
         process = _run_forked(command, cwd, stdin, environment)
     assert (process.returncode != 0) == fails, (
@@ -79,7 +78,7 @@ def _run_forked(
         process = _SERVER.Process(target=_become, args=(command, str(cwd or os.getcwd()), environment, streams))
         process.start()
         process.join()
-        printed = [stream.read_text(encoding="utf-8") if stream.exists() else "" for stream in streams[1:]]
+        printed = [stream.read_bytes().decode() if stream.exists() else "" for stream in streams[1:]]
     return subprocess.CompletedProcess(command, process.exitcode, *printed)
 
 
@@ -143,7 +142,7 @@ def readme_block(containing: str) -> str:
 def hypotheses(output: str) -> dict[int, list[tuple[float, str]]]:
     """The ``H-`` lines by sentence, in the order printed: score and tokens."""
     result: dict[int, list[tuple[float, str]]] = {}
-    for line in output.splitlines():
+    for line in output.split("\n"):
         if line.startswith("H-"):
             index, score, tokens = line[2:].split("\t")
             result.setdefault(int(index), []).append((float(score), tokens))
@@ -152,7 +151,7 @@ def hypotheses(output: str) -> dict[int, list[tuple[float, str]]]:
 
 def texts(output: str, prefix: str) -> list[tuple[str, str]]:
     """The lines of a kind, sorted: sentence and last column (not the score in between)."""
-    found = [line.split("\t") for line in output.splitlines() if line.startswith(f"{prefix}-")]
+    found = [line.split("\t") for line in output.split("\n") if line.startswith(f"{prefix}-")]
     return sorted((columns[0], columns[-1]) for columns in found)
 
 

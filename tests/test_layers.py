@@ -13,6 +13,7 @@ BELOW = {  # what each part of the package may import
     "_user_dir": set(),
     "errors": set(),
     "programs": {"errors"},
+    "text_lines": {"errors"},
     "whole_files": {"errors"},
     "checkpoint_loading": set(),
     "failure_report": {"checkpoint_loading", "errors"},
@@ -23,13 +24,13 @@ BELOW = {  # what each part of the package may import
     "generation": {"ops", "modules", "planning", "generation", "errors"},
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "whole_files"},
-    "scoring": {"scoring", "errors"},
+    "scoring": {"scoring", "errors", "text_lines"},
     "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
-    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "programs", "whole_files"},
+    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "programs", "text_lines", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("recipes", "errors", "failure_report", "programs", "whole_files"),
+        *("recipes", "errors", "failure_report", "programs", "text_lines", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import shutil
 import subprocess
@@ -74,3 +75,14 @@ def test_curves(tmp_path, script):
         (["--out", tmp_path / "x.png", "--force", "--value", "accuracy", *curves], f"{tmp_path / 'a'} has no accuracy"),
     ):
         assert message in script("plot_training.py", *arguments)
+
+
+def test_messages_are_kept_out_of_the_output(tmp_path, monkeypatch):
+    """Of a program whose output is read: in one file, they could come in the middle of a hypothesis."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    run = importlib.import_module("compare").run
+    program = "import sys; print('D-0', end=' ', flush=True); print('said', file=sys.stderr); print('x'); sys.exit({})"
+    messages = run([sys.executable, "-c", program.format(0)], tmp_path / "a.log")
+    assert (tmp_path / "a.log").read_text() == "D-0 x\n" and messages.read_text() == "said\n"
+    with pytest.raises(SystemExit, match="ended with status 3:\nD-0 x\nsaid"):
+        run([sys.executable, "-c", program.format(3)], tmp_path / "b.log")

@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import re
+import sys
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
@@ -17,16 +18,20 @@ from fairseq_el.cli.numbers import not_negative
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.scoring import (
+    FORMATS,
     METRICS,
     SPLITS,
     GenerateOutput,
     Score,
+    as_words,
     is_generate_output,
     read_generate_output,
     score_bleu,
     score_chrf,
     score_rouge,
+    warn_of_dropped_letters,
 )
+from fairseq_el.text_lines import TextLines, one_line, read_lines
 from fairseq_el.whole_files import refuse_to_overwrite, write_whole
 
 _DESCRIPTION = """\
@@ -34,7 +39,11 @@ Scores what fairseq-generate wrote, whatever the order it was decoded in, or pla
 
 Of the output of fairseq-generate, hypotheses are the lines D- (detokenised, if it was given --bpe and --tokenizer) and
 references the lines T-. BLEU and chrF are sacrebleu's, ROUGE is rouge-score's with Porter's stemmer; each comes with
-the signature that repeats it, and with --confidence with the interval that holds 95 % of bootstrap samples."""
+the signature that repeats it, and with --confidence with the interval that holds 95 % of bootstrap samples.
+
+Files are UTF-8, and only a newline ends a line. A hypothesis of fairseq's may have line ends in it, and some models
+write them as <n> or <q>: they end sentences for ROUGE-Lsum, and are spaces for all other scores. --extract writes
+spaces for line ends, and <n> and <q> as they are. ROUGE sees no letters but a to z; a warning says if many are lost."""
 
 _EXAMPLE = """\
 examples:
@@ -58,7 +67,14 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("file", metavar="FILE", help="output of fairseq-generate, or plain text")
+    parser.add_argument("file", metavar="FILE", help="output of fairseq-generate or -interactive, or plain text")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="auto",
+        help="what FILE is: the output of fairseq's programs, or text with a hypothesis on each line (default: by its "
+        "lines)",
+    )
     parser.add_argument(
         "--ref",
         action="append",
@@ -81,7 +97,8 @@ def add_parser(commands: Any) -> None:
         "--sentences",
         choices=sorted(SPLITS),
         default="punctuation",
-        help="what ends a sentence for ROUGE-Lsum: . ! ? and a space, or line ends, written <q> (default: %(default)s)",
+        help="what ends a sentence for ROUGE-Lsum: lines: line ends, also <n> and <q>; punctuation: also . ! ? with "
+        "closing quotes and a space (default: %(default)s)",
     )
     parser.add_argument(
         "--post-process",
@@ -108,17 +125,14 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    lines = _read_lines(options.file, "FILE")
-    output = (
-        read_generate_output(lines) if is_generate_output(lines) else GenerateOutput(hypotheses=dict(enumerate(lines)))
-    )
+    output = _read_output(options.file, options.format)
     if options.extract is not None:
         what, path = options.extract
         _extract(output, what, path, options.post_process, options.force)
         return 0
     hypotheses = _texts(output, "hypo", options.post_process)
     if options.ref:
-        references = [_read_lines(path, "--ref") for path in options.ref]
+        references = [read_lines(Path(path), "--ref").lines for path in options.ref]
     elif output.references:
         references = [_texts(output, "ref", options.post_process)]
     else:
@@ -127,7 +141,8 @@ def run(options: argparse.Namespace) -> int:
         if len(texts) != len(hypotheses):
             raise FairseqElError(
                 f"there must be as many references as hypotheses; {options.file} has {len(hypotheses)} hypotheses, "
-                f"{path} has {len(texts)} lines. Was the same part of the data set decoded?"
+                f"{path} has {len(texts)} lines{_of_other_ends([*texts, *hypotheses])}. Was the same part of the data "
+                "set decoded?"
             )
     if any(_PIECES.search(text) for text in hypotheses):
         raise FairseqElError(
@@ -135,8 +150,36 @@ def run(options: argparse.Namespace) -> int:
             "to fairseq-generate, or --post-process sentencepiece (or subword_nmt) here"
         )
     scores = _scores(options, hypotheses, references)
-    write_line(_as_json(scores, len(hypotheses)) if options.json else _as_table(scores, len(hypotheses)))
+    warnings = _warnings(options, hypotheses, references)
+    for warning in warnings:
+        sys.stderr.write(f"fairseq-el: warning: {warning}\n")
+    count = len(hypotheses)
+    write_line(_as_json(scores, count, warnings) if options.json else _as_table(scores, count))
     return 0
+
+
+def _read_output(path: str, format_: str) -> GenerateOutput:
+    text: TextLines = read_lines(Path(path), "FILE")
+    if format_ == "fairseq" or (format_ == "auto" and is_generate_output(text.lines)):
+        return read_generate_output(text.lines, text.is_ended)
+    return GenerateOutput(hypotheses=dict(enumerate(text.lines)))
+
+
+def _of_other_ends(texts: Sequence[str]) -> str:
+    """For a message about a number of lines: characters that end lines elsewhere."""
+    count = sum(len(text.splitlines()) > 1 for text in texts)
+    return f" (only a newline ends a line; {count} have other line ends in them, such as CR or U+2028)" if count else ""
+
+
+def _warnings(options: argparse.Namespace, hypotheses: List[str], references: List[List[str]]) -> List[str]:
+    found = []
+    count = sum(as_words(text) != text for texts in (hypotheses, *references) for text in texts)
+    if count:
+        found.append(f"{count} texts have line ends in them, or <n> or <q>, which count as line ends and not as words")
+    if "rouge" in options.metrics:
+        dropped = warn_of_dropped_letters(hypotheses, references)
+        found += [dropped] if dropped else []
+    return found
 
 
 def _scores(options: argparse.Namespace, hypotheses: List[str], references: List[List[str]]) -> List[Score]:
@@ -148,16 +191,17 @@ def _scores(options: argparse.Namespace, hypotheses: List[str], references: List
             scores += score_bleu(hypotheses, references, options.tokenize, options.lowercase, samples)
         if "chrf" in options.metrics:
             scores += score_chrf(hypotheses, references, options.lowercase, samples)
-    except (ImportError, RuntimeError, ValueError) as error:  # of sacrebleu, for tokenisers that need other packages
-        raise OptionError(f"sacrebleu can't score this: {error}") from error
+    except (ImportError, RuntimeError, ValueError) as error:  # of sacrebleu
+        raise OptionError(f"sacrebleu can't score this: {one_line(str(error))}") from error
     if "rouge" in options.metrics:
         split = SPLITS[options.sentences]
         scores += score_rouge(hypotheses, references, split, options.sentences, samples, options.seed)
     return scores
 
 
-def _as_json(scores: List[Score], count: int) -> str:
-    return json.dumps({"sentences": count, "scores": {score.name: score.as_dict() for score in scores}}, indent=2)
+def _as_json(scores: List[Score], count: int, warnings: List[str]) -> str:
+    found = {score.name: score.as_dict() for score in scores}
+    return json.dumps({"sentences": count, "scores": found, "warnings": warnings}, indent=2)
 
 
 def _as_table(scores: List[Score], count: int) -> str:
@@ -173,12 +217,16 @@ def _as_table(scores: List[Score], count: int) -> str:
 def _extract(output: GenerateOutput, what: str, path: str, symbol: Optional[str], force: bool) -> None:
     if what not in ("hypo", "ref", "src"):
         raise OptionError(f"--extract must be followed by hypo, ref or src; got {what!r}")
-    text = "".join(line + "\n" for line in _texts(output, what, symbol))
+    texts = _texts(output, what, symbol)
+    text = "".join(one_line(line) + "\n" for line in texts)
+    count = sum(one_line(line) != line for line in texts)
+    if count:
+        sys.stderr.write(f"fairseq-el: warning: {count} texts have line ends in them, which are spaces in {path}\n")
     if path == "-":
         write_line(text[:-1])
         return
     refuse_to_overwrite(Path(path), "--extract", force)
-    write_whole(Path(path), lambda unfinished: unfinished.write_text(text, "utf-8"))
+    write_whole(Path(path), lambda unfinished: unfinished.write_bytes(text.encode("utf-8")))
 
 
 def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str]:
@@ -189,21 +237,6 @@ def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str
     }[what]
     in_order = output.in_order(texts, name)
     return in_order if symbol is None else [post_process(text, symbol) for text in in_order]
-
-
-def _read_lines(path: str, option: str) -> List[str]:
-    """Lines without their ends; only a newline ends one."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise OptionError(f"{option} must be a file that can be read; {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise FairseqElError(
-            f"{option} must be text in UTF-8; {path} has byte {error.start} that is not: {error.reason}"
-        ) from error
-    if not text:
-        raise FairseqElError(f"{option} must have lines; {path} is empty")
-    return text[:-1].split("\n") if text.endswith("\n") else text.split("\n")
 
 
 def _metrics(text: str) -> List[str]:

@@ -18,6 +18,7 @@ from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.programs import run_program
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
+from fairseq_el.text_lines import read_lines
 
 _DESCRIPTION = """\
 Decodes a data set with stock fairseq and with EL-attention, each in a process of its own, and says whether they wrote
@@ -91,7 +92,8 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     with tempfile.TemporaryDirectory() as directory:
         output, log = Path(directory, "output.txt"), Path(directory, "log.txt")
         run_program("fairseq_cli.generate", [*arguments, *plugin], output, log, f"fairseq-generate of {name}")
-        hypotheses = read_hypotheses(output.read_text("utf-8").split("\n"))
+        written = output.stat().st_size
+        hypotheses = read_hypotheses(read_lines(output, "the output").lines) if written else {}
     if not hypotheses:
         raise FairseqElError(f"fairseq-generate of {name} wrote no hypotheses: was it given --quiet or an empty split?")
     return hypotheses

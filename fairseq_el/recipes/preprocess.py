@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List
@@ -18,9 +19,12 @@ from fairseq_el.recipes.dictionaries import check_dictionaries
 from fairseq_el.recipes.files import checksums, require_files
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product
+from fairseq_el.text_lines import read_lines
 
 BEGIN = "<s>"
 _REPORT = "report.json"
+_NEWLINE = b"\n"
+_CR_ALONE = re.compile(rb"\r(?!\n)")
 
 
 @dataclass
@@ -112,12 +116,16 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
 def _check_lines(recipe: Recipe, work: Path) -> None:
     counts = []
     for name in recipe.text:
-        with (work / name).open(encoding="utf-8") as lines:
-            try:
-                counts.append(sum(1 for _ in lines))
-            except UnicodeDecodeError as error:
-                raise FairseqElError(f"{work / name} must be text in UTF-8, and is not: {error.reason}") from error
-    if 0 in counts or counts[0] != counts[1]:
+        counts.append(len(read_lines(work / name, name).lines))
+        content = (work / name).read_bytes()
+        alone = _CR_ALONE.search(content)
+        if alone is not None:
+            line = content.count(_NEWLINE, 0, alone.start()) + 1
+            raise FairseqElError(
+                f"{work / name} must have no carriage return inside a line, because fairseq's programs take it for the "
+                f"end of one; line {line} has one. Put a space in its place"
+            )
+    if counts[0] != counts[1]:
         raise FairseqElError(
             "source and reference must be in the same line of their files, and there must be some; in "
             f"{work}, {recipe.text[0]} has {counts[0]:,} lines and {recipe.text[1]} {counts[1]:,}"
@@ -152,8 +160,8 @@ def write_tokens(language: Language, pieces: Pieces, directory: Path) -> Counts:
     words = read_dictionary(language.dictionary)
     counts = Counts(language.limit)
     encoded, cut = directory / f"test.bpe.{language.name}", directory / f"test.{language.name}"
-    # Line ends are taken as multiprocessing_bpe_encoder.py does, which is as Python does.
-    with language.raw.open(encoding="utf-8") as lines, encoded.open("w", encoding="utf-8") as whole, cut.open(
+    # Line ends are taken as multiprocessing_bpe_encoder.py does, which is as Python does. A byte-order mark is no text.
+    with language.raw.open(encoding="utf-8-sig") as lines, encoded.open("w", encoding="utf-8") as whole, cut.open(
         "w", encoding="utf-8"
     ) as kept:
         for line in tqdm(lines, desc=language.raw.name, unit="line", leave=False, disable=None):

@@ -15,6 +15,7 @@ from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product
 from fairseq_el.scoring import read_hypotheses
+from fairseq_el.text_lines import read_lines
 
 
 def scores_of(recipe: Recipe, work: Path) -> Product:
@@ -47,7 +48,8 @@ def _as_table(result: Dict[str, Any]) -> str:
     for name, score in result["scores"].items():
         interval = f"{score['low']:.2f} to {score['high']:.2f}" if score["low"] is not None else ""
         rows.append([name, f"{score['value']:.2f}", interval, score["signature"]])
-    return f"{result['sentences']:,} sentences\n{tabulate(rows, tablefmt='plain', disable_numparse=True)}"
+    table = f"{result['sentences']:,} sentences\n{tabulate(rows, tablefmt='plain', disable_numparse=True)}"
+    return "\n".join([table, *(f"warning: {warning}" for warning in result.get("warnings", []))])
 
 
 def _score(recipe: Recipe, work: Path, directory: Path) -> None:
@@ -59,8 +61,8 @@ def _score(recipe: Recipe, work: Path, directory: Path) -> None:
     files = []
     for name, texts in (("hypotheses.txt", hypotheses), ("references.txt", references)):
         files.append(directory / name)
-        files[-1].write_text("".join(text + "\n" for text in texts), "utf-8")
-    arguments: List[Any] = ["score", files[0], "--ref", files[1], "--json"]
+        files[-1].write_bytes("".join(text + "\n" for text in texts).encode("utf-8"))
+    arguments: List[Any] = ["score", files[0], "--format", "text", "--ref", files[1], "--json"]
     for name, value in recipe.scoring.items():
         arguments += ([f"--{name}"] if value else []) if isinstance(value, bool) else [f"--{name}", value]
     log = directory / "log.txt"
@@ -75,8 +77,7 @@ def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
         FairseqElError: some sentence has none.
     """
     path = work / "generated" / OUTPUT
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        found = read_hypotheses(line.rstrip("\n") for line in lines)
+    found = read_hypotheses(read_lines(path, "the output of fairseq-generate").lines)
     prompts = _lines(work / "data" / f"test.{recipe.languages[0]}")
     missing = [number for number in range(len(prompts)) if number not in found]
     if missing:
@@ -86,7 +87,7 @@ def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
         )
     texts = []
     for number, prompt in enumerate(prompts):
-        words = found[number][0].tokens.split()
+        words = found[number][0].tokens.split(" ")  # as fairseq joins them; a word may have other white space in it
         if recipe.is_language_model:
             # A batch goes on as long as its longest prompt needs, so shorter prompts may have got more words.
             words = words[len(prompt.split()) :][: recipe.decoding["max_len_b"]]
@@ -95,5 +96,4 @@ def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
 
 
 def _lines(path: Path) -> List[str]:
-    with path.open(encoding="utf-8") as lines:
-        return [line.strip() for line in lines]
+    return [line.strip() for line in read_lines(path, "text").lines]

@@ -1,22 +1,15 @@
-"""The output of ``fairseq-generate`` and ``fairseq-interactive``.
-
-One line each, in the order of decoding, with the number of the sentence in the data set:
-
-    S-17  source                T-17  reference
-    H-17  score  hypothesis     D-17  score  hypothesis, detokenised       (--nbest times, best first)
-
-and lines for programs (``P-``, ``A-``, ``I-``, ``W-``, ...) and people, which are skipped.
-"""
+"""What ``fairseq-generate`` and ``fairseq-interactive`` wrote, by the number of the sentence in the data set."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, NamedTuple, Sequence
+from itertools import islice
+from typing import Dict, List, NamedTuple, Sequence
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.scoring.records import read_records
+from fairseq_el.text_lines import without_mark
 
-_LINE = re.compile(r"([STHD])-(\d+)\t(.*)", re.DOTALL)
 _SHOWN = 5
 
 
@@ -42,69 +35,55 @@ class GenerateOutput:
         """
         if not texts:
             raise FairseqElError(f"the output of fairseq-generate has no {what}: was it given --quiet?")
-        count = max(max(known, default=-1) for known in (self.sources, self.references, self.hypotheses)) + 1
-        missing = [number for number in range(count) if number not in texts]
+        last = max(max(known, default=-1) for known in (self.sources, self.references, self.hypotheses))
+        missing = last + 1 - len(texts)  # the range may be as large as a damaged number
         if missing:
+            shown = list(islice((number for number in range(last + 1) if number not in texts), _SHOWN))
             raise FairseqElError(
-                f"the output of fairseq-generate must have a line for every sentence from 0 to {count - 1}; {what} are "
-                f"missing of {len(missing)}: {_listed(missing)}. Decode again without --skip-invalid-size-inputs-valid-"
-                "test, and to the end; outputs of several shards are to be given one after the other in one file"
+                f"the output of fairseq-generate must have a line for every sentence from 0 to {last}; {what} are "
+                f"missing of {missing}: {_listed(shown, missing)}. Decode again without --skip-invalid-size-inputs-"
+                "valid-test, and to the end; outputs of several shards are to be given one after the other in one file"
             )
-        return [texts[number] for number in range(count)]
+        return [texts[number] for number in range(last + 1)]
 
 
-def is_generate_output(lines: Sequence[str]) -> bool:
-    """Whether a file is the output of ``fairseq-generate``, and not plain text."""
-    return any(_LINE.match(line) for line in lines)
-
-
-def read_generate_output(lines: Iterable[str]) -> GenerateOutput:
+def read_generate_output(lines: Sequence[str], is_ended: bool = True) -> GenerateOutput:
     """Reads lines without their line ends.
 
+    Args:
+        is_ended: whether the last line has an end.
+
     Raises:
-        FairseqElError: a sentence was decoded twice, or a line is cut off.
+        FairseqElError: a sentence was decoded twice, or a line is cut off or damaged; with the number of the line.
     """
     output = GenerateOutput()
-    with_tokens: Dict[int, str] = {}
-    for number, line in enumerate(lines, start=1):
-        match = _LINE.match(line)
-        if match is None:
-            continue
-        kind, sentence, rest = match[1], int(match[2]), match[3]
-        if kind == "S":
-            _add_once(output.sources, sentence, rest, f"S-{sentence}", number)
-        elif kind == "T":
-            _add_once(output.references, sentence, rest, f"T-{sentence}", number)
-        else:
-            _, tab, text = rest.partition("\t")
-            if not tab:
-                raise FairseqElError(
-                    f"line {number} must be {kind}-{sentence}, a score and a text with tabs between them; the text is "
-                    "missing. Was fairseq-generate stopped while it wrote?"
-                )
-            (with_tokens if kind == "H" else output.hypotheses).setdefault(sentence, text)  # the first is the best
+    texts: Dict[str, Dict[int, str]] = {"S": output.sources, "T": output.references, "H": {}, "D": output.hypotheses}
+    before: Dict[str, int] = {}
+    best: Dict[str, float] = {}
+    for kind, sentence, score, text, line in read_records(lines, is_ended):
+        if sentence in texts[kind] and (score is None or before[kind] != sentence):
+            raise FairseqElError(
+                f"line {line} has {kind}-{sentence} for the second time: the file must hold the output of one run. "
+                "Score every run on its own"
+            )
+        if score is None or sentence not in texts[kind] or score > best[kind]:
+            texts[kind][sentence] = without_mark(text)
+            best[kind] = score or 0.0
+        before[kind] = sentence
+    with_tokens = texts["H"]
     if not output.hypotheses:
         output.hypotheses = with_tokens
-    elif len(output.hypotheses) < len(with_tokens):
+    elif set(with_tokens) - set(output.hypotheses):
         undone = sorted(set(with_tokens) - set(output.hypotheses))
         raise FairseqElError(
-            f"{len(undone)} hypotheses have a line H- but no line D-: {_listed(undone)}. Was fairseq-generate stopped "
-            "while it wrote? Decode again"
+            f"{len(undone)} hypotheses have a line H- but no line D-: {_listed(undone, len(undone))}. Was "
+            "fairseq-generate stopped while it wrote? Decode again"
         )
     return output
 
 
-def _add_once(texts: Dict[int, str], sentence: int, text: str, name: str, line: int) -> None:
-    if sentence in texts:
-        raise FairseqElError(
-            f"line {line} has {name} for the second time: the file must hold the output of one run. Score every run on "
-            "its own"
-        )
-    texts[sentence] = text
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    more = f", ... ({len(numbers)} in all)" if len(numbers) > _SHOWN else ""
+def _listed(numbers: Sequence[int], count: int) -> str:
+    more = f", ... ({count} in all)" if count > _SHOWN else ""
     return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
@@ -115,12 +94,14 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def read_hypotheses(lines: Iterable[str]) -> Dict[int, List[Hypothesis]]:
-    """All hypotheses of every sentence, best first."""
+def read_hypotheses(lines: Sequence[str]) -> Dict[int, List[Hypothesis]]:
+    """All hypotheses of every sentence, best first.
+
+    Raises:
+        FairseqElError: as :func:`read_generate_output` does.
+    """
     found: Dict[int, List[Hypothesis]] = {}
-    for line in lines:
-        match = _LINE.match(line)
-        if match is not None and match[1] == "H":
-            score, _, tokens = match[3].partition("\t")
-            found.setdefault(int(match[2]), []).append(Hypothesis(tokens, float(score)))
+    for record in read_records(lines):
+        if record.kind == "H" and record.score is not None:
+            found.setdefault(record.sentence, []).append(Hypothesis(record.text, record.score))
     return found

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import sacrebleu.metrics
 from tqdm import tqdm
 
+from fairseq_el.errors import OptionError
+from fairseq_el.scoring.sentences import as_words
+
 SplitSentences = Callable[[str], List[str]]
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 METRICS = ("bleu", "chrf", "rouge")
 CONFIDENCE = 0.95
+_PATIENCE = 30  # seconds that a download may stand still
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,38 @@ class Score:
         return asdict(self)
 
 
+def make_bleu(tokenize: Optional[str], lowercase: bool) -> Any:
+    """sacrebleu's BLEU, with what its tokeniser needs.
+
+    Args:
+        tokenize: a tokeniser of sacrebleu (default: its own choice, ``13a``).
+
+    Raises:
+        OptionError: the tokeniser needs a package or a file that is not there, and can't be downloaded.
+    """
+    options: Dict[str, Any] = {} if tokenize is None else {"tokenize": tokenize}
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)  # sacrebleu downloads without one
+    try:
+        return sacrebleu.metrics.BLEU(lowercase=lowercase, **options)
+    except (Exception, SystemExit) as error:  # sacrebleu raises many, and exits for some
+        reason = " ".join(str(error).split())
+        raise OptionError(f"--tokenize {tokenize} can't be used: {reason}. {_remedy(tokenize)}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _remedy(tokenize: Optional[str]) -> str:
+    from sacrebleu.tokenizers import tokenizer_spm  # no earlier: it costs time
+
+    model = tokenizer_spm.SPM_MODELS.get(tokenize or "")
+    if model is None:
+        return "Install what it names, or choose another tokeniser"
+    model = tokenizer_spm.SPM_MODELS[model["signature"]]
+    path = Path(tokenizer_spm.SACREBLEU_DIR, "models", Path(model["url"]).name)
+    return f"Download {model['url']} where there is a network, and put it at {path}, or choose another tokeniser"
+
+
 def score_bleu(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
@@ -47,11 +85,10 @@ def score_bleu(
 
     Args:
         references: one text for every hypothesis, for each set of references.
-        tokenize: a tokeniser of sacrebleu (default: its own choice, ``13a``).
+        tokenize: as of :func:`make_bleu`.
         samples: of the bootstrap, 0 for none. sacrebleu reads its seed from ``SACREBLEU_SEED``.
     """
-    options: Dict[str, Any] = {} if tokenize is None else {"tokenize": tokenize}
-    return [_sacrebleu(sacrebleu.metrics.BLEU(lowercase=lowercase, **options), hypotheses, references, samples)]
+    return [_sacrebleu(make_bleu(tokenize, lowercase), hypotheses, references, samples)]
 
 
 def score_chrf(
@@ -62,7 +99,9 @@ def score_chrf(
 
 
 def _sacrebleu(metric: Any, hypotheses: Sequence[str], references: Sequence[Sequence[str]], samples: int) -> Score:
-    result = metric.corpus_score(list(hypotheses), [list(texts) for texts in references], n_bootstrap=samples or 1)
+    """Line ends, also those that are written ``<n>`` or ``<q>``, are spaces for sacrebleu, whose texts are lines."""
+    texts = [[as_words(text) for text in side] for side in (hypotheses, *references)]
+    result = metric.corpus_score(texts[0], texts[1:], n_bootstrap=samples or 1)
     signature = str(metric.get_signature())
     if not samples:
         return Score(result.name, result.score, None, None, signature)

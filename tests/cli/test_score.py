@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rouge_score import rouge_scorer
+from scoring.printed import LINE_ENDS, printed
 
 from fairseq_el.cli import main
 from fairseq_el.scoring import SPLITS
@@ -93,6 +95,19 @@ def test_pieces_are_joined_if_asked(tmp_path, capsys):
     assert found["scores"]["rouge2"]["value"] == pytest.approx(100)
 
 
+FILES = {
+    "late": b"a\nb\n\xffc\n",
+    "utf16": "Wörter\n".encode("utf-16"),
+    "utf32": "Wörter\n".encode("utf-32"),
+    "bare": "Wörter\nzwei\n".encode("utf-16-le"),
+    "mac": b"a\rb\rc\nd\n",
+    "quiet": b"2026-11-22 10:00:00 | INFO | fairseq_cli.generate | loading\nGenerate test with beam=5: BLEU4 = 0.00\n",
+    "filtered": b"T-34\ta tank\n",
+    "mixed": b"H-1\t-0.5\tis bold\nand this is not\n",
+    "huge": b"S-1000000000000\ta\nH-0\t-1\ta\nP-0\t-0.5000\n",
+}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,15 +124,118 @@ def test_pieces_are_joined_if_asked(tmp_path, capsys):
         (["{binary}"], "FILE must be text in UTF-8; .* has byte 2"),
         (["{plain}"], "has no references .lines T-., so --ref FILE is needed"),
         (["{plain}", "--extract", "src", "-"], "has no sources"),
+        (["{binary}"], "byte 2, in line 1, that is not"),
+        (["{output}", "--ref", "{late}"], "--ref must be text in UTF-8; .* has byte 4, in line 3, that is not"),
+        (["{utf16}"], "FILE must be text in UTF-8; .* is in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 "),
+        (["{output}", "--ref", "{bare}"], "--ref must be text in UTF-8; .* is in UTF-16LE. Convert it"),
+        (["{utf32}"], "is in UTF-32"),
+        (["/dev/zero"], "FILE must be a file that can be read; /dev/zero is a device"),
+        (["a\0b"], "FILE must be a file that can be read"),
+        (["{directory}"], "FILE must be a file that can be read; .*: Is a directory"),
+        (["{mac}", "--ref", "{plain}"], "has 2 hypotheses, .* has 1 lines .only a newline ends a line; 1 have other"),
+        (["{plain}", "--format", "fairseq"], "has no hypotheses: was it given --quiet"),
+        (["{quiet}"], "has no hypotheses: was it given --quiet"),
+        (
+            ["{filtered}"],
+            "may be .* or plain text: 1 lines begin as .* with T-34., 0 do not.* Give --format fairseq or",
+        ),
+        (["{mixed}"], "may be .* or plain text: 1 lines begin as .* with H-1., 1 do not"),
+        (["{huge}"], "line 1 has a sentence whose number has 13 digits"),
     ],
 )
 def test_bad_input(arguments, message, output, tmp_path, capsys):
     (tmp_path / "empty").write_text("")
     (tmp_path / "binary").write_bytes(b"ab\xff\xfe")
     (tmp_path / "plain").write_text("a\n")
-    names = {name: tmp_path / name for name in ("empty", "binary", "plain")}
+    for name, text in FILES.items():
+        (tmp_path / name).write_bytes(text)
+    names = {name: tmp_path / name for name in ("empty", "binary", "plain", *FILES)}
     filled = [argument.format(output=output, directory=tmp_path, **names) for argument in arguments]
     assert re.search(message, error(capsys, *filled))
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_texts_with_line_ends_are_scored_whole(interactive, tmp_path, capsys):
+    """What comes after any kind of line end counts, in hypotheses and in references."""
+    texts = [f"the cat sat{end}on the mat {number}" for number, end in enumerate(LINE_ENDS)]
+    (tmp_path / "output").write_bytes(printed(texts, texts, interactive=interactive).encode())
+    words = [" ".join(text.split()) for text in texts]
+    (tmp_path / "words").write_bytes("".join(text + "\n" for text in words).encode())
+    for options in [["--ref", tmp_path / "words"]] + ([] if interactive else [[]]):
+        found = scores(capsys, tmp_path / "output", *options)
+        assert found["sentences"] == len(texts)
+        assert [score["value"] for name, score in found["scores"].items() if name != "rougeLsum"] == [
+            pytest.approx(100)
+        ] * 5
+    for what in ["hypo"] + ([] if interactive else ["ref"]):
+        assert main(["score", str(tmp_path / "output"), "--extract", what, str(tmp_path / what)]) == 0
+        assert "3 texts have line ends in them, which are spaces in" in capsys.readouterr().err
+        lines = (tmp_path / what).read_bytes().decode().split("\n")
+        assert [" ".join(line.split()) for line in lines] == [*words, ""]
+        with (tmp_path / what).open(encoding="utf-8") as file:  # as sacrebleu reads it
+            assert len(list(file)) == len(texts)
+    assert scores(capsys, tmp_path / "hypo", "--ref", tmp_path / "words")["scores"]["BLEU"]["value"] == pytest.approx(
+        100
+    )
+
+
+def test_plain_text_may_begin_as_a_record_does(tmp_path, capsys):
+    text = "T-34\tis a tank\nand so is\tthis one\nS-1\tis a train\nH-1\tis bold\n"
+    for name in ("hypo", "ref"):
+        (tmp_path / name).write_text(text)
+    found = scores(capsys, tmp_path / "hypo", "--ref", tmp_path / "ref")
+    assert found["sentences"] == 4 and found["scores"]["BLEU"]["value"] == pytest.approx(100)
+    (tmp_path / "one").write_text("T-34\tis a tank\n")
+    assert "--format text" in error(capsys, tmp_path / "one", "--ref", tmp_path / "one")
+    assert scores(capsys, tmp_path / "one", "--ref", tmp_path / "one", "--format", "text")["sentences"] == 1
+
+
+def test_format_is_what_is_given(output, capsys):
+    (output.parent / "ref").write_text(OUTPUT)
+    found = scores(capsys, output, "--ref", output.parent / "ref", "--format", "text")
+    assert found["sentences"] == OUTPUT.count("\n")
+    assert scores(capsys, output, "--format", "fairseq")["sentences"] == 2
+
+
+def test_byte_order_marks_and_windows_line_ends_are_no_text(tmp_path, capsys):
+    (tmp_path / "plain").write_bytes(b"one two three four\nfive six seven eight\n")
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfone two three four\r\nfive six seven eight\r\n")
+    (tmp_path / "output").write_bytes(
+        b"\xef\xbb\xbfS-1\ta\nT-1\tfive six seven eight\nH-1\t-1\tfive six seven eight\n"
+        b"S-0\ta\nT-0\t\xef\xbb\xbfone two three four\nH-0\t-1\tone two three four\n"
+    )
+    for file, options in (("plain", ["marked"]), ("marked", ["plain"]), ("output", ["marked"]), ("output", [])):
+        given = [option for name in options for option in ("--ref", tmp_path / name)]
+        found = scores(capsys, tmp_path / file, *given, "--tokenize", "char")
+        assert [score["value"] for score in found["scores"].values()] == [pytest.approx(100)] * 6
+    assert main(["score", str(tmp_path / "marked"), "--extract", "hypo", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "plain").read_bytes()
+
+
+def test_rouge_warns_of_letters_that_it_does_not_see(tmp_path, capsys):
+    (tmp_path / "text").write_text("\u043f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440\n", "utf-8")
+    arguments = ["score", str(tmp_path / "text"), "--ref", str(tmp_path / "text"), "--json"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    (warning,) = json.loads(printed.out)["warnings"]
+    assert printed.err == f"fairseq-el: warning: {warning}\n" and "100.0 % of those of hypotheses" in warning
+    assert "(Cyrillic)" in warning and "\n" not in warning
+    assert main([*arguments, "--metrics", "bleu,chrf"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["warnings"] == [] and printed.err == ""
+
+
+def test_standard_output_that_can_not_hold_a_text(tmp_path, capsys, monkeypatch):
+    (tmp_path / "text").write_text("a\nW\u00f6rter\n", "utf-8")
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["score", str(tmp_path / "text"), "--extract", "hypo", "-"]) == 1
+    assert "its encoding is ascii, which has no '\\xf6'. Set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
+
+
+def test_marks_of_line_ends_are_named(tmp_path, capsys):
+    (tmp_path / "text").write_text("One sentence.<n>Another one.\nA third.\n")
+    (warning,) = scores(capsys, tmp_path / "text", "--ref", tmp_path / "text")["warnings"]
+    assert warning.startswith("2 texts have line ends in them, or <n> or <q>")
 
 
 def test_real_summaries_score_as_rouge_score_has_them(capsys, tmp_path):

@@ -22,6 +22,7 @@ from fairseq_el.generation import el_generator
 from fairseq_el.recipes import read_recipe
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.scoring import read_hypotheses
+from fairseq_el.text_lines import read_lines
 
 CNNDM = REPOSITORY / "configs" / "cnndm.yaml"
 ARTICLES = (6, 9, 0, 7)  # some shorter than 1,024 tokens, some longer
@@ -106,7 +107,7 @@ def assert_decoded_as_the_hub_does(work: Path) -> None:
     articles = [hub.encode(line.strip()) for line in (work / "test.source").read_text("utf-8").splitlines()]
     settings = {"lenpen": 2.0, "max_len_b": 140, "min_len": 55, "no_repeat_ngram_size": 3}
     expected = [best[0] for best in hub.generate(articles, beam=4, **settings)]
-    by_number = read_hypotheses((work / "generated" / "output.txt").read_text("utf-8").split("\n"))
+    by_number = read_hypotheses(read_lines(work / "generated" / "output.txt", "output").lines)
     found = [by_number[number][0] for number in range(len(ARTICLES))]
     words = hub.task.target_dictionary
     assert [hypothesis.tokens for hypothesis in found] == [words.string(best["tokens"]) for best in expected]
@@ -173,7 +174,7 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     assert [len(prompt.split()) for prompt in prompts] == [160, 149 + len(end), 160, 160]
     assert all(prompt.split()[-len(end) :] == end for prompt in prompts)
     assert "test.source: 4 lines, the longest of 1,492 tokens; 3 of more than 156 were cut" in printed
-    output = read_hypotheses((work / "generated" / "output.txt").read_text("utf-8").split("\n"))
+    output = read_hypotheses(read_lines(work / "generated" / "output.txt", "output").lines)
     hypotheses = (work / "scores" / "hypotheses.txt").read_text("utf-8").splitlines()
     for number, prompt in enumerate(prompts):
         words, begun = output[number][0].tokens.split(), prompt.split()

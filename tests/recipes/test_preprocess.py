@@ -71,6 +71,13 @@ def other_pieces(work: Path) -> None:
         (damage("dict.source.txt", b"no counts\n"), "dict.source.txt must be a dictionary, with a word"),
         (damage("test.target", b"one\n"), "test.source has 2 lines and test.target 1"),
         (damage("test.target", b"\xff\n"), "test.target must be text in UTF-8"),
+        (damage("test.source", "so\nja\n".encode("utf-16")), "test.source must be text in UTF-8; .* is in UTF-16"),
+        (damage("test.target", b""), "test.target must have lines; .* is empty"),
+        (
+            damage("test.source", b"a\r\nb\rc\r\n"),
+            "test.source must have no carriage return inside a line, .*; line 2 ",
+        ),
+        (damage("test.target", b"a\r\r\nb\n"), "test.target must have no carriage return inside a line, .*; line 1 "),
         (damage("vocab.bpe", b"\xff"), "the files of BPE gpt2 can't be read"),
         (damage("encoder.json", b"{"), "the files of BPE gpt2 can't be read"),
         (damage("model.pt", b"PK"), "model.pt .* not"),
@@ -84,6 +91,18 @@ def test_bad_input(breaks, message, inputs, tmp_path, capsys):
     assert main(["recipe", "preprocess", str(work / "recipe.yaml"), "--work", str(work)]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not (work / "data").exists() and not list(work.glob(".data*"))
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_text(inputs, tmp_path):
+    pieces = Pieces({"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}, inputs)
+    found = []
+    for name, text in (("plain", b"one\ntwo\n"), ("marked", b"\xef\xbb\xbfone\r\ntwo\r\n")):
+        (tmp_path / name).write_bytes(text)
+        (tmp_path / f"{name}.d").mkdir()
+        language = Language("x", tmp_path / name, inputs / "dict.source.txt", limit=9)
+        counts = write_tokens(language, pieces, tmp_path / f"{name}.d")
+        found.append((counts, [(tmp_path / f"{name}.d" / file).read_bytes() for file in ("test.x", "test.bpe.x")]))
+    assert found[0] == found[1] and found[0][0].lines == 2
 
 
 def test_text_is_split_as_fairseq_does(shared, tmp_path):
