@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
-from fairseq_el.modules import DecodeState, Linears, backend_of, el_attention_enabled, is_final, worth_packing
+from fairseq_el.modules import DecodeState, Linears, backend_of, is_final
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
 
@@ -70,24 +70,21 @@ class ELSequenceGenerator(SequenceGenerator):
             sample = _number_within_batch(sample)
         return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
 
-    def backend_for(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> str:
-        """What cross-attention keeps for a batch: ``"el"`` or ``"shared-kv"``."""
-        backend = backend_of(model) if el_attention_enabled(model) else "el"
-        if backend != "auto":
-            return backend
-        steps = (self.min_len, max_steps - 1)
-        return choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+    def new_state(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> DecodeState:
+        """What the beams of a batch share while an EL model decodes it."""
+        backend = backend_of(model)
+        if backend == "auto":
+            steps = (self.min_len, max_steps - 1)
+            backend = choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+        linears = self.linears_for(model, num_sentences, max_steps)
+        return DecodeState(num_sentences, self.beam_size, max_steps, backend, linears)
 
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
         """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
-        num_rows = num_sentences * self.beam_size
-        kept = self.__dict__.setdefault("_kept_linears", {})
-        linears = kept.get(id(model)) or Linears(num_rows, pack=False)
-        if is_final(model):
-            kept[id(model)] = linears
-            max_steps = MANY_STEPS
-        packed = linears.size_bytes() > 0  # copies that are there are used
-        linears.pack = packed or worth_packing(next(model.parameters()).dtype, num_rows, max_steps)
+        if not is_final(model):
+            return Linears(num_sentences * self.beam_size, max_steps)
+        linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
+        linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
 
     def output_rows(self, width: int) -> int:
@@ -99,7 +96,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return self.penalized(log_probs.masked_fill_(log_probs != log_probs, float("-inf")))
 
     def penalized(self, scores: Tensor) -> Tensor:
-        """The same without NaN, for logits too. ``scores``: ``(rows, V)``, changed in place."""
+        """The same, NaN left as they are. ``scores``: ``(rows, V)``, changed in place."""
         scores[:, self.pad] = float("-inf")
         scores[:, self.unk] -= self.unk_penalty
         return scores

@@ -14,7 +14,7 @@ from fairseq_el.modules.enable import (
 )
 from fairseq_el.modules.enable_topk import disable_topk_attention, enable_topk_attention, topk_enabled
 from fairseq_el.modules.encode import EncoderOut, NetInput, encode
-from fairseq_el.modules.linears import Linears, is_final, worth_packing
+from fairseq_el.modules.linears import Linears, is_final
 from fairseq_el.modules.shared_decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.modules.shared_encoder_out import SharedEncoderOut, share_encoder_out
 from fairseq_el.modules.shared_self_attention import ELSelfAttention, KVSelfAttention
@@ -59,5 +59,4 @@ __all__ = [
     "slim_cross_entropy",
     "topk_enabled",
     "unsupported_reasons",
-    "worth_packing",
 ]

@@ -9,7 +9,7 @@ from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor
 
 from fairseq_el.modules.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
-from fairseq_el.modules.linears import Linears, has_hooks, worth_packing
+from fairseq_el.modules.linears import Linears, has_hooks
 from fairseq_el.ops import as_bias
 from fairseq_el.planning import sentences_at_once
 
@@ -56,9 +56,8 @@ def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -
     assert memory is not None
     hidden = [None if part.padding_mask is None else part.padding_mask.unsqueeze(1) for part in parts]
     masks = [None if mask is None else as_bias(mask, memory.dtype) for mask in hidden]  # (B', 1, n') each
-    pack = worth_packing(memory.dtype, source.numel(), len(parts))
     for layer in encoder.layers:  # all parts through one layer, then the next: only its weights are there twice
-        linears = Linears(source.numel() // len(parts), pack)
+        linears = Linears(source.numel() // len(parts), len(parts))
         for part, mask in zip(parts, masks):
             x = memory[part.rows, part.columns]
             x.copy_(run_encoder_layer(layer, x, mask, linears))
