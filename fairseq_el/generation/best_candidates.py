@@ -11,7 +11,9 @@ from fairseq_el.generation.beams import Candidates
 from fairseq_el.ops import top_of_rows
 
 
-def best_candidates(log_probs: Tensor, scores: Optional[Tensor], search: Any, beam_size: int) -> Candidates:
+def best_candidates(
+    log_probs: Tensor, scores: Optional[Tensor], search: Any, beam_size: int, settle_ties: bool = True
+) -> Candidates:
     """The ``2 b`` best continuations of each sentence, the same and in the same order as ``search.step`` gives them.
 
     The best of a sentence are among the best of its hypotheses, whose order is that of their log-probabilities. Where
@@ -25,6 +27,7 @@ def best_candidates(log_probs: Tensor, scores: Optional[Tensor], search: Any, be
         scores: of the hypotheses, or None in the first step, where all beams of a sentence are the same.
             *Shape:* ``(B * b)``.
         search: fairseq's ``BeamSearch``.
+        settle_ties: leave equal scores to ``search``; otherwise they come in any order on every device.
     """
     k = 2 * beam_size
     rows = log_probs[::beam_size] if scores is None else log_probs
@@ -38,23 +41,19 @@ def best_candidates(log_probs: Tensor, scores: Optional[Tensor], search: Any, be
         words = words.view(-1, beam_size * (k + 1)).gather(1, chosen)
         found = Candidates(values, words, torch.div(chosen, k + 1, rounding_mode="floor"))
     best = Candidates(*(tensor[:, :k] for tensor in found))
-    if log_probs.device.type != "cpu":
-        return best
-    in_order = (values[:, :-1] > values[:, 1:]) | (values[:, 1:] == float("-inf"))
-    tied = (~in_order.all(dim=1)).nonzero()[:, 0]
-    if tied.numel() == 0:
-        return best
-    return _as_stock(log_probs, scores, search, beam_size, tied, best)
+    if settle_ties and log_probs.device.type == "cpu":
+        in_order = (values[:, :-1] > values[:, 1:]) | (values[:, 1:] == float("-inf"))
+        for sentence in (~in_order.all(dim=1)).nonzero()[:, 0].tolist():
+            part = slice(sentence * beam_size, (sentence + 1) * beam_size)
+            found = _by_search(log_probs[part], None if scores is None else scores[part], search)
+            for mine, theirs in zip(best, found):
+                mine[sentence] = theirs[0]
+    return best
 
 
-def _as_stock(
-    log_probs: Tensor, scores: Optional[Tensor], search: Any, beam_size: int, sentences: Tensor, best: Candidates
-) -> Candidates:
-    """``best``, with what ``search`` finds for some of the sentences put in. ``sentences``: ``(B')``."""
-    of_beams = log_probs.view(-1, beam_size, log_probs.size(1)).index_select(0, sentences)
-    of_beams = of_beams.masked_fill(of_beams.isnan(), float("-inf"))
-    if scores is None:
-        found = search.step(0, of_beams, None)
-    else:
-        found = search.step(1, of_beams, scores.view(-1, beam_size, 1).index_select(0, sentences))
-    return Candidates(*(mine.index_copy(0, sentences, theirs) for mine, theirs in zip(best, found)))
+def _by_search(log_probs: Tensor, scores: Optional[Tensor], search: Any) -> Candidates:
+    """What ``search`` finds for one sentence. ``log_probs``: ``(b, V)``."""
+    if bool(log_probs.isnan().any()):
+        log_probs = log_probs.masked_fill(log_probs.isnan(), float("-inf"))
+    step = 0 if scores is None else 1  # which is to say that the scores are those of the word before
+    return Candidates(*search.step(step, log_probs.unsqueeze(0), None if scores is None else scores.view(1, -1, 1)))

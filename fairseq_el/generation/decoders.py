@@ -18,8 +18,8 @@ from fairseq_el.modules import (
     can_share_past,
     decode_prompts,
     decode_step,
-    el_attention_enabled,
     encode,
+    is_el_model,
 )
 from fairseq_el.ops import log_probabilities
 
@@ -47,14 +47,16 @@ class ModelDecoder:
         self.incremental_state: Optional[Dict[str, Any]] = {} if incremental else None
         self.state: Optional[DecodeState] = None
         self._encoder_out: Any = None
+        self._has_encoded = False  # a stock encoder may give None
         self._extra: Any = None  # what a stock model's decoder gave beside its logits
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
-        if incremental and el_attention_enabled(model) and can_share_past(self.model.decoder):
+        if incremental and is_el_model(model) and can_share_past(self.model.decoder):
             self.state = new_state().put_into(self.incremental_state)
         self.is_softmax = self._is_softmax()  # log-probabilities are a softmax over what the output projection gives
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
+        self._has_encoded = True
         rows = torch.arange(source.size(0), device=source.device).repeat_interleave(self.beam_size)
         if self.state is None:
             out = self.model.encoder.forward_torchscript(net_input)
@@ -166,7 +168,7 @@ class ModelDecoder:
                 self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)
         if isinstance(self._encoder_out, SharedEncoderOut):
             self._encoder_out = self._encoder_out.compact(new_order, in_place=True)
-        elif self._encoder_out is not None:
+        elif self._has_encoded:
             self._encoder_out = self.model.encoder.reorder_encoder_out(self._encoder_out, new_order)
 
     def _incremental_state(self) -> Dict[str, Any]:

@@ -156,7 +156,9 @@ class BatchDecoding:
         log_probs = self._under_rules(step, self._log_probs(step, outputs, rows), part, rows)
         beams.scores = beams.scores.type_as(log_probs)
         scores = beams.scores[rows, step - 1] if step > 0 else None
-        return best_candidates(log_probs, scores, generator.search, generator.beam_size)
+        # In 16 bits EL models round otherwise than stock, and scores are often equal.
+        settle_ties = not self.decoders.is_softmax or outputs is None or outputs[0].element_size() > 2
+        return best_candidates(log_probs, scores, generator.search, generator.beam_size, settle_ties)
 
     def _search_log_probs(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Candidates:
         generator, beams = self.generator, self.beams

@@ -10,10 +10,11 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.errors import FairseqElError
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
-from fairseq_el.modules import DecodeState, Linears, backend_of, is_final
+from fairseq_el.modules import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
 
@@ -87,13 +88,33 @@ class ELSequenceGenerator(SequenceGenerator):
         linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
 
+    def __prepare_scriptable__(self) -> SequenceGenerator:
+        """What ``torch.jit.script`` compiles instead: stock's generator with these settings.
+
+        Raises:
+            FairseqElError: a model decodes with EL-attention, which TorchScript can't compile.
+        """
+        enabled = [type(model).__name__ for model in self.model.models if is_el_model(model)]
+        if enabled:
+            raise FairseqElError(
+                f"TorchScript can't compile EL-attention, which is enabled in {', '.join(enabled)}. Call "
+                "fairseq_el.disable_el_attention(model) first: stock attention and stock's search are compiled then."
+            )
+        stock = next(known for known, el_class in _EL_CLASSES.items() if isinstance(self, el_class))
+        return _with_settings_of(self, stock)
+
     def output_rows(self, width: int) -> int:
         """Rows of the output projection to have in flight. ``width``: ``d`` of the decoder."""
         return output_rows_at_once(self.encoder_tokens, width, self.vocab_size)
 
     def adjusted(self, log_probs: Tensor) -> Tensor:
         """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""
-        return self.penalized(log_probs.masked_fill_(log_probs != log_probs, float("-inf")))
+        return self.penalized(self.without_nan(log_probs))
+
+    @staticmethod
+    def without_nan(log_probs: Tensor) -> Tensor:
+        """NaN counts as minus infinity; changed in place."""
+        return log_probs.masked_fill_(log_probs.isnan(), float("-inf"))
 
     def penalized(self, scores: Tensor) -> Tensor:
         """The same, NaN left as they are. ``scores``: ``(rows, V)``, changed in place."""
@@ -151,7 +172,12 @@ def el_generator(generator: Any) -> Any:
     el_class = _EL_CLASSES.get(type(generator))
     if el_class is None:
         return generator
-    converted = el_class.__new__(el_class)
+    return _with_settings_of(generator, el_class)
+
+
+def _with_settings_of(generator: Any, known: Any) -> Any:
+    """A generator of class ``known`` with the models and settings of another."""
+    converted = known.__new__(known)
     nn.Module.__init__(converted)
     converted.__dict__.update(generator.__dict__)
     return converted

@@ -112,7 +112,7 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
     if part_size >= num_sentences:
         return encoder.forward_torchscript(net_input)
     memory: Optional[Tensor] = None
-    masks: List[Tensor] = []
+    padding_mask: Optional[Tensor] = None
     for begin in range(0, num_sentences, part_size):
         part = slice(begin, begin + part_size)
         out = encoder.forward_torchscript(
@@ -124,7 +124,13 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
         encoded = out["encoder_out"][0].transpose(0, 1)  # (n, B', d) -> (B', n, d)
         if memory is None:
             memory = encoded.new_empty(num_sentences, *encoded.shape[1:])
+        if encoded.shape[1:] != memory.shape[1:]:  # its length depends on which sentences are together
+            return encoder.forward_torchscript(net_input)
         memory[part] = encoded
-        masks.extend(out["encoder_padding_mask"][:1])
+        if out["encoder_padding_mask"]:
+            if padding_mask is None:
+                padding_mask = torch.zeros(memory.shape[:2], dtype=torch.bool, device=memory.device)
+            padding_mask[part] = out["encoder_padding_mask"][0]
     assert memory is not None
-    return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": [torch.cat(masks)] if masks else []}
+    masks = [] if padding_mask is None else [padding_mask]
+    return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": masks}

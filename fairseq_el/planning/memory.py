@@ -320,16 +320,17 @@ def _projection(shape: ModelShape, work: Workload) -> int:
 
 
 def _el_logits(shape: ModelShape, work: Workload) -> int:
-    """Logits in float32 and their exponentials, for a part of the rows: whole sentences."""
-    cast = 0 if work.element_size == 4 else 4
-    return _output_rows(shape, work, work.beam, work.rows) * shape.vocab_size * max(work.element_size + cast, 4 + 4)
+    """Logits and log-probabilities, for a part of the rows: whole sentences; then these and what their search needs."""
+    words = shape.vocab_size
+    search = 2 * 4 * int((words * (2 * work.beam + 1)) ** 0.5)  # maxima of groups, and the members of the best
+    return _output_rows(shape, work, work.beam, work.rows) * max(words * work.el_softmax, words * 4 + search)
 
 
 def _log_probs(shape: ModelShape, work: Workload, num_rows: int) -> int:
     """Logits and log-probabilities of a part of ``num_rows`` words of prompts."""
     part = _output_rows(shape, work, 1, num_rows)
     last = 4 if part < num_rows else 0  # log-probabilities of the part before live on
-    return part * shape.vocab_size * (last + work.softmax)
+    return part * shape.vocab_size * (last + work.el_softmax)
 
 
 def _output_rows(shape: ModelShape, work: Workload, group: int, num_rows: int) -> int:
