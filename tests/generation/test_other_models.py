@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional
 
+import fairseq
 import pytest
 import torch
 from fairseq.models import (
@@ -225,6 +226,7 @@ def test_with_alignment():
     assert mine == theirs
 
 
+@pytest.mark.skipif(fairseq.__version__.startswith("0.12.2"), reason="fairseq 0.12.2 itself asks for the first layer")
 @pytest.mark.parametrize("backend", ["el", "shared-kv", "auto"])
 def test_an_encoder_without_layers(backend):
     """Its output is the embeddings; the backend is chosen by the decoder's numbers."""
