@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 
 import pytest
@@ -112,15 +111,3 @@ def test_a_source_that_is_too_long_is_fairseqs_own_clear_error(data, tmp_path):
 def test_unknown_options_of_generators_fail_as_in_stock(data, tmp_path):
     stderr = generate(data, tmp_path, MODEL, "--diverse-beam-groups", "2", "--diversity-rate", "0.5")
     assert "Search parameters are mutually exclusive" in stderr
-
-
-def test_fairseq_generate_with_too_little_memory(data):
-    """A real failure: with 4 GiB of address space, 60,000 hypotheses of 40 words do not fit."""
-    options = ["--path", EXAMPLE / "model.pt", "--user-dir", USER_DIR, "--task", "el_translation", "--beam", "1500"]
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-
-    process = run("generate", data, *options, "--batch-size", "40", "--max-len-b", "40", fails=True, preexec_fn=limit)
-    assert "fairseq_el: error: Decoding 40 sentences of up to " in process.stderr
-    assert "Traceback" not in process.stderr and "--batch-size" in process.stderr
