@@ -17,6 +17,15 @@ from fairseq_el.generation.prompt import Prompt
 from fairseq_el.ops import log_normalizer
 
 
+class NoWordLeftError(AssertionError):
+    """No hypothesis of some sentences can end, because every word has a score of minus infinity."""
+
+    def __init__(self, sentences: List[int]):
+        """``sentences``: of the batch, if it is known which."""
+        super().__init__(f"sentences {sentences} of the batch have no hypothesis")
+        self.sentences = sentences
+
+
 class BatchDecoding:
     """What fairseq's ``SequenceGenerator._generate`` does, step by step, for any of fairseq's search strategies.
 
@@ -69,7 +78,8 @@ class BatchDecoding:
             ended, remaining = self._end(step, candidates)
             if not remaining or (self.generator.search.stop_on_max_len and step >= self.max_len):
                 break
-            assert step < self.max_len, f"{step} < {self.max_len}"
+            if step >= self.max_len:
+                raise NoWordLeftError([self.sentences[i] for i in remaining])
             kept = None
             if self._worth_dropping(step, len(self.sentences) - len(remaining)):
                 kept = torch.tensor(remaining, device=ended.device)
@@ -207,9 +217,11 @@ class BatchDecoding:
                 self.prompt.force(step, scores, part, generator.beam_size)  # type: ignore[union-attr]
             else:  # writes to the rows of scores and tokens too
                 prefix = self.prefix_tokens[part]  # type: ignore[index]
-                scores, _, _ = generator._prefix_tokens(
-                    step, scores, beams.scores[rows], beams.tokens[rows], prefix, generator.beam_size
-                )
+                forced = (beams.scores[rows], beams.tokens[rows], prefix, generator.beam_size)
+                try:
+                    scores, _, _ = generator._prefix_tokens(step, scores, *forced)
+                except AssertionError as error:  # a hypothesis has not followed its prefix: it could not
+                    raise NoWordLeftError([]) from error
         else:
             if step < generator.min_len:
                 scores[:, generator.eos] = float("-inf")

@@ -11,11 +11,15 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.errors import NoHypothesisError
 from fairseq_el.generation.backend import choose_for_batch
-from fairseq_el.generation.batch import WholeBatch
+from fairseq_el.generation.batch import WholeBatch, source_in
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
 from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
+from fairseq_el.generation.no_hypothesis import found_no_word, why
+from fairseq_el.generation.out_of_memory import free_frames
+from fairseq_el.generation.random_state import RandomState
 from fairseq_el.modules import DecodeState, Linears, backend_of, el_attention_enabled, is_final, worth_packing
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
@@ -83,9 +87,19 @@ class ELSequenceGenerator(SequenceGenerator):
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
+        numbers = sample.get("id")
         if isinstance(self.search, DiverseBeamSearch):
             sample = _number_within_batch(sample)
-        return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
+        batch = (sample, prefix_tokens, constraints, bos_token)
+        random_state = RandomState(source_in(sample).device)
+        try:
+            return BatchDecoding(self, *batch).run()
+        except (AssertionError, RuntimeError) as error:
+            if not found_no_word(error):
+                raise
+            free_frames(error)
+            random_state.restore()
+            raise NoHypothesisError(why(self, batch, error, numbers)) from error
 
     @property
     def memory_record(self) -> MemoryRecord:

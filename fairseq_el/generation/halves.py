@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-import torch
 from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError
@@ -24,6 +23,7 @@ from fairseq_el.generation.out_of_memory import (
     return_unused_memory,
     what_to_try,
 )
+from fairseq_el.generation.random_state import RandomState
 
 logger = logging.getLogger(__name__)
 
@@ -77,26 +77,6 @@ class _Batch(NamedTuple):
         return int(ids[0]) if isinstance(ids, Tensor) else 0
 
 
-class _RandomState:
-    """Where torch's random numbers are."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.states = self._now()
-
-    def _now(self) -> List[Tensor]:
-        on_card = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
-        return [torch.get_rng_state(), *on_card]
-
-    def restore(self) -> None:
-        torch.set_rng_state(self.states[0])
-        for state in self.states[1:]:
-            torch.cuda.set_rng_state(state, self.device)
-
-    def has_moved(self) -> bool:
-        return not all(map(torch.equal, self.states, self._now()))
-
-
 def decode_in_halves(
     generator: Any, decode: Callable[..., Hypotheses], sample: Sample, options: Dict[str, Any]
 ) -> Hypotheses:
@@ -126,7 +106,7 @@ def decode_in_halves(
 def _attempt(generator: Any, decode: Callable[..., Hypotheses], batch: _Batch) -> Optional[Hypotheses]:
     """The hypotheses; None if the batch does not fit, and then everything is as if it had not been tried."""
     record, device = generator.memory_record, batch.source.device
-    random_state = _RandomState(device)
+    random_state = RandomState(device)
     try:
         hypotheses = decode(batch.sample, **batch.options)
     except Exception as error:
