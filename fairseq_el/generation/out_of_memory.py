@@ -19,11 +19,11 @@ from fairseq_el.planning import (
     Workload,
     format_size,
     free_memory,
-    keeps_scores,
     largest_batch,
     memory,
     own_memory,
     shape_of,
+    torch_attention,
 )
 from fairseq_el.planning.dtypes import dtype_name
 
@@ -128,7 +128,7 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             encoder_tokens=generator.encoder_tokens,
             overhead=DEFAULT_OVERHEAD,
             device=device,
-            scores_kept=keeps_scores(device, dtype),
+            torch_attention=torch_attention(device, dtype),
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
             packs_last=is_final(models[0]),
         )

@@ -13,7 +13,7 @@ import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.generation import out_of_memory as module
 from fairseq_el.ops import can_pack
-from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, keeps_scores, largest_batch, memory, shape_of
+from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, largest_batch, memory, shape_of, torch_attention
 
 WORDS = dictionary()
 GIB = 1 << 30
@@ -55,7 +55,7 @@ def test_names_the_batch_size_that_plan_would_choose(backend, planned, monkeypat
         dtype="fp32",
         encoder_tokens=DEFAULT_ENCODER_TOKENS,
         overhead=DEFAULT_OVERHEAD,
-        scores_kept=keeps_scores("cpu", "fp32"),
+        torch_attention=torch_attention("cpu", "fp32"),
         can_pack=can_pack("cpu", torch.float32),
         backend=planned,
     )
