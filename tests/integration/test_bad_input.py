@@ -111,3 +111,17 @@ def test_a_source_that_is_too_long_is_fairseqs_own_clear_error(data, tmp_path):
 def test_unknown_options_of_generators_fail_as_in_stock(data, tmp_path):
     stderr = generate(data, tmp_path, MODEL, "--diverse-beam-groups", "2", "--diversity-rate", "0.5")
     assert "Search parameters are mutually exclusive" in stderr
+
+
+def test_weights_that_are_not_numbers(data, tmp_path):
+    state = load_example()
+    state["model"]["decoder.layers.1.fc1.weight"][7, 3] = float("nan")
+    torch.save(state, tmp_path / "damaged.pt")
+    message = last_message(generate(data, tmp_path, tmp_path / "damaged.pt", "--max-len-b", "5", "--beam", "2"))
+    assert message.startswith("fairseq_el: error: Sentences ") and "the scores of word 1 are not numbers" in message
+    assert "decoder.layers.1.fc1.weight holds NaN or infinity (1 of " in message and message.count("\n") == 1
+
+
+def test_limits_of_length_that_leave_no_room(data, tmp_path):
+    message = last_message(generate(data, tmp_path, MODEL, "--min-len", "30", "--max-len-b", "20"))
+    assert "--min-len must not be larger than the longest output; it is 30, and the longest output has 20" in message
