@@ -82,9 +82,10 @@ class FairseqProgram(Program):
     def _check_memory(self, generator: Any) -> None:
         record = getattr(generator, "memory_record", None)  # stock's have none, and fail by themselves
         if record is not None and record.failed:
+            sentences = record.failed[0].num_sentences
             raise OutOfMemoryError(
-                f"{self.spec.method.label}: a batch of {record.failed[0].num_sentences} sentences ran out of memory. Figures "
-                "would be those of smaller ones: choose a smaller --batch."
+                f"{self.spec.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be those of "
+                "smaller ones: choose a smaller --batch."
             )
 
     def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
