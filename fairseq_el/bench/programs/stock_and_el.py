@@ -84,8 +84,8 @@ class FairseqProgram(Program):
         if record is not None and record.failed:
             sentences = record.failed[0].num_sentences
             raise OutOfMemoryError(
-                f"{self.spec.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be those of "
-                "smaller ones: choose a smaller --batch."
+                f"{self.spec.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be "
+                "those of smaller ones: choose a smaller --batch."
             )
 
     def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
