@@ -1,4 +1,4 @@
-"""What the planner takes this torch and this card for."""
+"""Which heads torch's fused attention takes, on this torch and this card."""
 
 from __future__ import annotations
 
