@@ -5,7 +5,6 @@ Nothing is watched while all goes well. A batch that has failed is decoded once 
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from fairseq_el.generation.beams import Candidates
 from fairseq_el.generation.decoding import BatchDecoding, NoWordLeftError
+from fairseq_el.modules import SharedEncoderOut
 
 _NAMED = 5  # sentences, of many
 _SAID_BY_SAMPLING = ("invalid multinomial distribution", "probability tensor contains either")
@@ -118,13 +118,14 @@ def why(generator: Any, batch: Tuple[Any, ...], error: Exception, numbers: Optio
         numbers: of the sentences in the data set. *Shape:* ``(B)``.
     """
     watched = WatchedDecoding(generator, *batch)
-    with contextlib.suppress(AssertionError, RuntimeError):  # as before
+    try:
         watched.run()
+    except (AssertionError, RuntimeError) as again:
+        if not found_no_word(again):
+            raise
     failed = getattr(error, "sentences", []) or sorted(watched.dead)
-    names = [i if numbers is None else int(numbers[i]) for i in failed]
-    listed = ", ".join(map(str, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    subject = f"Sentence{'' if len(names) == 1 else 's'} {listed} of the data {'has' if len(names) == 1 else 'have'}"
     dead = watched.dead.get(failed[0]) if failed else None
+    subject = _subject([i if numbers is None else int(numbers[i]) for i in failed])
     if dead is None:
         return f"{subject} no hypothesis that ended within {watched.max_len} words. Raise --max-len-a or --max-len-b."
     if dead.is_nan:
@@ -137,6 +138,15 @@ def why(generator: Any, batch: Tuple[Any, ...], error: Exception, numbers: Optio
             "--temperature, --unkpen and the checkpoint."
         )
     return f"{subject} no hypothesis: no word is left after {dead.words}: {'; '.join(dead.rules)}. Loosen one of these."
+
+
+def _subject(numbers: List[int]) -> str:
+    if not numbers:
+        return "A sentence has"
+    listed = ", ".join(map(str, numbers[:_NAMED]))
+    if len(numbers) > _NAMED:
+        listed += f" and {len(numbers) - _NAMED} more"
+    return f"Sentence {listed} of the data has" if len(numbers) == 1 else f"Sentences {listed} of the data have"
 
 
 def _origin(generator: Any) -> str:
@@ -184,13 +194,13 @@ def _rule_of(search: Any) -> str:
 
 
 def _nan_in(encoder_out: Any, beam_size: int) -> List[int]:
-    """Sentences whose encoder output holds NaN outside of padding, if it is fairseq's dictionary."""
-    if not isinstance(encoder_out, dict) or not encoder_out.get("encoder_out"):
+    """Sentences whose encoder output holds NaN outside of padding, if it is built as fairseq's Transformer's."""
+    outputs = encoder_out.get("encoder_out") if isinstance(encoder_out, dict) else None
+    if not outputs or outputs[0].dim() != 3:
         return []
-    is_nan = encoder_out["encoder_out"][0].isnan().any(dim=2).transpose(0, 1)  # (n, rows, d) -> (rows, n)
-    masks = encoder_out.get("encoder_padding_mask")
-    if masks:
-        is_nan = is_nan & ~masks[0].to(torch.bool)
-    beams = getattr(encoder_out, "beam_size", None)  # of one that is not expanded to beams
-    rows = is_nan.any(dim=1) if beams is not None else is_nan.any(dim=1)[::beam_size]
-    return rows.nonzero().view(-1).tolist()
+    is_nan = outputs[0].isnan().any(dim=2).transpose(0, 1)  # (n, rows, d) -> (rows, n)
+    for mask in encoder_out.get("encoder_padding_mask") or []:
+        if mask.shape == is_nan.shape:
+            is_nan = is_nan & ~mask.to(torch.bool)
+    beams = 1 if isinstance(encoder_out, SharedEncoderOut) else beam_size
+    return is_nan.any(dim=1)[::beams].nonzero().view(-1).tolist()

@@ -177,6 +177,33 @@ def test_words_that_nobody_may_write():
     assert "no word is left after 0: --min-len 2 forbids the end before; tokens_to_suppress forbids 17 words" in message
 
 
+def test_many_sentences():
+    model, sample = build_model("transformer", WORDS, seed=1), batch(WORDS, [3] * 9, seed=3)
+    model.decoder.layers[0].fc1.bias.data[3] = NAN
+    listed = ", ".join(str(int(number)) for number in sample["id"][:5])
+    assert failure(model, sample=sample).startswith(f"Sentences {listed} and 4 more of the data have no hypothesis: ")
+
+
+def test_running_out_of_memory_while_it_is_explained():
+    """The batch is then decoded, and explained, in halves."""
+    model, sample = build_model("transformer", WORDS, seed=1), batch(WORDS, [5, 3], seed=3)
+    model.decoder.layers[0].fc1.bias.data[3] = NAN
+    generator = TinyELTask(WORDS).build_generator([model], argparse.Namespace(beam=2, max_len_b=6))
+    steps = []
+
+    def step(number, states):
+        steps.append((number, states[0].num_sentences))
+        if steps[-1] == (0, 2) and steps.count((0, 2)) == 2:  # the second time that both are decoded
+            raise RuntimeError("CUDA out of memory")
+
+    generator.on_step = step
+    with pytest.raises(
+        NoHypothesisError, match=f"^Sentence {int(sample['id'][0])} of the data has no hypothesis: the sc"
+    ):
+        generator.generate([model], sample)
+    assert steps.count((0, 2)) == 2 and steps.count((0, 1)) == 2
+
+
 def test_limits_of_length():
     assert failure(build_model("transformer", WORDS, seed=1), LengthLimitsError, min_len=9, max_len_a=0.5) == (
         "--min-len must not be larger than the longest output; it is 9, and the longest output has 8 words: "
