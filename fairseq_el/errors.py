@@ -27,8 +27,20 @@ class OptionError(FairseqElError):
     """An option of the command line has a value that it can't have."""
 
 
-class OutOfMemoryError(FairseqElError):
-    """Decoding ran out of memory. Names a batch size that fits."""
+class LengthLimitsError(OptionError, AssertionError):
+    """The shortest output must be longer than the longest. fairseq raises AssertionError there."""
+
+
+class ConstraintsError(OptionError, NotImplementedError):
+    """Constraints for a search that knows none. fairseq raises NotImplementedError there."""
+
+
+class NoHypothesisError(FairseqElError, AssertionError):
+    """Sentences have no hypothesis that could end. Says which and why. fairseq raises AssertionError there."""
+
+
+class OutOfMemoryError(FairseqElError, RuntimeError):
+    """A single sentence does not fit into memory. fairseq's trainer catches RuntimeError to try a batch again."""
 
 
 class CheckpointMismatchError(FairseqElError):

@@ -29,10 +29,10 @@ from fairseq_el.planning import (
     default_node_share,
     format_size,
     free_memory,
-    keeps_scores,
     largest_batch,
     memory,
     parse_size,
+    torch_attention,
 )
 from fairseq_el.planning.dtypes import TORCH_DTYPES
 
@@ -306,7 +306,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         overhead=options.overhead,
         node_share=options.node_share,
         device=options.device,
-        scores_kept=keeps_scores(options.device, options.dtype),
+        torch_attention=torch_attention(options.device, options.dtype),
         can_pack=can_pack(options.device, TORCH_DTYPES[options.dtype]),
         packs_last=True,
         backend=options.el_backend,

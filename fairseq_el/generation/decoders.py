@@ -64,6 +64,11 @@ class ModelDecoder:
             out = encode(self.model.encoder, net_input, source, max_tokens)
         self._encoder_out = self.model.encoder.reorder_encoder_out(out, rows)
 
+    @property
+    def encoder_out(self) -> Any:
+        """What the encoder has given for the sentences still decoded: fairseq's dictionary; None without an encoder."""
+        return self._encoder_out
+
     def prompt(
         self, tokens: Tensor, lengths: Optional[Tensor], part: slice, need_attn: bool
     ) -> Tuple[Tensor, Optional[Tensor]]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-import fairseq
 import torch
 from fairseq.search import BeamSearch
 from torch import Tensor
 
+from fairseq_el.errors import ConstraintsError
+from fairseq_el.generation.batch import WholeBatch, longest_output, read_lengths, source_of
 from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
 from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.generation.decoders import EnsembleDecoder
-from fairseq_el.generation.prompt import Prompt, forced_lengths
+from fairseq_el.generation.prompt import Prompt
 
-# fairseq 0.12.2 takes the length of a source to be that of its words, without eos, whatever the batch says; later
-# versions go by the batch. Only --match-source-len sees it.
-_COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
+
+class NoWordLeftError(AssertionError):
+    """No hypothesis of some sentences can end, because every word has a score of minus infinity."""
+
+    def __init__(self, sentences: List[int]):
+        """``sentences``: of the batch, if it is known which."""
+        super().__init__(f"sentences {sentences} of the batch have no hypothesis")
+        self.sentences = sentences
 
 
 class BatchDecoding:
@@ -34,12 +40,18 @@ class BatchDecoding:
         bos_token: Optional[int],
     ):
         self.generator = generator
-        source, self.src_lengths = _source(sample["net_input"], generator.pad, generator.eos)
+        source, self.src_lengths = source_of(sample, generator.pad, generator.eos)
         num_sentences, src_len = source.shape[:2]
         if constraints is not None and not generator.search.supports_constraints:
-            raise NotImplementedError("Target-side constraints were provided, but search method doesn't support them")
+            raise ConstraintsError(
+                f"{type(generator.search).__name__} can't be held to constraints, and the batch has some: "
+                "decode with --constraints (and without --sampling and other searches), or leave constraints out."
+            )
         generator.search.init_constraints(constraints, generator.beam_size)
-        self.max_len = self._max_len(src_len)
+        self.whole = WholeBatch.of_part(sample)  # None unless this is a part of a batch
+        self.max_len = (
+            longest_output(generator, src_len, self.src_lengths) if self.whole is None else self.whole.max_len
+        )
         self.sentences = list(range(num_sentences))  # of the batch, that are still decoded
         self.finished: Set[int] = set()  # some of these may be among them: see _worth_dropping
         self.ids = (
@@ -65,7 +77,8 @@ class BatchDecoding:
             ended, remaining = self._end(step, candidates)
             if not remaining or (self.generator.search.stop_on_max_len and step >= self.max_len):
                 break
-            assert step < self.max_len, f"{step} < {self.max_len}"
+            if step >= self.max_len:
+                raise NoWordLeftError([self.sentences[i] for i in remaining])
             kept = None
             if self._worth_dropping(step, len(self.sentences) - len(remaining)):
                 kept = torch.tensor(remaining, device=ended.device)
@@ -74,25 +87,15 @@ class BatchDecoding:
             self._advance(step, candidates, ended, kept)
         return self.ended.best_first()
 
-    def _max_len(self, src_len: int) -> int:
-        generator = self.generator
-        if generator.match_source_len:
-            max_len = int(self.src_lengths.max())
-        else:
-            max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
-        assert generator.min_len <= max_len, "min_len cannot be larger than max_len, please adjust these!"
-        return max_len
-
     def _read_prompt(self, first: int) -> Prompt:
         """The first symbol, and the prefix where it can be read at once; else the search is forced along it."""
         generator = self.generator
         words = self.beams.tokens[:: generator.beam_size, :0]
         lengths = None
-        if self.prefix_tokens is not None and generator.lm_model is None:
-            prefix_tokens = self.prefix_tokens[:, : self.max_len]
-            lengths = forced_lengths(prefix_tokens, generator.pad, generator.eos)
+        if self.prefix_tokens is not None and (self.whole is None or self.whole.reads_prefixes):
+            lengths = read_lengths(generator, self.prefix_tokens, self.max_len)
             if lengths is not None:
-                words = prefix_tokens[:, : max(lengths)]
+                words = self.prefix_tokens[:, : max(lengths)]
         # Plain beam search has nothing to do within prompts; the other strategies may draw random numbers.
         skips = lengths is not None and type(generator.search) is BeamSearch
         prompt = Prompt(words, lengths, first_step=min(lengths) if skips and lengths else 0)
@@ -213,9 +216,11 @@ class BatchDecoding:
                 self.prompt.force(step, scores, part, generator.beam_size)  # type: ignore[union-attr]
             else:  # writes to the rows of scores and tokens too
                 prefix = self.prefix_tokens[part]  # type: ignore[index]
-                scores, _, _ = generator._prefix_tokens(
-                    step, scores, beams.scores[rows], beams.tokens[rows], prefix, generator.beam_size
-                )
+                forced = (beams.scores[rows], beams.tokens[rows], prefix, generator.beam_size)
+                try:
+                    scores, _, _ = generator._prefix_tokens(step, scores, *forced)
+                except AssertionError as error:  # a hypothesis has not followed its prefix: it could not
+                    raise NoWordLeftError([]) from error
         else:
             if step < generator.min_len:
                 scores[:, generator.eos] = float("-inf")
@@ -298,19 +303,3 @@ class BatchDecoding:
         if kept is None:
             kept = torch.arange(self.beams.num_sentences, device=beams.device)
         self.decoders.reorder((beams + kept.unsqueeze(1) * self.generator.beam_size).view(-1))
-
-
-def _source(net_input: Dict[str, Any], pad: int, eos: int) -> Tuple[Tensor, Tensor]:
-    """What the encoder reads, ``(B, n, ...)``, and the lengths of the sentences, ``(B)``, as fairseq finds them."""
-    if "src_tokens" in net_input:
-        source = net_input["src_tokens"]
-        if "src_lengths" in net_input and not _COUNTS_WORDS:
-            return source, net_input["src_lengths"]
-        return source, (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
-    for name in ("source", "features"):
-        if name in net_input:
-            source, mask = net_input[name], net_input["padding_mask"]
-            if mask is not None:
-                return source, mask.size(-1) - mask.sum(-1)
-            return source, torch.full((source.size(0),), source.size(-1), device=source.device)
-    raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+import functools
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
@@ -10,10 +11,15 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend import choose_for_batch
+from fairseq_el.generation.batch import WholeBatch, source_in
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
+from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
+from fairseq_el.generation.no_hypothesis import found_no_word, why
+from fairseq_el.generation.out_of_memory import free_frames
+from fairseq_el.generation.random_state import RandomState
 from fairseq_el.modules import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
@@ -30,6 +36,9 @@ class ELSequenceGenerator(SequenceGenerator):
     - words forced by ``prefix_tokens`` are read in one pass, once for all beams;
     - the encoder, prompts and the output projection run over parts of a large batch, so that what they compute in
       between takes little memory. Results do not depend on it.
+
+    A batch that does not fit into memory is decoded in halves, and these in halves, with the same hypotheses and one
+    warning that names the batch size to use (:mod:`fairseq_el.generation.halves`).
 
     Where stock goes wrong it does not:
 
@@ -64,12 +73,38 @@ class ELSequenceGenerator(SequenceGenerator):
         constraints: Optional[Tensor] = None,
         bos_token: Optional[int] = None,
     ) -> Hypotheses:
+        options = {"prefix_tokens": prefix_tokens, "constraints": constraints, "bos_token": bos_token}
+        return decode_in_halves(self, self._decode, sample, options)
+
+    def _decode(
+        self,
+        sample: Dict[str, Any],
+        prefix_tokens: Optional[Tensor],
+        constraints: Optional[Tensor],
+        bos_token: Optional[int],
+    ) -> Hypotheses:
+        """All sentences together."""
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
+        numbers = sample.get("id")
         if isinstance(self.search, DiverseBeamSearch):
             sample = _number_within_batch(sample)
-        return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
+        batch = (sample, prefix_tokens, constraints, bos_token)
+        random_state = RandomState(source_in(sample).device)
+        try:
+            return BatchDecoding(self, *batch).run()
+        except (AssertionError, RuntimeError) as error:
+            if not found_no_word(error):
+                raise
+            free_frames(error)
+            random_state.restore()
+            raise NoHypothesisError(why(self, batch, error, numbers)) from error
+
+    @property
+    def memory_record(self) -> MemoryRecord:
+        """What has not fitted into memory so far."""
+        return self.__dict__.setdefault("_memory_record", MemoryRecord())
 
     def new_state(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> DecodeState:
         """What the beams of a batch share while an EL model decodes it."""
@@ -147,11 +182,15 @@ class ELSequenceGenerator(SequenceGenerator):
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
     """The same for :class:`~fairseq.sequence_generator.SequenceGeneratorWithAlignment` (``--print-alignment``)."""
 
+    def generate(self, models: Sequence[nn.Module], sample: Dict[str, Any], **options: Any) -> Hypotheses:
+        """As stock: decodes, then aligns, which takes memory of its own."""
+        return decode_in_halves(self, functools.partial(super().generate, models), sample, options)
+
 
 def _number_within_batch(sample: Dict[str, Any]) -> Dict[str, Any]:
-    """The sample with sentences numbered from 0, if their numbers are not below the size of the batch already."""
+    """The sample with sentences numbered from 0, if it is a part of a batch or has numbers beyond its size."""
     ids = sample.get("id")
-    if ids is None or ids.numel() == 0 or int(ids.max()) < ids.numel():
+    if ids is None or ids.numel() == 0 or (WholeBatch.of_part(sample) is None and int(ids.max()) < ids.numel()):
         return sample
     return {**sample, "id": torch.arange(ids.numel(), device=ids.device)}
 

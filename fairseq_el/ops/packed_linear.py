@@ -13,10 +13,12 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 logger = logging.getLogger(__name__)
 
 _CHECKS = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+_FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
 _OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 
 
@@ -46,6 +48,8 @@ class PackedLinear:
         """
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
         self._bias = None if bias is None else bias.detach()
+        # oneDNN's ReLU takes NaN for 0: a damaged weight must show in what is computed, as it does in torch.
+        self._fuses = all(_is_finite(tensor.detach()) for tensor in (weight, bias) if tensor is not None)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """
@@ -57,5 +61,13 @@ class PackedLinear:
         Returns:
             *Shape:* ``(..., out)``.
         """
+        function = None if self._fuses else _FUNCTIONS[activation]
+        if function is not None:
+            return function(self(x))
         algorithm = "none" if activation == "gelu" else ""
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no number is infinite or NaN, found without a copy of the tensor."""
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))

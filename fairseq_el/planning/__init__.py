@@ -9,7 +9,7 @@ from fairseq_el.planning.cost import (
     format_seconds,
     operations_seconds,
 )
-from fairseq_el.planning.machine import free_memory, keeps_scores, own_memory
+from fairseq_el.planning.machine import free_memory, own_memory, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.parts import output_rows_at_once, sentences_at_once
 from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
@@ -23,7 +23,7 @@ from fairseq_el.planning.work import (
     cross_attention_work,
     decoder_step_work,
 )
-from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, Workload, default_node_share
+from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, TorchAttention, Workload, default_node_share
 
 __all__ = [
     "BACKENDS",
@@ -37,6 +37,7 @@ __all__ = [
     "ModelShape",
     "Operation",
     "Rates",
+    "TorchAttention",
     "Workload",
     "capacity_for",
     "choose_backend",
@@ -49,7 +50,6 @@ __all__ = [
     "format_seconds",
     "format_size",
     "free_memory",
-    "keeps_scores",
     "largest_batch",
     "load_rates",
     "memory",
@@ -62,4 +62,5 @@ __all__ = [
     "save_rates",
     "sentences_at_once",
     "shape_of",
+    "torch_attention",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Optional, Tuple
 
 import torch
 
 from fairseq_el.errors import OptionError
+from fairseq_el.planning.workload import TorchAttention
 
 
 def free_memory(device: str) -> int:
@@ -42,13 +44,28 @@ def own_memory(device: str) -> int:
         return 0
 
 
-def keeps_scores(device: str, dtype: str) -> bool:
-    """Whether this torch computes encoder attention with all its scores at once, where the batch is padded.
+def torch_attention(device: str, dtype: str, capability: Optional[Tuple[int, int]] = None) -> TorchAttention:
+    """How this torch computes attention where something is masked, as padding is.
+
+    On CUDA only the memory-efficient kernel takes a mask, from torch 2.1 on. Its heads: tensor cores read 16 bytes at a
+    time (``check_head_dim_size_mem_efficient`` and ``minimum_gemm_alignment`` in ``cuda/sdp_utils.cpp`` of torch's
+    ``aten/src/ATen/native/transformers``; what casts is ``_scaled_dot_product_attention_math`` in ``attention.cpp``).
 
     Args:
         dtype: a name in ``DTYPES``.
+        capability: of the card (default: that of the one here, or if there is none, of an A100).
     """
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if device == "cuda":
-        return version < (2, 0) or dtype == "fp64"
-    return version < (2, 3)
+    if device != "cuda":
+        return TorchAttention(int(version >= (2, 3)), casts=version >= (2, 5))
+    if capability is None:
+        capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (8, 0)
+    return TorchAttention(_alignment_on_card(version, dtype, capability), casts=version >= (2, 5))
+
+
+def _alignment_on_card(version: Tuple[int, ...], dtype: str, capability: Tuple[int, int]) -> int:
+    if version < (2, 1) or dtype == "fp64" or (dtype == "bf16" and capability < (8, 0)):
+        return 0
+    if dtype == "fp32":
+        return 4 if capability >= (8, 0) else 1  # older cards have tensor cores for 16 bits only
+    return 8 if capability >= (7, 0) else 1

@@ -136,9 +136,29 @@ def _encoder_activations(shape: ModelShape, work: Workload) -> int:
     alive = 2 + shape.pre_norm
     in_feed_forward = (alive + 1) * shape.encoder_dim * s + shape.encoder_ffn_dim * work.feed_forward(shape.gelu)
     in_attention = (alive + 4) * shape.encoder_dim * s
-    if work.scores_kept:  # scores and their softmax
-        in_attention += 2 * shape.encoder_heads * work.src_len * s
+    if not work.torch_attention.fuses(shape.encoder_head_width):
+        in_attention += _unfused(work, shape.encoder_heads, shape.encoder_dim, 1, 1, work.src_len, 2 * s)
     return positions * max(in_feed_forward, in_attention)
+
+
+def _unfused(work: Workload, heads: int, width: int, rows: int, num_keys: int, length: int, weight: int) -> int:
+    """What attention that is not fused holds beside queries, keys, values and contexts.
+
+    Scaled queries, scores and their softmax or, before, scaled keys; where it casts, copies of all it reads in float32.
+
+    Args:
+        rows: of queries, each of which sees ``length`` of all ``num_keys`` keys.
+        weight: bytes per attention weight, where it does not cast.
+    """
+    casts = work.torch_attention.casts and work.element_size == 2
+    size = 4 if casts else work.element_size
+    copies = 4 * width * (rows + 2 * num_keys) if casts else 0
+    num_scores = rows * heads * length
+    return (
+        copies
+        + size * width * rows
+        + max(num_scores * (8 if casts else weight), size * (num_scores + width * num_keys))
+    )
 
 
 def _stock(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str, int]:
@@ -253,8 +273,8 @@ def _el_encoding(shape: ModelShape, work: Workload) -> int:
     )
     # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.
     in_attention = (5 + pre) * d * s
-    if work.scores_kept:
-        in_attention += 2 * shape.encoder_heads * work.src_len * s
+    if not work.fuses(shape.encoder_head_width):
+        in_attention += _unfused(work, shape.encoder_heads, d, 1, 1, work.src_len, 2 * s)
     in_feed_forward = _el_feed_forward(work, d, f, 2, shape, feed_forward > 0)
     weights = (joined + square + 2 * feed_forward) * s
     return work.batch * work.src_len * (d * s + 1) + weights + part * work.src_len * max(in_attention, in_feed_forward)
@@ -305,8 +325,11 @@ def _el_attention(shape: ModelShape, work: Workload, length: int, width: int) ->
 
 
 def _kv_attention(shape: ModelShape, work: Workload, length: int) -> int:
-    """Scores and weights, if they are kept."""
-    return 0 if work.fused else work.rows * shape.decoder_heads * length * work.attention
+    """Scores and weights, if they are kept, and what comes with that."""
+    if work.fuses(shape.decoder_head_width):
+        return 0
+    num_keys = work.batch * length
+    return _unfused(work, shape.decoder_heads, shape.decoder_dim, work.rows, num_keys, length, work.attention)
 
 
 def _projection(shape: ModelShape, work: Workload) -> int:
@@ -344,8 +367,8 @@ def _prompt(method: str, shape: ModelShape, work: Workload) -> int:
     s, d, n, part = work.element_size, shape.decoder_dim, work.src_len, _part(work)
     positions, pre = part * n, int(shape.pre_norm)
     in_attention = (5 + _multiplies_packed(shape, work, 3 * d * d, positions) + pre) * d * s
-    if not work.fused:
-        in_attention += shape.decoder_heads * n * work.attention
+    if not work.fuses(shape.decoder_head_width):
+        in_attention += _unfused(work, shape.decoder_heads, d, 1, 1, n, work.attention)
     packed = _multiplies_packed(shape, work, d * shape.decoder_ffn_dim, positions)
     in_feed_forward = _el_feed_forward(work, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, work.beam), n + work.beam * (work.tgt_len + 1 + n))

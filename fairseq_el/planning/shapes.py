@@ -34,6 +34,14 @@ class ModelShape:
     pre_norm: bool = False
     gelu: bool = False
 
+    @property
+    def encoder_head_width(self) -> int:
+        return self.encoder_dim // max(self.encoder_heads, 1)
+
+    @property
+    def decoder_head_width(self) -> int:
+        return self.decoder_dim // self.decoder_heads
+
 
 def shape_of(model: Any) -> ModelShape:
     """The shape of a fairseq Transformer, BART or language model, read off its modules.

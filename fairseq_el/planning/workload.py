@@ -30,6 +30,23 @@ def default_node_share(beam: int) -> float:
 
 
 @dataclass(frozen=True)
+class TorchAttention:
+    """How torch's own attention computes.
+
+    Attributes:
+        alignment: heads as wide as a multiple of this number are computed block by block (fused); 0: none are. For
+            others all scores are there at once, ``h n n`` in the encoder.
+        casts: whether 16-bit numbers are computed in float32, on copies, where it is not fused.
+    """
+
+    alignment: int = 1
+    casts: bool = False
+
+    def fuses(self, head_width: int) -> bool:
+        return self.alignment > 0 and head_width % self.alignment == 0
+
+
+@dataclass(frozen=True)
 class Workload:
     """A batch, and how it is decoded.
 
@@ -44,8 +61,7 @@ class Workload:
         overhead: bytes of the process that are not tensors.
         node_share: expected share of the ``b * t`` words that are kept (default: :func:`default_node_share`).
         device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
-        scores_kept: whether attention keeps all its scores (``h n n`` in the encoder), as torch 1.12 does, instead of
-            computing them block by block.
+        torch_attention: how torch computes attention under a mask.
         can_pack: whether weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
         packs_last: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
         backend: what cross-attention of EL models keeps (``--el-backend``): ``"el"`` or ``"shared-kv"``.
@@ -60,7 +76,7 @@ class Workload:
     overhead: int = 0
     node_share: Optional[float] = None
     device: str = "cpu"
-    scores_kept: bool = False
+    torch_attention: TorchAttention = TorchAttention()
     can_pack: bool = False
     packs_last: bool = False
     backend: str = "el"
@@ -106,13 +122,9 @@ class Workload:
         """Bytes per attention weight in EL models: scores and weights; only float64 is rounded to float32 between."""
         return self.attention if self.dtype == "fp64" else 2 * self.element_size
 
-    @property
-    def fused(self) -> bool:
-        """Whether attention over keys and values is computed block by block in EL models, so that no scores are kept.
-
-        Not where the softmax is to round more than the scores do.
-        """
-        return not (self.scores_kept or self.dtype == "fp64")
+    def fuses(self, head_width: int) -> bool:
+        """Whether attention keeps no scores in EL models: not where the softmax is to round more than scores do."""
+        return self.torch_attention.fuses(head_width) and self.dtype != "fp64"
 
     def el_feed_forward(self, gelu: bool, packed: bool) -> int:
         """Bytes per number inside the feed-forward network of EL models; packed, the activation is in the product."""

@@ -14,7 +14,6 @@ from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning import place_of
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.options import el_options, memory_budget
-from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +82,6 @@ class ELTask:
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
-
-    def inference_step(
-        self, generator: Any, models: Sequence[nn.Module], sample: Any, *more: Any, **kwargs: Any
-    ) -> Any:
-        try:
-            return super().inference_step(generator, models, sample, *more, **kwargs)  # type: ignore[misc]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not isinstance(generator, ELSequenceGenerator):
-                raise
-            raise out_of_memory(models, sample, generator) from error
 
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)

@@ -7,6 +7,7 @@ import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tiny import batch, build_model, dictionary
 
+import fairseq_el
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.process import WorkerProcess
 from fairseq_el.bench.programs.stock_and_el import NGramBlockOfWrittenWords
@@ -14,6 +15,7 @@ from fairseq_el.bench.scoring import ReferenceScores
 from fairseq_el.bench.weights import bart_settings
 from fairseq_el.bench.worker import Session
 from fairseq_el.errors import FairseqElError
+from fairseq_el.generation import ELSequenceGenerator
 
 WORDS = dictionary()
 
@@ -88,6 +90,22 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
         assert all(output["tokens"][-1] == WORDS.eos() for output in outputs)
         found[kind, batch_size] = [output["tokens"] for output in outputs]
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
+
+
+def test_no_figures_of_batches_that_were_decoded_in_halves(tiny_bart, monkeypatch):
+    method, session = Method("el", "fp32"), Session()
+    session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+    session.prepare({"batch": 6, "src_len": 9, "whole_set": True})
+    decode = ELSequenceGenerator._decode
+
+    def limited(self, sample, *args, **options):
+        if sample["id"].numel() > 3:
+            raise RuntimeError("CUDA out of memory")
+        return decode(self, sample, *args, **options)
+
+    monkeypatch.setattr(ELSequenceGenerator, "_decode", limited)
+    with pytest.raises(fairseq_el.OutOfMemoryError, match=r"^el@fp32: a batch of 6 sentences ran out of memory\. Fig"):
+        session.decode(0, want_outputs=True)
 
 
 def of(method, bart):

@@ -32,6 +32,19 @@ def test_error_against_float64(dtype, activation, with_bias, rows):
         assert rms(packed - exact) <= 2 * rms(plain - exact)
 
 
+@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("damaged", ["weight", "bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_damaged_weights_show_as_in_torch(damaged, value, activation):
+    """oneDNN's ReLU makes 0 of NaN, so that a damaged model would go on as if nothing were wrong."""
+    if not can_pack("cpu", torch.float32):
+        pytest.skip("this torch or processor packs no weights")
+    x, weight, bias = torch.tensor([[1.0, 0.0], [-1.0, 2.0]]), torch.ones(3, 2), torch.zeros(3)
+    {"weight": weight, "bias": bias}[damaged].view(-1)[1] = value
+    packed = PackedLinear(weight, bias, num_rows=64)(x, activation)
+    torch.testing.assert_close(packed, FUNCTIONS[activation](F.linear(x, weight, bias)), equal_nan=True)
+
+
 def rms(x: torch.Tensor) -> float:
     return float(x.double().square().mean().sqrt())
 

@@ -18,6 +18,7 @@ from fairseq_el.planning import (
     METHODS,
     Breakdown,
     ModelShape,
+    TorchAttention,
     Workload,
     default_node_share,
     largest_batch,
@@ -215,6 +216,62 @@ def test_peak_of_language_models(work, method, dtype, monkeypatch):
     plan = run.plan(monkeypatch)
     planned = plan.packed + plan.buffers + max(plan.encoding, plan.decoding)
     assert_close(planned, run.decoding, TOLERANCE[method])
+
+
+KEPT = TorchAttention(0, casts=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5))
+
+
+@pytest.fixture
+def no_fused_attention():
+    """As on a card with heads of a width that its kernels do not take."""
+    attention = pytest.importorskip("torch.nn.attention")
+    with attention.sdpa_kernel(attention.SDPBackend.MATH):
+        yield
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("part", ["source", "past", "past, one beam"])
+def test_peak_of_decoding_where_scores_are_kept(part, dtype, monkeypatch, no_fused_attention):
+    run = Run("kv", dtype, **DOMINATED_BY[part], backend="shared-kv", torch_attention=KEPT).decode()
+    assert_close(run.planned_decoding(monkeypatch), run.decoding, TOLERANCE["kv"])
+    if dtype == "bf16" and KEPT.casts:
+        fused = memory("kv", run.shape, replace(run.work, torch_attention=TorchAttention()))
+        assert run.plan(monkeypatch).step > 1.2 * fused.step
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["stock", "kv"])
+def test_peak_of_encoding_where_scores_are_kept(method, dtype, no_fused_attention):
+    work = {"words": 4, "width": 64, "ffn": 64, "batch": 8, "src_len": 256, "encoder_tokens": 512}
+    run = Run(method, dtype, **work, torch_attention=KEPT).decode()
+    assert_close(memory(method, run.shape, run.work).encoding, run.encoding, 0.1)
+    fused = memory(method, run.shape, replace(run.work, torch_attention=TorchAttention()))
+    assert run.encoding > 1.5 * fused.encoding
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_peak_of_prompts_where_scores_are_kept(dtype, monkeypatch, no_fused_attention):
+    run = Run("kv", dtype, words=4, src_len=120, tgt_len=2, beam=1, prompt=True, torch_attention=KEPT)
+    prompt = torch.randint(run.words.nspecial, len(run.words), (run.work.batch, run.work.src_len - 1))
+    run.decode(prefix_tokens=prompt)
+    plan = run.plan(monkeypatch)
+    assert_close(plan.packed + plan.buffers + max(plan.encoding, plan.decoding), run.decoding, TOLERANCE["kv"])
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_heads_of_a_width_that_is_not_fused_keep_their_scores(side):
+    """Each side's heads by themselves: 4 heads of 8 numbers, or 8 of 4."""
+    shape = Run("kv", "fp32").shape
+    work = Workload(4, 4, 500, 20, "fp16", 8192, device="cuda", backend="shared-kv", torch_attention=TorchAttention(8))
+    narrow = replace(shape, **{f"{side}_heads": 8})
+    plans = [memory("kv", s, work) for s in (replace(shape, encoder_heads=4, decoder_heads=4), narrow)]
+    assert (plans[1].encoding > 2 * plans[0].encoding) == (side == "encoder")
+    assert (plans[1].step > 2 * plans[0].step) == (side == "decoder")
+    stock = [memory("stock", s, work).encoding for s in (replace(shape, encoder_heads=4), narrow)]
+    assert (stock[1] > 2 * stock[0]) == (side == "encoder")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

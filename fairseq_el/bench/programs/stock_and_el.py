@@ -15,7 +15,7 @@ from fairseq_el.bench.methods import EL_KINDS
 from fairseq_el.bench.programs.base import TORCH_DTYPES, Hypothesis, Program
 from fairseq_el.bench.programs.setup import Sources, configuration, task_of
 from fairseq_el.bench.settings import Spec
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OutOfMemoryError
 from fairseq_el.modules import disable_el_attention, el_attention_enabled
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
@@ -75,7 +75,18 @@ class FairseqProgram(Program):
 
     def decode(self, tgt_len: int) -> Any:
         generator = self._generator(tgt_len)
-        return [self._task.inference_step(generator, [self.model], sample) for sample in self._samples]
+        raw = [self._task.inference_step(generator, [self.model], sample) for sample in self._samples]
+        self._check_memory(generator)
+        return raw
+
+    def _check_memory(self, generator: Any) -> None:
+        record = getattr(generator, "memory_record", None)  # stock's have none, and fail by themselves
+        if record is not None and record.failed:
+            sentences = record.failed[0].num_sentences
+            raise OutOfMemoryError(
+                f"{self.spec.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be "
+                "those of smaller ones: choose a smaller --batch."
+            )
 
     def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
         result: List[Hypothesis] = []

@@ -1,0 +1,120 @@
+"""A batch as fairseq's data sets make it, and its parts, which decode as the whole does."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import fairseq
+import torch
+from torch import Tensor
+
+from fairseq_el.errors import LengthLimitsError
+from fairseq_el.generation.prompt import forced_lengths
+
+Sample = Dict[str, Any]
+
+_WHOLE = "fairseq_el.whole_batch"
+_SOURCES = ("src_tokens", "source", "features")  # names of what encoders read
+
+# fairseq 0.12.2 takes the length of a source to be that of its words, without eos, whatever the batch says; later
+# versions go by the batch. Only --match-source-len sees it.
+_COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
+
+
+class WholeBatch(NamedTuple):
+    """What a batch decides for all its sentences. Parts of it keep to that, so that they get the same hypotheses.
+
+    They keep its padding too: the width of sources decides how long outputs may be, that of prefixes which rules hold.
+    """
+
+    max_len: int  # words of the longest output, without eos
+    reads_prefixes: bool  # whether the words of all prefixes can be read in one pass
+
+    @classmethod
+    def of(cls, generator: Any, sample: Sample, prefix_tokens: Optional[Tensor]) -> WholeBatch:
+        known = cls.of_part(sample)
+        if known is not None:
+            return known
+        source, src_lengths = source_of(sample, generator.pad, generator.eos)
+        max_len = longest_output(generator, source.size(1), src_lengths)
+        lengths = None if prefix_tokens is None else read_lengths(generator, prefix_tokens, max_len)
+        return cls(max_len, lengths is not None)
+
+    @staticmethod
+    def of_part(sample: Sample) -> Optional[WholeBatch]:
+        """What was decided for the whole, if ``sample`` is a part of a batch."""
+        return sample.get(_WHOLE)
+
+
+def part_of(sample: Sample, rows: slice, whole: WholeBatch) -> Sample:
+    """Some sentences of a batch, with their numbers in it, padded as they are there."""
+    source = source_in(sample)
+    ids = sample.get("id")
+    if not isinstance(ids, Tensor):
+        ids = torch.arange(source.size(0), device=source.device)
+    return {**rows_of({**sample, "id": ids}, rows, source.size(0)), _WHOLE: whole}
+
+
+def rows_of(value: Any, rows: slice, num_sentences: int) -> Any:
+    """The same for some sentences: of tensors and lists with a row or an item for each, and of dictionaries of them."""
+    if type(value) is dict:
+        return {name: rows_of(item, rows, num_sentences) for name, item in value.items()}
+    if isinstance(value, Tensor):
+        return value[rows] if value.dim() > 0 and value.size(0) == num_sentences else value
+    if type(value) in (list, tuple):
+        if len(value) == num_sentences:
+            return value[rows]
+        return type(value)(rows_of(item, rows, num_sentences) for item in value)
+    return value
+
+
+def source_of(sample: Sample, pad: int, eos: int) -> Tuple[Tensor, Tensor]:
+    """:func:`source_in`, and the lengths of the sentences, ``(B)``, as fairseq finds them."""
+    source, net_input = source_in(sample), sample["net_input"]
+    if "src_tokens" in net_input:
+        if "src_lengths" in net_input and not _COUNTS_WORDS:
+            return source, net_input["src_lengths"]
+        return source, (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
+    mask = net_input["padding_mask"]
+    if mask is not None:
+        return source, mask.size(-1) - mask.sum(-1)
+    return source, torch.full((source.size(0),), source.size(-1), device=source.device)
+
+
+def source_in(sample: Sample) -> Tensor:
+    """What the encoder reads. *Shape:* ``(B, n, ...)``."""
+    net_input = sample["net_input"]
+    for name in _SOURCES:
+        if name in net_input:
+            return net_input[name]
+    raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")
+
+
+def longest_output(generator: Any, src_len: int, src_lengths: Tensor) -> int:
+    """How many words hypotheses of a batch may have, without eos.
+
+    Raises:
+        LengthLimitsError: that is less than they must have.
+    """
+    if generator.match_source_len:
+        max_len = int(src_lengths.max())
+        limits = "the longest source of the batch, which --match-source-len goes by"
+    else:
+        max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
+        limits = (
+            f"--max-len-a {generator.max_len_a:g} times the {src_len} tokens of the longest source of the batch plus "
+            f"--max-len-b {generator.max_len_b}, and at most {generator.max_len - 1}, which the decoder can write"
+        )
+    if generator.min_len > max_len:
+        raise LengthLimitsError(
+            f"--min-len must not be larger than the longest output; it is {generator.min_len}, and the longest output "
+            f"has {max_len} words: {limits}. Lower --min-len, or raise the limit."
+        )
+    return max_len
+
+
+def read_lengths(generator: Any, prefix_tokens: Tensor, max_len: int) -> Optional[List[int]]:
+    """How many words each prefix forces, where all can be read in one pass; None where the search is forced along."""
+    if generator.lm_model is not None:
+        return None
+    return forced_lengths(prefix_tokens[:, :max_len], generator.pad, generator.eos)

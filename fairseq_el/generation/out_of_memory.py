@@ -1,0 +1,154 @@
+"""What running out of memory looks like, and what to tell about it."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import re
+import traceback
+from dataclasses import replace
+from typing import Any, NamedTuple, Optional, Tuple
+
+import torch
+
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.modules import backend_of, is_final, self_attention_of
+from fairseq_el.ops import can_pack
+from fairseq_el.planning import (
+    DEFAULT_OVERHEAD,
+    Workload,
+    format_size,
+    free_memory,
+    largest_batch,
+    memory,
+    own_memory,
+    shape_of,
+    torch_attention,
+)
+from fairseq_el.planning.dtypes import dtype_name
+
+# CUDA's, ROCm's and Apple's allocators; CPU allocators on Linux and Windows; C++; cuBLAS, cuDNN and their like; oneDNN,
+# which says no more than that where memory for its code or scratchpad was refused.
+_SAID = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc|ALLOC(ATION)?_FAILED"
+    r"|could not (create|execute) a primitive$|could not create a memory( object)?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Size(NamedTuple):
+    """The numbers of a batch that the memory for it grows with."""
+
+    num_sentences: int
+    src_len: int
+    max_len: int
+
+    def needs_as_much_as(self, other: Size) -> bool:
+        """Whether so many sentences, as long or nearly as long, take as much memory."""
+        return (
+            self.num_sentences >= other.num_sentences
+            and 8 * self.src_len >= 7 * other.src_len
+            and 8 * self.max_len >= 7 * other.max_len
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device; not what :func:`does_not_fit` has made of it."""
+    if isinstance(error, FairseqElError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None)
+
+
+def free_frames(error: Optional[BaseException]) -> None:
+    """Lets go of what the functions hold that an exception, and those that led to it, went through."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def return_unused_memory(device: torch.device) -> None:
+    """Gives unused blocks back, so that the next attempt does not find memory in pieces."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def what_to_try(generator: Any, failed: Size, fitted: int, too_many: int) -> str:
+    """One sentence with the batch size to use: what the arithmetic of ``fairseq-el plan`` says, if experience agrees.
+
+    Args:
+        failed: the batch that did not fit.
+        fitted: so many of its sentences did.
+        too_many: so many did not.
+    """
+    plan = _plan(generator, failed)
+    if plan is not None and fitted <= plan.fits < too_many:
+        return (
+            f"By the arithmetic of `fairseq-el plan`, {plan.fits} of them fit in the {format_size(plan.usable)} that "
+            f"it can use: --batch-size {plan.fits}."
+        )
+    return f"Batches of {fitted} fitted: --batch-size {fitted}."
+
+
+def does_not_fit(generator: Any, failed: Size, number: int, error: BaseException) -> str:
+    """The message for a single sentence, ``number`` in the data set, that there is no smaller batch for."""
+    what = f"Decoding sentence {number}, {failed.src_len} tokens, by itself with beam {generator.beam_size} and outputs"
+    said = str(error).partition("\n")[0][:200]
+    what += f" of up to {failed.max_len} words ran out of memory ({type(error).__name__}: {said})"
+    plan = _plan(generator, failed)
+    why = ""
+    if plan is not None:
+        needed, usable = format_size(plan.needed), format_size(plan.usable)
+        why = f" By the arithmetic of `fairseq-el plan` it takes {needed} of the {usable} that it can use" + (
+            "; something else needs memory too." if plan.needed <= plan.usable else "."
+        )
+    return f"{what}.{why} Use a smaller --beam, --max-len-a or --max-len-b, or leave out sources that are so long."
+
+
+class _Plan(NamedTuple):
+    fits: int  # sentences
+    needed: int  # bytes for the batch
+    usable: int  # bytes
+
+
+def _plan(generator: Any, size: Size) -> Optional[_Plan]:
+    """What ``fairseq-el plan`` says; None for models, dtypes and systems that it does not know."""
+    models = list(generator.model.models)
+    parameter = next(models[0].parameters(), None)
+    try:
+        device, dtype = parameter.device.type, dtype_name(parameter.dtype)  # type: ignore[union-attr]
+        work = Workload(
+            batch=size.num_sentences,
+            beam=generator.beam_size,
+            src_len=size.src_len,
+            tgt_len=size.max_len,
+            dtype=dtype,
+            encoder_tokens=generator.encoder_tokens,
+            overhead=DEFAULT_OVERHEAD,
+            device=device,
+            torch_attention=torch_attention(device, dtype),
+            can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
+            packs_last=is_final(models[0]),
+        )
+        usable = free_memory(device) + own_memory(device)
+        fits, needed = _with_backends(models[0], work, usable // len(models))
+        return _Plan(fits, needed * len(models), usable)
+    except (KeyError, ValueError, AttributeError, OptionError):
+        return None
+
+
+def _with_backends(model: Any, work: Workload, limit: int) -> Tuple[int, int]:
+    """The most sentences that fit, and the bytes of this batch.
+
+    Where the backend is chosen batch by batch, with the one that keeps more, if that fits at all.
+    """
+    backend = backend_of(model)
+    fits = needed = 0
+    for known in ("shared-kv", "el") if backend == "auto" else (backend,):
+        if fits == 0:
+            work = replace(work, backend=known)
+            fits = largest_batch(self_attention_of(model), shape_of(model), work, limit)
+            needed = memory(self_attention_of(model), shape_of(model), work).total
+    return fits, needed
