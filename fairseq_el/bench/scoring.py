@@ -7,6 +7,8 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor
 
+from fairseq_el.planning import place_of
+
 
 class ReferenceScores:
     """Log-probabilities of outputs, read in one pass (teacher forced), one sentence at a time to use little memory.
@@ -26,7 +28,7 @@ class ReferenceScores:
         return self._known[key]
 
     def _score(self, source: Tensor, tokens: List[int]) -> List[float]:
-        device = next(self._model.parameters()).device
+        device = place_of(self._model)[0]
         read = source.to(device)
 
         def logits(previous: Tensor) -> Tensor:

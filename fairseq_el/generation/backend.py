@@ -8,7 +8,8 @@ from typing import Any, Optional, Set, Tuple
 from weakref import WeakKeyDictionary
 
 from fairseq_el.errors import OptionError
-from fairseq_el.planning import free_memory, shape_of
+from fairseq_el.modules import cross_attentions
+from fairseq_el.planning import free_memory
 from fairseq_el.planning.cost import choose_backend, expected_steps
 from fairseq_el.planning.dtypes import dtype_name
 from fairseq_el.planning.rates import Rates, load_rates
@@ -31,10 +32,11 @@ def choose_for_batch(
     """
     if not hasattr(model, "encoder"):  # a language model has no cross-attention
         return "el"
-    parameter = next(model.parameters())
-    device, dtype = parameter.device.type, dtype_name(parameter.dtype)
+    attentions = list(cross_attentions(model).values())
+    first = attentions[0]
+    device, dtype = first.k_proj.weight.device.type, dtype_name(first.k_proj.weight.dtype)
     choice = choose_backend(
-        CrossAttention.of(shape_of(model)),
+        CrossAttention(len(attentions), first.num_heads, first.embed_dim, first.kdim),
         num_sentences,
         beam_size,
         src_len,

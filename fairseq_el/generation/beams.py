@@ -59,7 +59,7 @@ class Beams:
         if attn is None:
             return
         if self.attention is None:
-            self.attention = attn.new_zeros(attn.size(0), attn.size(1), self.max_len + 2, dtype=self.scores.dtype)
+            self.attention = self.scores.new_zeros(attn.size(0), attn.size(1), self.max_len + 2)
         self.attention[:, :, position] = attn
 
     def keep(self, sentences: Tensor) -> None:

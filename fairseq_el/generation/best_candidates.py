@@ -1,8 +1,8 @@
-"""Plain beam search from logits: what fairseq's ``BeamSearch`` finds in log-probabilities."""
+"""Plain beam search: what fairseq's ``BeamSearch`` finds, without sorting all words of all hypotheses."""
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -12,29 +12,48 @@ from fairseq_el.ops import top_of_rows
 
 
 def best_candidates(
-    logits: Tensor, normalizer: Tuple[Tensor, Tensor], scores: Optional[Tensor], beam_size: int
+    log_probs: Tensor, scores: Optional[Tensor], search: Any, beam_size: int, settle_ties: bool = True
 ) -> Candidates:
-    """The ``2 b`` best continuations of each sentence.
+    """The ``2 b`` best continuations of each sentence, the same and in the same order as ``search.step`` gives them.
 
-    Adding a number to a row leaves the order of its words: the best ``2 b`` of each hypothesis are found among logits,
-    and only they become log-probabilities.
+    The best of a sentence are among the best of its hypotheses, whose order is that of their log-probabilities. Where
+    two scores are equal to the last bit, the order is that of ``torch.topk``, which depends on all words: such a
+    sentence is left to ``search``. Only on a CPU: on a card the host would have to wait for the answer, so there equal
+    scores come in any order. (Scores of minus infinity do so everywhere: no hypothesis ends with one.)
 
     Args:
-        logits: of the next word, under the rules of the search. *Shape:* ``(B * b, V)`` with ``V > 2 b``.
-        normalizer: what :func:`log_normalizer` gave before those rules. *Shape:* ``(B * b, 1)`` each.
+        log_probs: of the next word, under the rules of the search. A NaN counts as minus infinity if all of its row,
+            but for what the rules forbid, is NaN. *Shape:* ``(B * b, V)`` with ``V > 2 b``.
         scores: of the hypotheses, or None in the first step, where all beams of a sentence are the same.
             *Shape:* ``(B * b)``.
+        search: fairseq's ``BeamSearch``.
+        settle_ties: leave equal scores to ``search``; otherwise they come in any order on every device.
     """
     k = 2 * beam_size
-    maximum, log_sum = normalizer
+    rows = log_probs[::beam_size] if scores is None else log_probs
+    values, words = top_of_rows(rows, k + 1, largest_first=scores is None)  # one more, to see if it equals the last
+    values = values.masked_fill_(values.isnan(), float("-inf"))
     if scores is None:
-        logits, maximum, log_sum = logits[::beam_size], maximum[::beam_size], log_sum[::beam_size]
-    values, words = top_of_rows(logits, k)
-    values = values - maximum - log_sum
-    values.masked_fill_(values.isnan(), float("-inf"))  # as fairseq treats NaN
-    if scores is None:
-        return Candidates(values, words, torch.zeros_like(words))
-    values = (values + scores.unsqueeze(1)).view(-1, beam_size * k)
-    best, chosen = torch.topk(values, k, dim=1)
-    words = words.view(values.shape).gather(1, chosen)
-    return Candidates(best, words, torch.div(chosen, k, rounding_mode="floor"))
+        found = Candidates(values, words, torch.zeros_like(words))
+    else:
+        values = (values + scores.unsqueeze(1)).view(-1, beam_size * (k + 1))
+        values, chosen = torch.topk(values, k + 1, dim=1)
+        words = words.view(-1, beam_size * (k + 1)).gather(1, chosen)
+        found = Candidates(values, words, torch.div(chosen, k + 1, rounding_mode="floor"))
+    best = Candidates(*(tensor[:, :k] for tensor in found))
+    if settle_ties and log_probs.device.type == "cpu":
+        in_order = (values[:, :-1] > values[:, 1:]) | (values[:, 1:] == float("-inf"))
+        for sentence in (~in_order.all(dim=1)).nonzero()[:, 0].tolist():
+            part = slice(sentence * beam_size, (sentence + 1) * beam_size)
+            found = _by_search(log_probs[part], None if scores is None else scores[part], search)
+            for mine, theirs in zip(best, found):
+                mine[sentence] = theirs[0]
+    return best
+
+
+def _by_search(log_probs: Tensor, scores: Optional[Tensor], search: Any) -> Candidates:
+    """What ``search`` finds for one sentence. ``log_probs``: ``(b, V)``."""
+    if bool(log_probs.isnan().any()):
+        log_probs = log_probs.masked_fill(log_probs.isnan(), float("-inf"))
+    step = 0 if scores is None else 1  # which is to say that the scores are those of the word before
+    return Candidates(*search.step(step, log_probs.unsqueeze(0), None if scores is None else scores.view(1, -1, 1)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqIncrementalDecoder
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 
 from fairseq_el.modules import (
     DecodeState,
-    Linears,
     NetInput,
     SharedEncoderOut,
     can_share_past,
     decode_prompts,
     decode_step,
-    el_attention_enabled,
     encode,
+    is_el_model,
 )
+from fairseq_el.ops import log_probabilities
 
 _NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
 _MODELS = (BaseFairseqModel, TransformerModelBase)
@@ -36,26 +37,26 @@ class ModelDecoder:
     def __init__(
         self,
         model: nn.Module,
-        num_sentences: int,
         beam_size: int,
-        max_steps: int,
         incremental: bool,
-        backend: str,
-        linears: Linears,
+        new_state: Callable[[], DecodeState],
     ):
+        """``new_state``: makes what beams share in EL models, and is called for no other."""
         self.model: Any = model
         self.beam_size = beam_size
         self.incremental_state: Optional[Dict[str, Any]] = {} if incremental else None
         self.state: Optional[DecodeState] = None
         self._encoder_out: Any = None
+        self._has_encoded = False  # a stock encoder may give None
+        self._extra: Any = None  # what a stock model's decoder gave beside its logits
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
-        if incremental and el_attention_enabled(model) and can_share_past(self.model.decoder):
-            state = DecodeState(num_sentences, beam_size, max_steps, backend, linears)
-            self.state = state.put_into(self.incremental_state)
-        self.has_logits = self._has_logits()  # log-probabilities are a softmax over what the output projection gives
+        if incremental and is_el_model(model) and can_share_past(self.model.decoder):
+            self.state = new_state().put_into(self.incremental_state)
+        self.is_softmax = self._is_softmax()  # log-probabilities are a softmax over what the output projection gives
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
+        self._has_encoded = True
         rows = torch.arange(source.size(0), device=source.device).repeat_interleave(self.beam_size)
         if self.state is None:
             out = self.model.encoder.forward_torchscript(net_input)
@@ -126,9 +127,10 @@ class ModelDecoder:
             outputs = self.model.decoder.forward(tokens, encoder_out=self._encoder_out)
         else:
             outputs = self.model.forward(tokens)
-        extra = outputs[1] if len(outputs) > 1 else None
-        attn = extra["attn"] if isinstance(extra, dict) else extra
-        attn = attn[0] if isinstance(attn, (list, tuple)) else attn
+        self._extra = attn = outputs[1] if len(outputs) > 1 else None
+        if attn is not None and not isinstance(attn, Tensor):
+            attn = attn["attn"]
+            attn = attn if attn is None or isinstance(attn, Tensor) else attn[0]
         return outputs[0][:, -1:], None if attn is None else attn[:, -1]
 
     def log_probs(self, output: Tensor, temperature: float) -> Tensor:
@@ -137,9 +139,11 @@ class ModelDecoder:
             output = self._project(output)
         if temperature != 1.0:
             output = output / temperature
-        return self.model.get_normalized_probs((output, None), log_probs=True, sample=None)[:, -1]
+        if self.is_softmax:
+            return log_probabilities(output[:, -1])
+        return self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)[:, -1]
 
-    def _has_logits(self) -> bool:
+    def _is_softmax(self) -> bool:
         model, decoder = self.model, self.model.decoder if self.state is not None else None
         return (
             decoder is not None
@@ -148,13 +152,6 @@ class ModelDecoder:
             and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
             and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
         )
-
-    def logits(self, output: Tensor, temperature: float) -> Tensor:
-        """As :meth:`log_probs`, before the softmax, in float32. *Shape:* ``(rows, V)``."""
-        logits = self._project(output)[:, -1]
-        if temperature != 1.0:
-            logits = logits / temperature
-        return logits.float()
 
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
@@ -171,7 +168,7 @@ class ModelDecoder:
                 self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)
         if isinstance(self._encoder_out, SharedEncoderOut):
             self._encoder_out = self._encoder_out.compact(new_order, in_place=True)
-        elif self._encoder_out is not None:
+        elif self._has_encoded:
             self._encoder_out = self.model.encoder.reorder_encoder_out(self._encoder_out, new_order)
 
     def _incremental_state(self) -> Dict[str, Any]:
@@ -191,12 +188,9 @@ class EnsembleDecoder:
         self.models = [
             ModelDecoder(
                 model,
-                num_sentences,
                 generator.beam_size,
-                max_steps,
                 incremental,
-                generator.backend_for(model, num_sentences, src_len, max_steps),
-                generator.linears_for(model, num_sentences, max_steps),
+                functools.partial(generator.new_state, model, num_sentences, src_len, max_steps),
             )
             for model in models
         ]
@@ -223,13 +217,9 @@ class EnsembleDecoder:
         return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(len(log_probs))
 
     @property
-    def has_logits(self) -> bool:
-        """Whether :meth:`log_probs` is a softmax over the :meth:`logits` of one model."""
-        return len(self.models) == 1 and self.models[0].has_logits
-
-    def logits(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
-        """Of the only model, in float32 and free to be changed: ``(rows, V)``."""
-        return self.models[0].logits(outputs[0], temperature)
+    def is_softmax(self) -> bool:
+        """Whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
+        return len(self.models) == 1 and self.models[0].is_softmax
 
     def step(
         self, tokens: Tensor, in_search: Optional[Tensor], need_attn: bool

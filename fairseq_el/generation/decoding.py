@@ -13,7 +13,6 @@ from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypo
 from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.generation.decoders import EnsembleDecoder
 from fairseq_el.generation.prompt import Prompt, forced_lengths
-from fairseq_el.ops import log_normalizer
 
 # fairseq 0.12.2 takes the length of a source to be that of its words, without eos, whatever the batch says; later
 # versions go by the batch. Only --match-source-len sees it.
@@ -132,38 +131,34 @@ class BatchDecoding:
             generator.search.set_src_lengths(self.src_lengths)
         num_sentences, beam_size = beams.num_sentences, generator.beam_size
         part_size = num_sentences
-        if type(generator.search) is BeamSearch and outputs is not None:
+        if type(generator.search) is BeamSearch and self.decoders.all_share and outputs is not None:
             part_size = max(generator.output_rows(outputs[0].size(2)) // beam_size, 1)
+        search = self._best if self._is_plain(step, outputs) else self._search_log_probs
         found = []
         for begin in range(0, num_sentences, part_size):
             part = slice(begin, min(begin + part_size, num_sentences))
             rows = slice(part.start * beam_size, part.stop * beam_size)
-            part_outputs = None if outputs is None else [output[rows] for output in outputs]
-            if self._finds_in_logits(step, part_outputs):
-                found.append(self._best_of_logits(step, part_outputs, part, rows))
-            else:
-                found.append(self._search_log_probs(step, part_outputs, part, rows))
+            found.append(search(step, None if outputs is None else [output[rows] for output in outputs], part, rows))
         return Candidates(*(torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*found)))
 
-    def _finds_in_logits(self, step: int, outputs: Optional[List[Tensor]]) -> bool:
-        """Whether the search needs no log-probabilities: plain beam search with one model, outside of prefixes."""
+    def _is_plain(self, step: int, outputs: Optional[List[Tensor]]) -> bool:
+        """Whether this is plain beam search, outside of prefixes."""
         generator = self.generator
         return (
             outputs is not None
             and type(generator.search) is BeamSearch
-            and generator.lm_model is None
-            and self.decoders.has_logits
             and not self._in_prefix(step)
             and 2 * generator.beam_size < generator.vocab_size
         )
 
-    def _best_of_logits(self, step: int, outputs: Any, part: slice, rows: slice) -> Candidates:
+    def _best(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Candidates:
         generator, beams = self.generator, self.beams
-        logits = self.decoders.logits(outputs, generator.temperature)
-        normalizer = log_normalizer(logits)
-        logits = self._under_rules(step, generator.penalized(logits), part, rows)
+        log_probs = self._under_rules(step, self._log_probs(step, outputs, rows), part, rows)
+        beams.scores = beams.scores.type_as(log_probs)
         scores = beams.scores[rows, step - 1] if step > 0 else None
-        return best_candidates(logits, normalizer, scores, generator.beam_size)
+        # In 16 bits EL models round otherwise than stock, and scores are often equal.
+        settle_ties = not self.decoders.is_softmax or outputs is None or outputs[0].element_size() > 2
+        return best_candidates(log_probs, scores, generator.search, generator.beam_size, settle_ties)
 
     def _search_log_probs(self, step: int, outputs: Optional[List[Tensor]], part: slice, rows: slice) -> Candidates:
         generator, beams = self.generator, self.beams
@@ -180,7 +175,10 @@ class BatchDecoding:
         )
 
     def _log_probs(self, step: int, outputs: Optional[List[Tensor]], rows: slice) -> Tensor:
-        """Log-probabilities ``(rows, V)`` under the rules that are the same in every step."""
+        """Log-probabilities ``(rows, V)`` under the rules that are the same in every step.
+
+        A row that is NaN everywhere may stay so in plain beam search, which looks for it itself.
+        """
         generator, beams = self.generator, self.beams
         if outputs is None:
             shape = (rows.stop - rows.start, generator.vocab_size)
@@ -188,6 +186,8 @@ class BatchDecoding:
         log_probs = self.decoders.log_probs(outputs, generator.temperature)
         if generator.lm_model is not None:
             log_probs += generator.language_model_log_probs(beams.tokens[rows, : step + 1])
+        elif self.decoders.is_softmax and self._is_plain(step, outputs):
+            return generator.penalized(log_probs)
         return generator.adjusted(log_probs)
 
     def _in_prefix(self, step: int) -> bool:
@@ -198,8 +198,7 @@ class BatchDecoding:
         """What fairseq forbids or forces in this step, in its order.
 
         Args:
-            scores: of the next word, changed in place: log-probabilities, or (outside of prefixes) logits. A rule
-                forbids words or leaves them as they are. *Shape:* ``(rows, V)``.
+            scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
         """
         generator, beams = self.generator, self.beams
         read_prompt = self.prompt is not None and self.prompt.log_probs is not None

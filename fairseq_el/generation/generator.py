@@ -10,10 +10,11 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.errors import FairseqElError
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
-from fairseq_el.modules import DecodeState, Linears, backend_of, el_attention_enabled, is_final, worth_packing
+from fairseq_el.modules import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
 
@@ -70,25 +71,37 @@ class ELSequenceGenerator(SequenceGenerator):
             sample = _number_within_batch(sample)
         return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
 
-    def backend_for(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> str:
-        """What cross-attention keeps for a batch: ``"el"`` or ``"shared-kv"``."""
-        backend = backend_of(model) if el_attention_enabled(model) else "el"
-        if backend != "auto":
-            return backend
-        steps = (self.min_len, max_steps - 1)
-        return choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+    def new_state(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> DecodeState:
+        """What the beams of a batch share while an EL model decodes it."""
+        backend = backend_of(model)
+        if backend == "auto":
+            steps = (self.min_len, max_steps - 1)
+            backend = choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+        linears = self.linears_for(model, num_sentences, max_steps)
+        return DecodeState(num_sentences, self.beam_size, max_steps, backend, linears)
 
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
         """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
-        num_rows = num_sentences * self.beam_size
-        kept = self.__dict__.setdefault("_kept_linears", {})
-        linears = kept.get(id(model)) or Linears(num_rows, pack=False)
-        if is_final(model):
-            kept[id(model)] = linears
-            max_steps = MANY_STEPS
-        packed = linears.size_bytes() > 0  # copies that are there are used
-        linears.pack = packed or worth_packing(next(model.parameters()).dtype, num_rows, max_steps)
+        if not is_final(model):
+            return Linears(num_sentences * self.beam_size, max_steps)
+        linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
+        linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
+
+    def __prepare_scriptable__(self) -> SequenceGenerator:
+        """What ``torch.jit.script`` compiles instead: stock's generator with these settings.
+
+        Raises:
+            FairseqElError: a model decodes with EL-attention, which TorchScript can't compile.
+        """
+        enabled = [type(model).__name__ for model in self.model.models if is_el_model(model)]
+        if enabled:
+            raise FairseqElError(
+                f"TorchScript can't compile EL-attention, which is enabled in {', '.join(enabled)}. Call "
+                "fairseq_el.disable_el_attention(model) first: stock attention and stock's search are compiled then."
+            )
+        stock = next(known for known, el_class in _EL_CLASSES.items() if isinstance(self, el_class))
+        return _with_settings_of(self, stock)
 
     def output_rows(self, width: int) -> int:
         """Rows of the output projection to have in flight. ``width``: ``d`` of the decoder."""
@@ -96,10 +109,15 @@ class ELSequenceGenerator(SequenceGenerator):
 
     def adjusted(self, log_probs: Tensor) -> Tensor:
         """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""
-        return self.penalized(log_probs.masked_fill_(log_probs != log_probs, float("-inf")))
+        return self.penalized(self.without_nan(log_probs))
+
+    @staticmethod
+    def without_nan(log_probs: Tensor) -> Tensor:
+        """NaN counts as minus infinity; changed in place."""
+        return log_probs.masked_fill_(log_probs.isnan(), float("-inf"))
 
     def penalized(self, scores: Tensor) -> Tensor:
-        """The same without NaN, for logits too. ``scores``: ``(rows, V)``, changed in place."""
+        """The same, NaN left as they are. ``scores``: ``(rows, V)``, changed in place."""
         scores[:, self.pad] = float("-inf")
         scores[:, self.unk] -= self.unk_penalty
         return scores
@@ -154,7 +172,12 @@ def el_generator(generator: Any) -> Any:
     el_class = _EL_CLASSES.get(type(generator))
     if el_class is None:
         return generator
-    converted = el_class.__new__(el_class)
+    return _with_settings_of(generator, el_class)
+
+
+def _with_settings_of(generator: Any, known: Any) -> Any:
+    """A generator of class ``known`` with the models and settings of another."""
+    converted = known.__new__(known)
     nn.Module.__init__(converted)
     converted.__dict__.update(generator.__dict__)
     return converted

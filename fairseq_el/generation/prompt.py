@@ -110,8 +110,8 @@ def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecod
     for begin in range(0, flat_words.size(0), part_size):
         part = slice(begin, begin + part_size)
         log_probs = decoders.log_probs([f[part] for f in flat], generator.temperature)
-        result.append(generator.adjusted(log_probs).gather(1, flat_words[part]))
-    return torch.cat(result).view_as(words)
+        result.append(generator.penalized(log_probs).gather(1, flat_words[part]))
+    return generator.without_nan(torch.cat(result)).view_as(words)
 
 
 def forced_lengths(prefix_tokens: Tensor, pad: int, eos: int) -> Optional[List[int]]:

@@ -51,7 +51,7 @@ class DecodeState:
             max_steps: there will be no more steps than this, if known; pools do not grow beyond what they can use.
         """
         self.backend = backend
-        self.linears = linears or Linears(num_sentences * beam_size, pack=False)
+        self.linears = linears or Linears(num_sentences * beam_size)
         self.num_sentences = num_sentences
         self.beam_size = beam_size
         self.max_steps = max_steps

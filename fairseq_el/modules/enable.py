@@ -60,7 +60,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
         raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
-    to_enable = [model for model in _softmax_models(models) if not _is_enabled(model)]
+    to_enable = [model for model in _softmax_models(models) if not is_el_model(model)]
     for model in to_enable:
         reasons = unsupported_reasons(model)
         if reasons:
@@ -108,7 +108,7 @@ def _set_self_attention(model: Any, self_attention: str) -> None:
 def disable_el_attention(models: Models) -> Models:
     """Puts models back exactly as :func:`enable_el_attention` found them. Others are left as they are."""
     for model in models_in(models):
-        if not _is_enabled(model):
+        if not is_el_model(model):
             continue
         for attention in [*cross_attentions(model).values(), *self_attentions(model).values()]:
             attention.__class__ = MultiheadAttention if topk_of(attention) is None else TopkMultiheadAttention
@@ -120,7 +120,7 @@ def disable_el_attention(models: Models) -> Models:
 
 def el_attention_enabled(models: Any) -> bool:
     """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
-    return all(_is_enabled(model) for model in models_in(models))
+    return all(is_el_model(model) for model in models_in(models))
 
 
 def backend_of(model: Any) -> str:
@@ -148,8 +148,9 @@ def _softmax_models(models: Any) -> List[Any]:
     return [model for model in models_in(models) if not isinstance(getattr(model, "decoder", None), SlimDecoder)]
 
 
-def _is_enabled(model: Any) -> bool:
-    return any(type(attention) in SELF_ATTENTION.values() for attention in self_attentions(model).values())
+def is_el_model(model: Any) -> bool:
+    """Whether this one model decodes with EL-attention; False of whatever has such a model in it."""
+    return "el_backend" in getattr(getattr(model, "decoder", None), "__dict__", {})
 
 
 def _shadow(module: nn.Module, **attributes: Any) -> None:

@@ -9,7 +9,7 @@ from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor
 
 from fairseq_el.modules.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
-from fairseq_el.modules.linears import Linears, has_hooks, worth_packing
+from fairseq_el.modules.linears import Linears, has_hooks
 from fairseq_el.ops import as_bias
 from fairseq_el.planning import sentences_at_once
 
@@ -56,9 +56,8 @@ def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -
     assert memory is not None
     hidden = [None if part.padding_mask is None else part.padding_mask.unsqueeze(1) for part in parts]
     masks = [None if mask is None else as_bias(mask, memory.dtype) for mask in hidden]  # (B', 1, n') each
-    pack = worth_packing(memory.dtype, source.numel(), len(parts))
     for layer in encoder.layers:  # all parts through one layer, then the next: only its weights are there twice
-        linears = Linears(source.numel() // len(parts), pack)
+        linears = Linears(source.numel() // len(parts), len(parts))
         for part, mask in zip(parts, masks):
             x = memory[part.rows, part.columns]
             x.copy_(run_encoder_layer(layer, x, mask, linears))
@@ -113,7 +112,7 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
     if part_size >= num_sentences:
         return encoder.forward_torchscript(net_input)
     memory: Optional[Tensor] = None
-    masks: List[Tensor] = []
+    padding_mask: Optional[Tensor] = None
     for begin in range(0, num_sentences, part_size):
         part = slice(begin, begin + part_size)
         out = encoder.forward_torchscript(
@@ -125,7 +124,13 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
         encoded = out["encoder_out"][0].transpose(0, 1)  # (n, B', d) -> (B', n, d)
         if memory is None:
             memory = encoded.new_empty(num_sentences, *encoded.shape[1:])
+        if encoded.shape[1:] != memory.shape[1:]:  # its length depends on which sentences are together
+            return encoder.forward_torchscript(net_input)
         memory[part] = encoded
-        masks.extend(out["encoder_padding_mask"][:1])
+        if out["encoder_padding_mask"]:
+            if padding_mask is None:
+                padding_mask = torch.zeros(memory.shape[:2], dtype=torch.bool, device=memory.device)
+            padding_mask[part] = out["encoder_padding_mask"][0]
     assert memory is not None
-    return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": [torch.cat(masks)] if masks else []}
+    masks = [] if padding_mask is None else [padding_mask]
+    return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": masks}

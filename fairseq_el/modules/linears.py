@@ -11,15 +11,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.ops import PackedLinear, can_pack
 from fairseq_el.planning.dtypes import dtype_name
-from fairseq_el.planning.parts import packs_weights
+from fairseq_el.planning.parts import packed_is_faster, packs_weight
 
 _ACTIVATIONS: Dict[Any, str] = {F.relu: "relu", gelu: "gelu"}
 _FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
-
-
-def worth_packing(dtype: torch.dtype, num_rows: int, num_uses: int) -> bool:
-    """:func:`packs_weights` for torch's dtypes."""
-    return packs_weights(dtype_name(dtype), num_rows, num_uses)
 
 
 class _Copy(NamedTuple):
@@ -31,7 +26,7 @@ class _Copy(NamedTuple):
 
 
 class Linears:
-    """Computes ``nn.Linear`` modules, from packed copies of their weights where that is faster.
+    """Computes ``nn.Linear`` modules, each product from a packed copy of its weight where that is faster.
 
     Copies belong to this object: nothing is added to the modules. A copy is made at the first use and checked at every
     later one against the parameter's storage and version, so that replacing or changing a weight in place is seen.
@@ -39,14 +34,14 @@ class Linears:
     that its model is not trained (see :func:`is_final`).
     """
 
-    def __init__(self, num_rows: int, pack: bool):
+    def __init__(self, num_rows: int, num_uses: int = 0):
         """
         Args:
-            num_rows: rows that products will have, about.
-            pack: keep weights packed, where that is possible.
+            num_rows: rows that most products will have, about.
+            num_uses: products that there will be with each weight, about; few are not worth a copy, 0 makes none.
         """
         self.num_rows = num_rows
-        self.pack = pack
+        self.num_uses = num_uses
         self._packed: Dict[Tuple[int, ...], _Copy] = {}
 
     def __call__(self, module: Any, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
@@ -54,14 +49,14 @@ class Linears:
         name = _ACTIVATIONS.get(activation) if activation is not None else "none"
         if name is None or (x.dtype == torch.float64 and name == "gelu"):  # fairseq's gelu rounds to float32
             return activation(self(module, x))  # type: ignore[misc]
-        if self._packs(x) and is_plain_linear(module):
+        if self._packs((module,), x):
             return self._packed_linear((module,))(x, name)
         function = _FUNCTIONS[name]
         return module(x) if function is None else function(module(x))
 
     def together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
         """``module(x)`` of several modules with as many outputs each; packed, they are one product."""
-        if self._packs(x) and all(is_plain_linear(module) for module in modules):
+        if self._packs(modules, x):
             return self._packed_linear(tuple(modules))(x).chunk(len(modules), dim=-1)
         return tuple(self(module, x) for module in modules)
 
@@ -69,8 +64,17 @@ class Linears:
         """Bytes of the packed copies."""
         return sum(copy.size_bytes for copy in self._packed.values())
 
-    def _packs(self, x: Tensor) -> bool:
-        return self.pack and can_pack(x.device.type, x.dtype) and not torch.is_grad_enabled()
+    def _packs(self, modules: Sequence[Any], x: Tensor) -> bool:
+        """Whether ``x`` is multiplied by packed weights of these modules together."""
+        if self.num_uses == 0 or torch.is_grad_enabled() or not all(is_plain_linear(module) for module in modules):
+            return False
+        if not can_pack(x.device.type, x.dtype):
+            return False
+        dtype, width = dtype_name(x.dtype), x.size(-1)
+        size = width * sum(module.out_features for module in modules)
+        if not packed_is_faster(dtype, x.numel() // width, size):
+            return False
+        return tuple(map(id, modules)) in self._packed or packs_weight(dtype, self.num_rows, size, self.num_uses)
 
     def _packed_linear(self, modules: Tuple[Any, ...]) -> PackedLinear:
         key = tuple(map(id, modules))

@@ -16,7 +16,7 @@ from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.slim import Attend, attend_within, sliced_loss
-from fairseq_el.ops.top_scores import largest, log_normalizer, top_of_rows
+from fairseq_el.ops.top_scores import largest, log_probabilities, top_of_rows
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
@@ -42,7 +42,7 @@ __all__ = [
     "linear_attention",
     "linear_attention_chunked",
     "linear_attention_step",
-    "log_normalizer",
+    "log_probabilities",
     "masked_softmax",
     "orthogonal_directions",
     "sliced_loss",

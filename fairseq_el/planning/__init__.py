@@ -13,7 +13,7 @@ from fairseq_el.planning.machine import free_memory, keeps_scores, own_memory
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.parts import output_rows_at_once, sentences_at_once
 from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
-from fairseq_el.planning.shapes import ModelShape, shape_of
+from fairseq_el.planning.shapes import ModelShape, place_of, shape_of
 from fairseq_el.planning.sizes import format_size, parse_size
 from fairseq_el.planning.work import (
     BACKENDS,
@@ -57,6 +57,7 @@ __all__ = [
     "output_rows_at_once",
     "own_memory",
     "parse_size",
+    "place_of",
     "rates_path",
     "save_rates",
     "sentences_at_once",

@@ -7,14 +7,15 @@ Symbols: ``B`` sentences, ``b`` beams, ``n`` source length, ``t`` words to gener
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Dict
+from typing import Dict, List
 
 from fairseq_el.planning.capacity import capacity_for
 from fairseq_el.planning.parts import (
     MANY_ROWS,
     PROJECTED_AT_ONCE,
     output_rows_at_once,
-    packs_weights,
+    packed_is_faster,
+    packs_weight,
     sentences_at_once,
 )
 from fairseq_el.planning.shapes import ModelShape
@@ -177,17 +178,16 @@ def _el(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str
     """EL-attention: one encoder output per sentence, one pool of nodes per sentence, large batches in parts."""
     capacity = state_capacity(shape, work, worst)
     state = state_bytes(method, shape, work, capacity)
-    packed = _packs_decoder(shape, work)
-    step = _el_step(method, shape, work, capacity, packed)
+    step = _el_step(method, shape, work, capacity)
     parts = {
-        "packed": _packed_decoder(method, shape, work) if packed else 0,
+        "packed": _packed_decoder(method, shape, work),
         "buffers": _buffers(shape, work, 8 + 4),
         "attention_record": 0,
     }
     if shape.decoder_only:
         return {
             **parts,
-            "encoding": _prompt(method, shape, work, packed),
+            "encoding": _prompt(method, shape, work),
             "cross_state": 0,
             "source_keys_values": 0,
             "decoder_state": state,
@@ -209,21 +209,31 @@ def _el(method: str, shape: ModelShape, work: Workload, worst: bool) -> Dict[str
     }
 
 
-def _packs_decoder(shape: ModelShape, work: Workload) -> bool:
-    """Whether batches of this size, or the smaller ones that there are too, pack the decoder's weights."""
+def _keeps_packed(shape: ModelShape, work: Workload, size: int) -> bool:
+    """Whether a decoder weight is packed in batches of this size, or in the smaller ones that there are too.
+
+    Args:
+        size: numbers of the weight.
+    """
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
     uses = _MANY if work.packs_last else steps
     sizes = (work.beam, min(work.rows, MANY_ROWS - 1), work.rows)
-    return work.can_pack and any(packs_weights(work.dtype, rows, uses) for rows in sizes)
+    return work.can_pack and any(packs_weight(work.dtype, rows, size, uses) for rows in sizes)
+
+
+def _multiplies_packed(shape: ModelShape, work: Workload, size: int, num_rows: int) -> bool:
+    """Whether products of ``num_rows`` rows in the decoder are with the packed weight."""
+    return _keeps_packed(shape, work, size) and packed_is_faster(work.dtype, num_rows, size)
 
 
 def _packed_decoder(method: str, shape: ModelShape, work: Workload) -> int:
     """Linear layers of the decoder and the output projection; not keys and values of cross-attention."""
     d, f = shape.decoder_dim, shape.decoder_ffn_dim
-    in_self_attention = 2 if method == "el" else 4  # el reads keys' and values' weights as they are
-    in_cross_attention = 0 if shape.decoder_only else 2
-    layer = (in_self_attention + in_cross_attention) * d * d + 2 * d * f
-    return (shape.decoder_layers * layer + shape.vocab_size * d) * work.element_size
+    in_self_attention = [d * d, d * d] if method == "el" else [3 * d * d, d * d]  # el reads keys' and values' as is
+    in_cross_attention = [] if shape.decoder_only else [d * d, d * d]
+    layers = shape.decoder_layers * [*in_self_attention, *in_cross_attention, d * f, d * f]
+    weights: List[int] = [*layers, shape.vocab_size * d]
+    return work.element_size * sum(size for size in weights if _keeps_packed(shape, work, size))
 
 
 def _part(work: Workload) -> int:
@@ -236,13 +246,17 @@ def _el_encoding(shape: ModelShape, work: Workload) -> int:
     s, d, f, pre = work.element_size, shape.encoder_dim, shape.encoder_ffn_dim, int(shape.pre_norm)
     part = _part(work)
     num_parts = -(-work.batch // max(part, 1))
-    packed = work.can_pack and packs_weights(work.dtype, work.batch * work.src_len, num_parts)
+    rows = work.batch * work.src_len // max(num_parts, 1)  # of a product
+    joined, square, feed_forward = (
+        size if work.can_pack and packs_weight(work.dtype, rows, size, num_parts) else 0
+        for size in (3 * d * d, d * d, d * f)
+    )
     # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.
     in_attention = (5 + pre) * d * s
     if work.scores_kept:
         in_attention += 2 * shape.encoder_heads * work.src_len * s
-    in_feed_forward = _el_feed_forward(work, d, f, 2, shape, packed)
-    weights = (4 * d * d + 2 * d * f) * s if packed else 0
+    in_feed_forward = _el_feed_forward(work, d, f, 2, shape, feed_forward > 0)
+    weights = (joined + square + 2 * feed_forward) * s
     return work.batch * work.src_len * (d * s + 1) + weights + part * work.src_len * max(in_attention, in_feed_forward)
 
 
@@ -255,8 +269,9 @@ def _el_feed_forward(work: Workload, d: int, f: int, held: int, shape: ModelShap
     return max(first, second, residual)
 
 
-def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int, packed: bool) -> int:
+def _el_step(method: str, shape: ModelShape, work: Workload, capacity: int) -> int:
     s, rows, d = work.element_size, work.rows, shape.decoder_dim
+    packed = _multiplies_packed(shape, work, d * shape.decoder_ffn_dim, rows)
     activations = (4 + shape.pre_norm) * rows * d * s
     index_rows = shape.decoder_heads if method == "kv" else 1
     # Pools are moved one after the other, with int64 indices of the nodes that stay.
@@ -305,16 +320,17 @@ def _projection(shape: ModelShape, work: Workload) -> int:
 
 
 def _el_logits(shape: ModelShape, work: Workload) -> int:
-    """Logits in float32 and their exponentials, for a part of the rows: whole sentences."""
-    cast = 0 if work.element_size == 4 else 4
-    return _output_rows(shape, work, work.beam, work.rows) * shape.vocab_size * max(work.element_size + cast, 4 + 4)
+    """Logits and log-probabilities, for a part of the rows: whole sentences; then these and what their search needs."""
+    words = shape.vocab_size
+    search = 2 * 4 * int((words * (2 * work.beam + 1)) ** 0.5)  # maxima of groups, and the members of the best
+    return _output_rows(shape, work, work.beam, work.rows) * max(words * work.el_softmax, words * 4 + search)
 
 
 def _log_probs(shape: ModelShape, work: Workload, num_rows: int) -> int:
     """Logits and log-probabilities of a part of ``num_rows`` words of prompts."""
     part = _output_rows(shape, work, 1, num_rows)
     last = 4 if part < num_rows else 0  # log-probabilities of the part before live on
-    return part * shape.vocab_size * (last + work.softmax)
+    return part * shape.vocab_size * (last + work.el_softmax)
 
 
 def _output_rows(shape: ModelShape, work: Workload, group: int, num_rows: int) -> int:
@@ -323,13 +339,14 @@ def _output_rows(shape: ModelShape, work: Workload, group: int, num_rows: int) -
     return min(max(at_once // group, 1) * group, num_rows)
 
 
-def _prompt(method: str, shape: ModelShape, work: Workload, packed: bool) -> int:
+def _prompt(method: str, shape: ModelShape, work: Workload) -> int:
     """The pass of a language model over its prompts, part by part, with causal attention, and the state it fills."""
     s, d, n, part = work.element_size, shape.decoder_dim, work.src_len, _part(work)
     positions, pre = part * n, int(shape.pre_norm)
-    in_attention = (5 + packed + pre) * d * s
+    in_attention = (5 + _multiplies_packed(shape, work, 3 * d * d, positions) + pre) * d * s
     if not work.fused:
         in_attention += shape.decoder_heads * n * work.attention
+    packed = _multiplies_packed(shape, work, d * shape.decoder_ffn_dim, positions)
     in_feed_forward = _el_feed_forward(work, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, work.beam), n + work.beam * (work.tgt_len + 1 + n))
     passing = positions * max(in_attention, in_feed_forward)

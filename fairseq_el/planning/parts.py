@@ -4,6 +4,7 @@
 # on a CPU in its cache.
 PROJECTED_AT_ONCE = 2048
 MANY_ROWS = 1024  # of a product, such as the encoder's: those of a step are mostly fewer
+LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
 
 
 def sentences_at_once(encoder_tokens: int, length: int) -> int:
@@ -20,18 +21,25 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
     return max(encoder_tokens * 4 * width // vocab_size, 1)
 
 
-def packs_weights(dtype: str, num_rows: int, num_uses: int) -> bool:
-    """Whether packing weights pays on a CPU that can, by what scripts/bench_packing.py measures (docs/benchmarks.md).
-
-    For 4 to 256 rows a packed weight is 1.1 to 1.7 times as fast, and has paid for its packing after some 30 uses. With
-    thousands of rows, the encoder's, the product is no faster; in 16 bits they are packed all the same, to join
-    projections and to apply activations before rounding, whose gain was not measured by itself.
+def packs_weight(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
+    """Whether packing a weight pays on a CPU that can, by what scripts/bench_packing.py measures (docs/benchmarks.md).
 
     Args:
         dtype: a name in ``DTYPES``.
         num_rows: rows of a product.
-        num_uses: products with one weight.
+        size: numbers of the weight, in x out.
+        num_uses: products with it.
     """
-    if num_rows >= MANY_ROWS:
-        return dtype != "fp32" and num_uses >= 4
-    return num_rows >= 4 and num_uses >= 32
+    return packed_is_faster(dtype, num_rows, size) and num_uses >= (4 if num_rows >= MANY_ROWS else 32)
+
+
+def packed_is_faster(dtype: str, num_rows: int, size: int) -> bool:
+    """Whether a product with a weight that is packed already takes less time than with the plain one.
+
+    In fp32 a packed product has a fixed cost that only a product of some size earns back. With thousands of rows, the
+    encoder's, it is no faster; in 16 bits weights are packed all the same, to join projections and to apply
+    activations before rounding, whose gain was not measured by itself.
+    """
+    if dtype == "fp32":
+        return 4 <= num_rows < MANY_ROWS and num_rows * size >= LEAST_PACKED
+    return num_rows >= 4

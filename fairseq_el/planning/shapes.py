@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Tuple
+
+import torch
 
 
 @dataclass(frozen=True)
 class ModelShape:
     """A fairseq Transformer, with an encoder or without: a language model (``decoder_only``), encoder numbers are 0.
+
+    Those of an encoder without layers are 0 too, but for its width.
 
     Attributes:
         parameters: how many numbers the weights have, shared ones counted once.
@@ -40,11 +44,11 @@ def shape_of(model: Any) -> ModelShape:
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     try:
         first = decoder.layers[0]  # type: ignore[union-attr]
-        in_encoder = None if encoder is None else encoder.layers[0]
+        in_encoder = encoder.layers[0] if encoder is not None and len(encoder.layers) > 0 else None
         return ModelShape(
             encoder_layers=0 if encoder is None else len(encoder.layers),
             decoder_layers=len(decoder.layers),  # type: ignore[union-attr]
-            encoder_dim=0 if in_encoder is None else in_encoder.self_attn.embed_dim,
+            encoder_dim=0 if encoder is None else first.encoder_attn.kdim,
             decoder_dim=first.self_attn.embed_dim,
             encoder_ffn_dim=0 if in_encoder is None else in_encoder.fc1.weight.size(0),
             decoder_ffn_dim=first.fc1.weight.size(0),
@@ -65,3 +69,12 @@ def shape_of(model: Any) -> ModelShape:
 def _vocab_size(decoder: Any) -> int:
     weight = getattr(decoder.embed_tokens, "weight", None)
     return len(decoder.dictionary) if weight is None else weight.size(0)  # adaptive inputs have several weights
+
+
+def place_of(model: Any) -> Tuple[torch.device, torch.dtype]:
+    """Where a model computes, and in which numbers, by its first parameter or buffer; else as torch's new tensors."""
+    for tensors in (model.parameters(), model.buffers()):
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+    return torch.empty(0).device, torch.get_default_dtype()

@@ -90,6 +90,13 @@ class Workload:
         return self.element_size + (0 if in_place else 4) + 4
 
     @property
+    def el_softmax(self) -> int:
+        """The same in EL models over the vocabulary: on a CPU float32 is overwritten, and others are copied once."""
+        if self.device != "cpu":
+            return self.softmax
+        return self.element_size + (0 if self.dtype == "fp32" else 4)
+
+    @property
     def attention(self) -> int:
         """Bytes per attention weight, at most: during the softmax, or when it is cast back (input, output, cast)."""
         return max(self.softmax, self.element_size + 4 + self.cast)

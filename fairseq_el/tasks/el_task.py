@@ -11,6 +11,7 @@ from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import apply_topk, enable_el_attention
+from fairseq_el.planning import place_of
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
@@ -102,7 +103,7 @@ def set_dtype(models: Sequence[nn.Module], name: str) -> None:
     if name not in TORCH_DTYPES:  # as loaded
         return
     for model in models:
-        usable, reason = supported_dtype(name, next(model.parameters()).device.type)
+        usable, reason = supported_dtype(name, place_of(model)[0].type)
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
         model.to(TORCH_DTYPES[usable])

@@ -18,6 +18,7 @@ from fairseq_el.planning import (
     keeps_scores,
     largest_batch,
     own_memory,
+    place_of,
     shape_of,
 )
 from fairseq_el.planning.dtypes import dtype_name
@@ -37,10 +38,10 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
     batch, src_len = source.shape[:2]
     tgt_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
     what = f"Decoding {batch} sentences of up to {src_len} tokens, beam {generator.beam_size}, ran out of memory"
-    parameter = next(models[0].parameters())
-    device = parameter.device.type
+    place, numbers = place_of(models[0])
+    device = place.type
     try:
-        dtype = dtype_name(parameter.dtype)
+        dtype = dtype_name(numbers)
         work = Workload(
             batch=batch,
             beam=generator.beam_size,
@@ -51,7 +52,7 @@ def out_of_memory(models: Sequence[nn.Module], sample: Dict[str, Any], generator
             overhead=DEFAULT_OVERHEAD,
             device=device,
             scores_kept=keeps_scores(device, dtype),
-            can_pack=can_pack(device, parameter.dtype),
+            can_pack=can_pack(device, numbers),
             packs_last=is_final(models[0]),
         )
         usable = free_memory(device) + own_memory(device)

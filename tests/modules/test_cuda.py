@@ -27,7 +27,7 @@ from fairseq_el.modules import (
     enable_el_attention,
     share_encoder_out,
 )
-from fairseq_el.ops import block_repeated_ngrams, log_normalizer
+from fairseq_el.ops import block_repeated_ngrams, log_probabilities
 
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
     from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -110,13 +110,12 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
 
 
 def test_the_best_words_of_a_large_vocabulary(fake_cuda):
-    """What a step of plain beam search does with its logits: normaliser, blocked n-grams, candidates."""
+    """What a step of plain beam search does with its logits: softmax, blocked n-grams, candidates."""
     rows, vocab_size = NUM_SENTENCES * NUM_BEAMS, 50_264
-    logits = torch.randn(rows, vocab_size, device=fake_cuda, dtype=torch.float16).float()
-    normalizer = log_normalizer(logits)
-    block_repeated_ngrams(logits, torch.zeros(rows, 9, dtype=torch.long, device=fake_cuda), 3)
+    log_probs = log_probabilities(torch.randn(rows, vocab_size, device=fake_cuda, dtype=torch.float16))
+    block_repeated_ngrams(log_probs, torch.zeros(rows, 9, dtype=torch.long, device=fake_cuda), 3)
     for scores in (None, torch.zeros(rows, device=fake_cuda)):
-        for found in best_candidates(logits, normalizer, scores, NUM_BEAMS):
+        for found in best_candidates(log_probs, scores, None, NUM_BEAMS):
             assert found.shape == (NUM_SENTENCES, 2 * NUM_BEAMS) and found.device.type == "cuda"
 
 

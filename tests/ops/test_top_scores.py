@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fairseq import utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import largest, log_normalizer, reference, top_of_rows, top_scores
+from fairseq_el.ops import largest, log_probabilities, reference, top_of_rows, top_scores
 
 
 @given(
@@ -53,10 +54,26 @@ def test_equal_scores_are_all_found(columns):
     assert {columns // 3, columns - 1} <= set(found[0].tolist()) and len(set(found[0].tolist())) == 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_log_normalizer_is_that_of_log_softmax(dtype):
-    logits = 20 * torch.randn(5, 999, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    maximum, log_sum = log_normalizer(logits)
-    torch.testing.assert_close(logits - maximum - log_sum, torch.log_softmax(logits, dim=1))
-    with_nan = logits.index_fill(1, torch.tensor([4]), float("nan"))
-    assert log_normalizer(with_nan)[0].isnan().all()
+@given(
+    rows=st.integers(1, 40),
+    words=st.one_of(st.integers(1, 300), st.integers(5_000, 6_000)),
+    spread=st.sampled_from([1e-3, 1.0, 50.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    seed=st.integers(0, 10**6),
+)
+def test_log_probabilities_are_those_of_fairseq_to_the_last_bit(rows, words, spread, dtype, seed):
+    logits = (spread * torch.randn(rows, 1, words, generator=torch.Generator().manual_seed(seed))).to(dtype)
+    expected = utils.log_softmax(logits, dim=-1)[:, -1]
+    with torch.no_grad():
+        found = log_probabilities(logits.clone()[:, -1])
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    assert torch.equal(log_probabilities(logits[:, -1]), expected)  # with gradients
+
+
+def test_nan_in_a_row_of_logits_makes_all_of_it_nan():
+    """Which is why a search need not look through all of a row for it."""
+    logits = torch.randn(4, 99)
+    logits[0, 5], logits[1, 98], logits[2] = float("nan"), float("inf"), float("-inf")
+    with torch.no_grad():
+        found = log_probabilities(logits).isnan()
+    assert found.all(dim=1).tolist() == found.any(dim=1).tolist() == [True, True, True, False]

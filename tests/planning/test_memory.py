@@ -17,6 +17,7 @@ from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     METHODS,
     Breakdown,
+    ModelShape,
     Workload,
     default_node_share,
     largest_batch,
@@ -30,6 +31,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCH = {"stock": "transformer", "stock-shared": "bart_base", "kv": "bart_base", "el": "bart_base"}
 
 can_track = pytest.mark.skipif(not CAN_TRACK, reason="counting live tensors needs torch 2.1")
+
+
+@pytest.fixture(autouse=True)
+def some_of_the_small_products_are_packed(monkeypatch):
+    """Not only those of large models: some of a layer's, some not, by how many rows there are."""
+    monkeypatch.setattr("fairseq_el.planning.parts.LEAST_PACKED", 40_000)
 
 
 class Run:
@@ -237,9 +244,25 @@ def test_packed_weights_stay_for_larger_batches():
     run = Run("el", "fp32", packs_last=True)
     work = replace(run.work, can_pack=True)
     packed = [memory("el", run.shape, replace(work, batch=size)).packed for size in (1, 2, 300, 3000)]
-    assert packed[0] == 0 < packed[1] == packed[2] == packed[3]  # 3 beams alone are too few rows
+    assert packed[0] == 0 < packed[1] < packed[2] == packed[3]  # 3 beams alone are too few rows
     assert memory("stock", run.shape, work).packed == 0
     assert memory("el", run.shape, replace(work, can_pack=False)).packed == 0
+
+
+def test_every_weight_is_packed_by_its_own_size(monkeypatch):
+    """Width 256, feed-forward network 1,024, 6,000 words, 5 beams; products of 4 million and more are packed."""
+    shape = ModelShape(3, 3, 256, 256, 1024, 1024, 8, 8, 6000, 10**7)
+    work = Workload(5, 5, 20, 200, "fp32", 2048, can_pack=True, packs_last=True)
+    square, feed_forward, joined, output = 256 * 256, 256 * 1024, 256 * 3 * 256, 256 * 6000
+    monkeypatch.setattr("fairseq_el.planning.parts.LEAST_PACKED", 4_000_000)
+    found = {batch: memory("kv", shape, replace(work, batch=batch)).packed // 4 for batch in (1, 3, 4, 5, 12, 13, 900)}
+    feed_forwards = output + 3 * 2 * feed_forward
+    everything = feed_forwards + 3 * (joined + 3 * square)
+    assert found == {
+        1: output, 3: output, 4: feed_forwards, 5: feed_forwards + 3 * joined, 12: feed_forwards + 3 * joined,
+        13: everything, 900: everything,
+    }  # fmt: skip
+    assert memory("el", shape, replace(work, batch=5)).packed == 4 * feed_forwards  # keys and values are read as is
 
 
 def test_keys_and_values_of_the_source_are_two_for_every_layer():
