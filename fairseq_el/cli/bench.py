@@ -16,7 +16,7 @@ from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
 from fairseq_el.cli.bench_options import check_device
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
-from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.errors import OptionError
@@ -69,7 +69,7 @@ def _add_methods(group: Any) -> None:
     )
     group.add_argument("--self-attention", choices=["kv", "el"], help="--el-self-attention of el, shared-kv and auto")
     group.add_argument(
-        "--threads", type=positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
+        "--threads", type=threads, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
     )
     group.add_argument(
         "--device",
@@ -117,7 +117,7 @@ def _add_search(group: Any) -> None:
     group.add_argument("--beam", type=positive, default=4, metavar="N", help="(default: %(default)s)")
     group.add_argument("--no-repeat-ngram-size", type=not_negative, default=0, metavar="N")
     group.add_argument("--diverse-beam-groups", type=positive, default=0, metavar="N", help="not for hf and ct2")
-    group.add_argument("--lenpen", type=float, default=1.0, metavar="X", help="(default: %(default)s)")
+    group.add_argument("--lenpen", type=finite, default=1.0, metavar="X", help="(default: %(default)s)")
 
 
 def _add_output(group: Any) -> None:
