@@ -17,7 +17,8 @@ from fairseq.models import (
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_el.conversion.checkpoint import Checkpoint
-from fairseq_el.errors import FairseqElError
+from fairseq_el.conversion.limits import differences_from_weights, setting_problems
+from fairseq_el.errors import FairseqElError, summary_of
 
 
 class StandInTask:
@@ -28,12 +29,18 @@ class StandInTask:
         self.source_dictionary = source_words or words
 
 
+class _CountedWords(Dictionary):
+    def __init__(self, count: int):
+        super().__init__()
+        self._count = max(count, self.nspecial)
+
+    def __len__(self) -> int:
+        return self._count
+
+
 def numbered_words(count: int) -> Dictionary:
-    """A dictionary of ``count`` symbols, for a model whose words do not matter."""
-    words = Dictionary()
-    for i in range(len(words), count):
-        words.add_symbol(f"w{i}")
-    return words
+    """A dictionary of ``count`` symbols without the symbols, for a model whose words do not matter."""
+    return _CountedWords(count)
 
 
 def without_storage() -> Any:
@@ -70,7 +77,7 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
     """All settings of a checkpoint's model, flat, with those that are left to its architecture.
 
     Raises:
-        FairseqElError: there is no such architecture.
+        FairseqElError: there is no such architecture, or settings are such as no model has; all of them are named.
     """
     arch = checkpoint.arch
     if arch not in ARCH_CONFIG_REGISTRY:
@@ -78,19 +85,53 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
             f"the architecture must be one of fairseq's; {checkpoint.path} has {arch}. Its model's own code is needed "
             "to build it, and it is not loaded here"
         )
-    raw: Any = checkpoint.model_settings()[-1]
+    given = flat_settings(checkpoint)
+    try:
+        return with_defaults({**given, "arch": arch, "task": checkpoint.task})
+    except Exception as error:  # code of fairseq's architectures, which expects the types it knows
+        raise FairseqElError(
+            f"fairseq does not understand the settings of {checkpoint.path}: {summary_of(error)}"
+        ) from error
+
+
+def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
+    """A checkpoint's settings of its model, by name; those of ``encoder`` and ``decoder`` as ``encoder_...``.
+
+    Raises:
+        FairseqElError: it has none, or such as no model has; all of them are named.
+    """
+    all_settings = checkpoint.model_settings()
+    if not all_settings:
+        raise FairseqElError(f'{checkpoint.path} must have settings of its model in "cfg.model" or "args"; it has none')
+    raw: Any = all_settings[-1]
     if isinstance(raw, DictConfig):
         raw = OmegaConf.to_container(raw, resolve=False)
     given = dict(vars(raw) if isinstance(raw, argparse.Namespace) else raw)
     for side in ("encoder", "decoder"):
-        for name, value in (given.pop(side, None) or {}).items():
+        nested = given.pop(side, None)
+        for name, value in nested.items() if isinstance(nested, dict) else ():
             given.setdefault(f"{side}_{name}", value)
-    return with_defaults({**given, "arch": arch, "task": checkpoint.task})
+    problems = setting_problems(given)
+    if problems:
+        raise FairseqElError(f"the settings of {checkpoint.path} must be those of a model: {'; '.join(problems)}")
+    return given
+
+
+def require_settings_of_weights(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
+    """Before a model is built.
+
+    Raises:
+        FairseqElError: settings and weights are those of models of different sizes.
+    """
+    differences = differences_from_weights(settings, checkpoint.weights)
+    if differences:
+        raise FairseqElError(f"settings and weights of {checkpoint.path} must agree: {'; '.join(differences)}")
 
 
 def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
     """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode."""
     settings = settings_of(checkpoint)
+    require_settings_of_weights(checkpoint, settings)
     model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
     model.load_state_dict(checkpoint.weights, strict=True)
     return model.eval()
