@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Type, Union
 
 from fairseq_el.errors import FairseqElError, OptionError, summary_of
 
+_LEVELS = 100
 _KINDS = (
     (stat.S_ISDIR, "is a directory"),
     (stat.S_ISFIFO, "is a FIFO, which may never end: write what comes out of it to a file first"),
@@ -76,8 +77,23 @@ def read_json(path: Path) -> Dict[str, Any]:
         raise FairseqElError(str(error)) from error
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # RecursionError: it is nested a thousand levels deep
+        if nested_too_deep(value):
+            raise ValueError(f"it is nested more than {_LEVELS} levels deep")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for halves of characters, as \\ud800
+    except (ValueError, RecursionError) as error:
         raise FairseqElError(f"{path} must be a JSON file; {summary_of(error)}. Copy it again") from error
     if not isinstance(value, dict):
         raise FairseqElError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
     return value
+
+
+def nested_too_deep(value: Any) -> bool:
+    """Whether dictionaries and lists lie in each other so deep that no program writes it, or even in themselves."""
+    level = {id(value): value}
+    for _ in range(_LEVELS):
+        outer = [each for each in level.values() if isinstance(each, (dict, list))]
+        if not outer:
+            return False
+        inner = (part for each in outer for part in (each.values() if isinstance(each, dict) else each))
+        level = {id(part): part for part in inner}
+    return True

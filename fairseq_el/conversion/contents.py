@@ -32,13 +32,18 @@ def _weight_problems(state: Dict[Any, Any]) -> List[str]:
     unnamed = [name for name in weights if not isinstance(name, str)]
     if unnamed:
         return [f'Names in its "model" must be texts; one is {unnamed[0]!r}']
-    odd = [name for name, tensor in weights.items() if not _is_plain(tensor)]
+    odd = [name for name, tensor in weights.items() if not is_plain_tensor(tensor)]
     return [f"Its tensors must be plain numbers in memory; {', '.join(odd[:_SHOWN])} are not"] if odd else []
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Neither sparse, nor quantized, nor without storage, nor fewer numbers than its shape says."""
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+def is_plain_tensor(tensor: Any) -> bool:
+    """Neither sparse, nor quantized, nor without storage, nor with fewer numbers than its shape says."""
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.layout is not torch.strided
+        or tensor.is_quantized
+        or tensor.device.type != "cpu"
+    ):
         return False
     return not any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape))
 

@@ -99,7 +99,7 @@ def test_a_damaged_file(content, path, caplog):
 
 def test_a_directory_in_its_place(path, caplog):
     path.mkdir(parents=True)
-    assert_falls_back(caplog, "IsADirectoryError")
+    assert_falls_back(caplog, "is a directory")
 
 
 @pytest.mark.parametrize(
