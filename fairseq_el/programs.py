@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,4 +29,7 @@ def run_program(module: str, arguments: List[Any], output: Path, log: Path, name
         status = subprocess.run(command, stdout=written, stderr=errors, check=False).returncode
     if status != 0:
         last = log.read_text("utf-8", errors="replace")[-_LAST:].strip()
+        own = re.search(r"^fairseq[-_]el: error: (.*)", last, re.M | re.S)  # which says all that is to be said
+        if own is not None:
+            raise FairseqElError(f"{name or module} ended with status {status}: {own[1]}")
         raise FairseqElError(f"{name or module} ended with status {status}; its last words:\n{last}")

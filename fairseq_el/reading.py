@@ -34,6 +34,16 @@ def require_file(path: Union[str, Path], rule: str) -> None:
         raise OptionError(f"{rule}; {path} {wrong}")
 
 
+def refuse_endless(path: Union[str, Path], rule: str) -> None:
+    """Before something is opened that may be a pipe of a shell, ``/dev/stdin`` or ``<(...)``, if it is no file.
+
+    Raises:
+        OptionError: it is a FIFO or a device.
+    """
+    if os.path.exists(path) and not str(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/")):
+        require_file(path, rule)
+
+
 def _what_else(path: Union[str, Path]) -> Optional[str]:
     """What keeps something from being a file; None if it is one."""
     try:

@@ -20,6 +20,7 @@ from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.errors import OptionError
+from fairseq_el.reading import require_file
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
@@ -128,6 +129,8 @@ def _add_output(group: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.calibrate:
+        if options.data is not None or options.path is not None or options.out is not None:
+            raise OptionError("--calibrate decodes nothing: it goes with --json alone, without DATA, --path and --out")
         return run_calibrate(options)
     settings = _settings(options)
     if options.out is not None:
@@ -148,8 +151,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         )
     if options.data is None or options.path is None:
         raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
-    if not Path(options.path).is_file():
-        raise OptionError(f"--path must be a checkpoint that fairseq wrote; there is no file {options.path}")
+    require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     if not Path(options.data).is_dir():
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"

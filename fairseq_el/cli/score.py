@@ -16,6 +16,7 @@ from tabulate import tabulate
 from fairseq_el.cli.numbers import not_negative
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.reading import refuse_endless
 from fairseq_el.scoring import (
     METRICS,
     SPLITS,
@@ -193,6 +194,7 @@ def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str
 
 def _read_lines(path: str, option: str) -> List[str]:
     """Lines without their ends; only a newline ends one."""
+    refuse_endless(path, f"{option} must be a file that can be read")
     try:
         text = Path(path).read_text("utf-8")
     except OSError as error:

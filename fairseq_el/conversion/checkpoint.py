@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List
+from typing import Any, BinaryIO, Dict, List, Optional
 
 import torch
 from omegaconf.errors import OmegaConfBaseException
@@ -123,7 +123,12 @@ def save_checkpoint(state: State, path: Path) -> None:
             total=size, desc=f"writing {path.name}", unit="B", unit_scale=True, leave=False, disable=None
         ) as bar:
             counted: Any = _Counted(file, bar)
-            torch.save(state, counted)
+            try:
+                torch.save(state, counted)
+            except RuntimeError:  # torch's own about a write that failed, which does not say why
+                if counted.error is None:
+                    raise
+                raise counted.error from None
 
     write_whole(path, write)
 
@@ -133,10 +138,16 @@ class _Counted:
 
     def __init__(self, file: BinaryIO, bar: Any):
         self._file, self._bar = file, bar
+        self.error: Optional[OSError] = None
 
     def write(self, data: Any) -> int:
         self._bar.update(len(data))
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            error.filename = self._file.name
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

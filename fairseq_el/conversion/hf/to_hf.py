@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -48,9 +50,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
     report.usage = [f"transformers.{source.family.architecture}.from_pretrained({{out}})"]
 
     def write(unfinished: Path) -> None:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, str(unfinished / SAFE), {"format": "pt"}
-        )
+        _save_tensors(save_file, tensors, unfinished / SAFE)
         _write_json(unfinished / CONFIG, _config(source, vocabulary, originals))
         (unfinished / SAFE).chmod((unfinished / CONFIG).stat().st_mode)  # safetensors' own is for the owner alone
         _write_generation(unfinished, source, vocabulary, originals)
@@ -60,6 +60,23 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
 
     write_whole_directory(out, write)
     return report
+
+
+def _save_tensors(save_file: Any, tensors: weights.Weights, path: Path) -> None:
+    """As safetensors, whose errors about the disk are of a class of its own.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(path), {"format": "pt"})
+    except OSError:
+        raise
+    except Exception as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def _vocabulary(source: Source, originals: Path) -> Vocabulary:

@@ -109,8 +109,8 @@ def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family)
     wrong = [i for i in found if i is not None and not 0 <= i < config["vocab_size"]]
     if wrong:
         raise FairseqElError(
-            f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {shown(wrong[0])}. Copy "
-            "the config.json of this model"
+            f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {shown(wrong[0])}"
+            ". Copy the config.json of this model"
         )
     for position in (BOS, UNK):  # a token that plays two parts has the more important one
         if found[position] in (found[PAD], found[EOS]):
@@ -137,8 +137,8 @@ def _start(vocabulary: Vocabulary, config: Dict[str, Any], family: Family) -> in
     start = config.get("decoder_start_token_id", default)
     if start not in vocabulary.ids:
         raise FairseqElError(
-            f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {shown(start)}. Copy "
-            "the config.json of this model"
+            f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {shown(start)}. "
+            "Copy the config.json of this model"
         )
     return vocabulary.ids.index(start)
 
