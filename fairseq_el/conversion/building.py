@@ -87,11 +87,13 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
         )
     given = flat_settings(checkpoint)
     try:
-        return with_defaults({**given, "arch": arch, "task": checkpoint.task})
+        complete = with_defaults({**given, "arch": arch, "task": checkpoint.task})
     except Exception as error:  # code of fairseq's architectures, which expects the types it knows
         raise FairseqElError(
             f"fairseq does not understand the settings of {checkpoint.path}: {summary_of(error)}"
         ) from error
+    complete.encoder_embed_path = complete.decoder_embed_path = None  # embeddings are in the checkpoint
+    return complete
 
 
 def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
@@ -129,9 +131,17 @@ def require_settings_of_weights(checkpoint: Checkpoint, settings: argparse.Names
 
 
 def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
-    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode."""
+    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode.
+
+    Raises:
+        FairseqElError: it can't be built by its settings, or is not that of its weights.
+    """
     settings = settings_of(checkpoint)
     require_settings_of_weights(checkpoint, settings)
-    model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
-    model.load_state_dict(checkpoint.weights, strict=True)
+    try:
+        model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
+        model.load_state_dict(checkpoint.weights, strict=True)
+    except Exception as error:  # any model of fairseq may be in a checkpoint, and fail in its own way
+        said = summary_of(error)
+        raise FairseqElError(f"fairseq could not build {settings.arch} of {checkpoint.path}: {said}") from error
     return model.eval()

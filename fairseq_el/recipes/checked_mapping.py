@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -50,14 +49,14 @@ class CheckedMapping:
                 return kind()
             return default
         value = self.values[key]
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) <= _MOST:
             value = float(value)
         if type(value) is not kind:  # bool is an int
             self.problem(key, f"must be {_KINDS[kind]}; got {_shown(value)}")
             return kind()
         if one_of and value not in one_of:
             self.problem(key, f"must be one of {', '.join(one_of)}; got {_shown(value)}")
-        elif kind in (int, float) and not (math.isfinite(value) and abs(value) <= _MOST):
+        elif kind in (int, float) and not abs(value) <= _MOST:  # NaN is not
             self.problem(key, f"must be a number up to {_MOST:,}; got {_shown(value)}")
             return kind()
         elif kind is str and not _is_text(value):

@@ -10,6 +10,7 @@ import yaml
 from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
 from fairseq_el.reading import nested_too_deep, read_text
 
+_LONGEST = 200_000  # characters: YAML is read slowly, and no recipe is so long
 _RULE = "CONFIG must be a YAML file that can be read"
 
 
@@ -20,6 +21,8 @@ def read_yaml(path: Path) -> Any:
         FairseqElError: it is no YAML, or has a key twice, or is nested in itself.
     """
     text = read_text(path, _RULE, unreadable=OptionError)
+    if len(text) > _LONGEST:
+        raise FairseqElError(f"CONFIG must have at most {_LONGEST:,} characters; {path} has {len(text):,}")
     try:
         values = yaml.load(text, Loader=_Loader)
         if nested_too_deep(values):
