@@ -19,6 +19,7 @@ from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
+from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError
 from fairseq_el.reading import require_file
 
@@ -152,6 +153,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.data is None or options.path is None:
         raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
+    check_sums(options.path)
     if not Path(options.data).is_dir():
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"

@@ -12,12 +12,13 @@ from fairseq_el.conversion import get_setting, load_checkpoint, parameters_of
 from fairseq_el.conversion.building import (
     StandInTask,
     flat_settings,
+    most_words,
     numbered_words,
     settings_of,
     with_defaults,
     without_storage,
 )
-from fairseq_el.conversion.limits import HEADS, WORDS, size_problem
+from fairseq_el.conversion.limits import HEADS, size_problem
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import ModelShape, shape_of
 
@@ -109,8 +110,8 @@ def shape_of_architecture(arch: str, vocab_size: Optional[int]) -> ModelShape:
         near = sorted(name for name in ARCH_MODEL_REGISTRY if arch.partition("_")[0] in name)[:8]
         some = ", ".join(near or ["transformer", "bart_large", "transformer_lm_gpt"])
         raise OptionError(f"--arch must be one of fairseq's architectures, such as {some}; got {arch!r}")
-    if vocab_size is not None and vocab_size > WORDS:
-        raise OptionError(f"--vocab-size must be at most {WORDS:,}; got {vocab_size:,}")
+    if vocab_size is not None and vocab_size > most_words():
+        raise OptionError(f"--vocab-size must be at most {most_words():,}; got {vocab_size:,}")
     if vocab_size is None:
         if not arch.startswith(("bart_", "el_bart_")):
             raise OptionError(

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from typing import Any, Dict, Optional
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import (
@@ -17,7 +18,7 @@ from fairseq.models import (
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_el.conversion.checkpoint import Checkpoint
-from fairseq_el.conversion.limits import differences_from_weights, setting_problems
+from fairseq_el.conversion.limits import WORDS, differences_from_weights, setting_problems
 from fairseq_el.errors import FairseqElError, summary_of
 
 
@@ -41,6 +42,11 @@ class _CountedWords(Dictionary):
 def numbered_words(count: int) -> Dictionary:
     """A dictionary of ``count`` symbols without the symbols, for a model whose words do not matter."""
     return _CountedWords(count)
+
+
+def most_words() -> int:
+    """Of a model that is built for its shape; where tensors have bytes all the same, fewer."""
+    return WORDS if hasattr(torch, "_subclasses") else WORDS // 20
 
 
 def without_storage() -> Any:

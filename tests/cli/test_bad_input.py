@@ -283,6 +283,39 @@ class TestStandardOutput:
         assert capsys.readouterr().out == "w1 w2\n"
 
 
+class TestDamage:
+    """Of a checkpoint's file, anywhere in it."""
+
+    def test_a_cut_anywhere(self, work, capsys):
+        whole = (work / "model.pt").read_bytes()
+        for length in [*range(0, len(whole), len(whole) // 50), len(whole) - 1]:
+            (work / "cut.pt").write_bytes(whole[:length])
+            assert run(["convert", "info", "cut.pt"]) == 1, length
+            assert_one_message(capsys.readouterr().err, "cut.pt")
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_bit_anywhere(self, zipped, work, capsys):
+        """Refused; or it is where nobody looks, and what is read is what was written."""
+        state = torch.load(work / "model.pt")
+        torch.save(state, work / "model.pt", _use_new_zipfile_serialization=zipped)
+        whole = (work / "model.pt").read_bytes()
+        refused = 0
+        # The numbers of a file without checksums can't be told to be others.
+        end = len(whole) if zipped else whole.index(next(iter(state["model"].values())).numpy().tobytes())
+        for place in range(3, end, end // 50):
+            (work / "bit.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+            (work / "new.pt").unlink(missing_ok=True)
+            status = run(["convert", "to-el", "bit.pt", "--out", "new.pt"])
+            said = capsys.readouterr().err
+            if status:
+                assert_one_message(said, "bit.pt")
+                refused += 1
+            elif zipped:
+                read = torch.load(work / "new.pt")["model"]
+                assert all(torch.equal(tensor, read[name]) for name, tensor in state["model"].items()), place
+        assert refused > (10 if zipped else 0)
+
+
 class TestFormats:
     """Of checkpoints."""
 
