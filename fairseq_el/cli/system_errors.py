@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Optional
 
-from fairseq_el.errors import summary_of
+from fairseq_el.errors import shortened, summary_of
 from fairseq_el.tasks.out_of_memory import is_out_of_memory
 
 _ELSEWHERE = "write to another directory"
@@ -30,7 +30,7 @@ _ADVICE = {
 def explain_system(error: BaseException) -> Optional[str]:
     """What to tell a user about an exception; None if it is no refusal of the system."""
     if isinstance(error, OSError):
-        where = " to ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        where = " to ".join(shortened(str(name)) for name in (error.filename, error.filename2) if name is not None)
         what = error.strerror or summary_of(error)
         advice = _ADVICE.get(error.errno or 0, "Name another file or directory")
         return f"{where}: {what}. {advice}" if where else f"{what}. {advice}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Optional
 
 import torch
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
@@ -91,7 +93,8 @@ def get_setting(settings: Any, name: str) -> Any:
 def set_setting(settings: Any, name: str, value: Any) -> None:
     if isinstance(settings, argparse.Namespace):
         setattr(settings, name, value)
-    else:
+        return
+    with read_write(settings) if isinstance(settings, DictConfig) else contextlib.nullcontext():
         settings[name] = value
 
 

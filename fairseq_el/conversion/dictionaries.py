@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 from fairseq.data import Dictionary
 
@@ -18,8 +19,13 @@ def dictionary_names(checkpoint: Checkpoint) -> List[str]:
     names = ["dict.txt"]
     for name in ("source_lang", "target_lang"):
         languages = [get_setting(of, name) for of in settings if of is not None]
-        names.extend(f"dict.{language}.txt" for language in languages if isinstance(language, str) and language)
+        names.extend(f"dict.{language}.txt" for language in languages if _is_name(language))
     return list(dict.fromkeys(names))
+
+
+def _is_name(language: Any) -> bool:
+    """Whether it can be a part of a file's name."""
+    return isinstance(language, str) and re.fullmatch(r"[^/\0]{1,100}", language) is not None
 
 
 def read_dictionary(path: Path) -> Dictionary:
