@@ -21,6 +21,11 @@ from fairseq_el.conversion.checkpoint import Checkpoint
 from fairseq_el.conversion.limits import WORDS, differences_from_weights, setting_problems
 from fairseq_el.errors import FairseqElError, summary_of
 
+_BUILT = (  # modules of models; none of them runs settings as code, but for character embeddings
+    *("fairseq_el.models.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
+    *("fairseq.models.transformer_align", "fairseq.models.multilingual_transformer", "fairseq.models.lightconv"),
+)
+
 
 class StandInTask:
     """As much of a task as models are built with."""
@@ -119,18 +124,29 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
         nested = given.pop(side, None)
         for name, value in nested.items() if isinstance(nested, dict) else ():
             given.setdefault(f"{side}_{name}", value)
-    problems = setting_problems(given)
+    problems = setting_problems(given) if _is_built(str(given.get("arch"))) else []
     if problems:
         raise FairseqElError(f"the settings of {checkpoint.path} must be those of a model: {'; '.join(problems)}")
     return given
 
 
-def require_settings_of_weights(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
-    """Before a model is built.
+def _is_built(arch: str) -> bool:
+    """Whether models of an architecture are built by what a file says: others of fairseq's run settings as code."""
+    model = ARCH_MODEL_REGISTRY.get(arch)
+    return model is not None and model.__module__.startswith(_BUILT)
 
-    Raises:
-        FairseqElError: settings and weights are those of models of different sizes.
+
+def check_before_building(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
     """
+    Raises:
+        FairseqElError: fairseq would run a setting as code, or settings and weights are of models of different sizes.
+    """
+    if not _is_built(settings.arch) or getattr(settings, "character_embeddings", False):
+        what = "character embeddings" if _is_built(settings.arch) else f"the architecture {settings.arch}"
+        raise FairseqElError(
+            f"{checkpoint.path} has {what}, for which fairseq may run settings of a file as code, so no model is built "
+            "of them"
+        )
     differences = differences_from_weights(settings, checkpoint.weights)
     if differences:
         raise FairseqElError(f"settings and weights of {checkpoint.path} must agree: {'; '.join(differences)}")
@@ -143,7 +159,7 @@ def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
         FairseqElError: it can't be built by its settings, or is not that of its weights.
     """
     settings = settings_of(checkpoint)
-    require_settings_of_weights(checkpoint, settings)
+    check_before_building(checkpoint, settings)
     try:
         model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
         model.load_state_dict(checkpoint.weights, strict=True)

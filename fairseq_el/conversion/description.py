@@ -13,8 +13,8 @@ from torch import Tensor
 from fairseq_el.conversion.archive import has_sums
 from fairseq_el.conversion.building import (
     StandInTask,
+    check_before_building,
     numbered_words,
-    require_settings_of_weights,
     settings_of,
     without_storage,
 )
@@ -137,7 +137,7 @@ def el_limits(checkpoint: Checkpoint) -> List[str]:
     if "decoder" not in symbols:
         raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be looked at; it has none")
     settings = settings_of(checkpoint)
-    require_settings_of_weights(checkpoint, settings)
+    check_before_building(checkpoint, settings)
     settings.arch = stock_name(settings.arch)
     task = StandInTask(numbered_words(symbols["decoder"]), numbered_words(symbols.get("encoder", symbols["decoder"])))
     try:

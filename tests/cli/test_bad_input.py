@@ -31,6 +31,7 @@ from fairseq_el.errors import summary_of
 from fairseq_el.failure_report import explain_loading
 
 NEED_SAFETENSORS = ("hugging-face", "sizes")
+CODE = "__import__('os').mkdir('HACKED')"
 ALARM = 60  # seconds: far more than any of these take, far less than a hang
 OUTPUT = "S-0\tw1\nT-0\tw1 w2\nH-0\t-0.1\tw1 w2\nD-0\t-0.1\tw1 w2\nP-0\t-0.1 -0.1\n"
 GOOD_PLAN = ["plan", "--arch", "bart_base", "--beam", "1", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32"]
@@ -318,6 +319,26 @@ class TestDamage:
 
 class TestFormats:
     """Of checkpoints."""
+
+    @pytest.mark.parametrize(
+        ("settings", "reason"),
+        [
+            ({"arch": "fconv", "encoder_layers": CODE, "decoder_layers": CODE}, "the architecture fconv"),
+            ({"arch": "fconv_self_att_wp", "pretrained": CODE}, "the architecture fconv_self_att_wp"),
+            (
+                {"arch": "transformer_lm", "character_embeddings": True, "character_filters": CODE},
+                "character embeddings",
+            ),
+        ],
+    )
+    def test_settings_are_not_run_as_code(self, settings, reason, work, capsys):
+        """As fairseq does for some models."""
+        state = torch.load(work / "model.pt")
+        vars(state["args"]).update(settings)
+        torch.save(state, work / "model.pt")
+        assert run(["convert", "info", "model.pt"]) == 0
+        assert f"EL-attention: not known, because model.pt has {reason}, for which fairseq" in capsys.readouterr().out
+        assert not (work / "HACKED").exists()
 
     def test_paths_in_settings_are_not_read(self, work, capsys):
         """Embeddings that training began with: a FIFO would never end."""

@@ -10,7 +10,7 @@ from typing import Dict, List, Optional
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
-from fairseq_el.conversion.building import require_settings_of_weights, settings_of
+from fairseq_el.conversion.building import check_before_building, settings_of
 from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
 from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
 from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL
@@ -55,7 +55,7 @@ def read_source(path: Path, data: Optional[Path]) -> Source:
     checkpoint = load_checkpoint(str(path), "CKPT")
     _check_architecture(checkpoint)
     settings = settings_of(checkpoint)
-    require_settings_of_weights(checkpoint, settings)
+    check_before_building(checkpoint, settings)
     family = _family(checkpoint, settings)
     weights = parameters_of(checkpoint.weights)
     directory = data or path.parent
