@@ -6,9 +6,9 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, Dict, Optional, Type, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, Union
 
-from fairseq_el.errors import FairseqElError, OptionError, summary_of
+from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
 
 _LEVELS = 100
 _KINDS = (
@@ -86,7 +86,7 @@ def read_json(path: Path) -> Dict[str, Any]:
     except OptionError as error:
         raise FairseqElError(str(error)) from error
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
         if nested_too_deep(value):
             raise ValueError(f"it is nested more than {_LEVELS} levels deep")
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for halves of characters, as \\ud800
@@ -95,6 +95,16 @@ def read_json(path: Path) -> Dict[str, Any]:
     if not isinstance(value, dict):
         raise FairseqElError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
     return value
+
+
+def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """An object whose keys have one value each; by itself, ``json`` takes the last."""
+    found: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"{shortened(repr(key))} is there twice, with different values")
+        found[key] = value
+    return found
 
 
 def nested_too_deep(value: Any) -> bool:

@@ -433,6 +433,7 @@ HUGGING_FACE: List[Row] = [
     (FROM, content("hf/config.json", '{"d_model": ' + MANY_DIGITS + "}"), "config.json|d_model|model_type"),
     (FROM, content("hf/config.json", b'{"a": "\xff"}'), "config.json must be a JSON file, in UTF-8; byte 7"),
     (FROM, content("hf/config.json", r'{"a": "\ud800"}'), "config.json must be a JSON file; UnicodeEncodeError"),
+    (FROM, content("hf/config.json", '{"a": 1, "a": 2}'), "ValueError: 'a' is there twice, with different values"),
     (FROM, fifo("hf/config.json"), "config.json is a FIFO"),
     (FROM, folder("hf/config.json"), "config.json is a directory"),
     (FROM, link("hf/config.json", "/dev/zero"), "config.json is a device"),

@@ -177,6 +177,11 @@ def test_the_good_input_is_good(command, work, capsys):
     assert run(shlex.split(command)) == 0, capsys.readouterr().err
 
 
+def test_the_help_explains_the_exit_status(capsys):
+    assert run(["--help"]) == 0
+    assert re.search("0 if all went well; 1 for errors.* 2 for a command line.* 130 if", capsys.readouterr().out, re.S)
+
+
 def test_a_nul_in_an_argument(work, capsys):
     assert run(["convert", "info", "a\0b"]) == 2
     assert_one_message(capsys.readouterr().err, "no argument can have a NUL in it")
