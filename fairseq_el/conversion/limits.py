@@ -46,6 +46,11 @@ def is_share(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one that an option can have: neither infinite, nor NaN, nor of hundreds of digits."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
+
+
 def shown(value: Any) -> str:
     """A value of any type and size, for a message."""
     if isinstance(value, int) and abs(value) >= 10**20:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from fairseq_el.conversion.limits import shown
+from fairseq_el.conversion.limits import is_number, shown
 from fairseq_el.errors import FairseqElError
 
 Settings = Dict[str, Any]
@@ -64,18 +64,13 @@ def generation_settings(config: Settings, generation: Settings) -> Settings:
     """
     source = generation or config
     found = {name: source[name] for name in _READ if source.get(name) is not None}
-    wrong = [name for name in _NUMBERS if not _is_number(found.get(name, 0))]
+    wrong = [name for name in _NUMBERS if not is_number(found.get(name, 0))]
     if wrong:
         listed = "; ".join(f"{name} is {shown(found[name])}" for name in wrong)
         raise FairseqElError(f"generation settings must be numbers; {listed}. Copy the model's generation_config.json")
     if not isinstance(found.get("bad_words_ids", []), list):
         raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {shown(found['bad_words_ids'])}")
     return found
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is one that an option can have: neither infinite nor of hundreds of digits."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
 
 
 def fairseq_options(found: Settings, pad: Optional[int], decoder_only: bool) -> Tuple[List[str], List[str]]:
