@@ -97,6 +97,17 @@ def settings(name: str = "model.pt", **changed: Any) -> Change:
     return state(lambda loaded: vars(loaded["args"]).update(changed), name)
 
 
+def in_cfg(name: str, arch: str, **changed: Any) -> Change:
+    """With settings as fairseq has them since it knows Hydra, the architecture under ``_name``."""
+
+    def change(loaded: Any) -> Any:
+        model = {**vars(loaded["args"]), "_name": arch, **changed}
+        del model["arch"]
+        return {**loaded, "args": None, "cfg": {"model": model, "task": {"_name": "translation"}}}
+
+    return state(change, name)
+
+
 def entry(key: str, value: Any) -> Change:
     return state(lambda loaded: {**loaded, key: value})
 
@@ -379,6 +390,9 @@ SIZES: List[Row] = [  # settings that say more, or something else, than the weig
     (OF_FILE, tensors(encoder__layers__0__fc1__weight=None), "has no 'encoder.layers.0.fc1.weight'"),
     (OF_FILE, tensors(encoder__layers__0__fc1__weight=torch.ones(3)), "fc1.weight of 1 dimensions"),
     (OF_FILE, tensors(decoder__embed_tokens__weight=torch.tensor(1.0)), "embed_tokens.weight of 0 dimensions"),
+    (TO, in_cfg(BART, "bart_base", max_target_positions=10**12), "must be at most 1,000,000"),
+    (TO, in_cfg(BART, "bart_base", encoder_layers="2"), "encoder_layers must be a number from 0 on; it is '2'"),
+    (OF_FILE, in_cfg("model.pt", "transformer", decoder_attention_heads=[]), "decoder_attention_heads must be"),
     (TO, flipped(BART, "data/2"), "bart/model.pt is damaged"),
     (TO, settings(BART, decoder_layers=10**9), "decoder_layers must be at most"),
     (

@@ -35,7 +35,9 @@ def shape_of_checkpoint(path: str) -> ModelShape:
     checkpoint = load_checkpoint(path, "--path")
     settings: Any = flat_settings(checkpoint)
     try:
-        if str(settings.get("arch")) in ARCH_CONFIG_REGISTRY:  # what is left to the architecture counts too
+        if (
+            str(settings.get("arch", settings.get("_name"))) in ARCH_CONFIG_REGISTRY
+        ):  # what is left to the architecture counts too
             settings = settings_of(checkpoint)
         return shape_of_weights(checkpoint.weights, settings)
     except (KeyError, ValueError) as error:

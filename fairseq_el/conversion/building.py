@@ -124,7 +124,11 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
         nested = given.pop(side, None)
         for name, value in nested.items() if isinstance(nested, dict) else ():
             given.setdefault(f"{side}_{name}", value)
-    problems = setting_problems(given) if _is_built(str(given.get("arch"))) else []
+    try:
+        known = _is_built(checkpoint.arch)
+    except FairseqElError:  # it has none
+        known = False
+    problems = setting_problems(given) if known else []
     if problems:
         raise FairseqElError(f"the settings of {checkpoint.path} must be those of a model: {'; '.join(problems)}")
     return given
