@@ -8,11 +8,14 @@ here and made known to torch. Anything else in a checkpoint is still refused.
 from __future__ import annotations
 
 import argparse
+import codecs
 import collections
+import functools
 import pickle
 import re
 import typing
-from typing import Any, Iterator, List, Tuple, Union
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 import omegaconf
@@ -23,10 +26,64 @@ from fairseq.logging import meters
 SafeGlobal = Union[Any, Tuple[Any, str]]  # a class, or a class and the name that a pickle calls it by
 
 
+_TORCH_REFUSES = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) >= (2, 6)
+
+
 def allow_fairseq_checkpoints() -> None:
     """Makes the classes that fairseq writes known to ``torch.load``, which before torch 2.6 knows no such limits."""
-    if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) >= (2, 6):
+    if _TORCH_REFUSES:
         torch.serialization.add_safe_globals(list(_safe_globals()))
+
+
+def load_listed_classes(path: Union[str, Path]) -> Any:
+    """What a file of ``torch.save`` holds, on the CPU; with any torch, no other classes are built.
+
+    Raises:
+        pickle.UnpicklingError: it needs others.
+        Exception: whatever torch and pickle raise for a file that is something else.
+    """
+    if _TORCH_REFUSES:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", pickle_module=_ListedClasses)
+
+
+class _ListedUnpickler(pickle.Unpickler):
+    """Builds what is listed, and what tensors are made of."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2
+        found = _listed().get(f"{module}.{name}")
+        if found is None:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name} was not an allowed global")
+        return found
+
+
+class _ListedClasses:
+    """As much of the module ``pickle`` as ``torch.load`` uses."""
+
+    Unpickler = _ListedUnpickler
+
+    @staticmethod
+    def load(file: Any, **options: Any) -> Any:
+        return _ListedUnpickler(file, **options).load()
+
+
+@functools.lru_cache(maxsize=None)
+def _listed() -> Dict[str, Any]:
+    listed: Dict[str, Any] = {}
+    for entry in _safe_globals():
+        value, name = entry if isinstance(entry, tuple) else (entry, f"{entry.__module__}.{entry.__qualname__}")
+        listed[name] = value
+    rebuilders = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_qtensor")
+    listed.update({f"torch._utils.{name}": getattr(torch._utils, name) for name in rebuilders})
+    of_torch: Dict[str, Any] = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+    of_torch.update({name: value for name, value in vars(torch).items() if name.endswith("Storage")})
+    of_torch.update(Size=torch.Size, device=torch.device)
+    listed.update({f"torch.{name}": value for name, value in of_torch.items()})
+    for kind in (collections.OrderedDict, set, frozenset, bytearray, complex, slice):
+        listed[f"{kind.__module__}.{kind.__name__}"] = kind
+    listed["_codecs.encode"] = codecs.encode  # bytes, as Python 2's protocol has them
+    return listed
 
 
 def _safe_globals() -> Iterator[SafeGlobal]:
@@ -65,5 +122,5 @@ def refused_classes(path: str, error: BaseException) -> List[str]:
     named = re.findall(r"GLOBAL (\S+) was not an allowed", str(error))
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or named
-    except (AttributeError, OSError, RuntimeError, ValueError, pickle.UnpicklingError):  # old torch, or not a zip file
+    except Exception:  # an old torch, no zip file, or a pickle that breaks the reader
         return named

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence
+
+_LONGEST = 300  # characters of what a library said
+# torch advises to load files in a way in which they can run any code.
+_DANGEROUS = re.compile(r"weights_only|safe_globals|allow ?list|trusted source|arbitrary code")
 
 
 class FairseqElError(Exception):
@@ -45,3 +50,18 @@ class OutOfMemoryError(FairseqElError, RuntimeError):
 
 class CheckpointMismatchError(FairseqElError):
     """A checkpoint and the data directory do not belong together."""
+
+
+def summary_of(error: BaseException) -> str:
+    """What a library said, in one line, with the class of its exception; never how to load a file unsafely."""
+    line = str(error).strip().partition("\n")[0]
+    inner = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))  # torch's reason comes after its advice
+    sentences = re.split(r"(?<=[.!?]) +", inner.group(1) if inner else line)
+    said = " ".join(" ".join(sentence for sentence in sentences if not _DANGEROUS.search(sentence)).split())
+    return shortened(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def shortened(text: str) -> str:
+    """A text of any length for a message: without its middle if it is long."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]} ({len(text):,} characters)"

@@ -14,7 +14,7 @@ from typing import Optional, Type
 import torch
 
 from fairseq_el.checkpoint_loading import refused_classes
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, summary_of
 
 
 def report_failures_without_traceback() -> None:
@@ -69,9 +69,8 @@ def explain_loading(path: str, error: BaseException) -> str:
             "writes are built from a checkpoint, because a pickle can run any code. If you trust where the file comes "
             "from, save its weights again without these classes; otherwise delete it."
         )
-    first_line = str(error).partition("\n")[0]
     return (
-        f"The checkpoint {path} could not be read: {type(error).__name__}: {first_line}. It may "
+        f"The checkpoint {path} could not be read: {summary_of(error).rstrip('.')}. It may "
         "be incomplete or not a checkpoint at all; compare its size and checksum with the original and copy it again."
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, List, Optional
 
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, shortened
 
 _LAST = 3000  # characters of what a program that failed has said
 
@@ -27,5 +28,17 @@ def run_program(module: str, arguments: List[Any], output: Path, log: Path, name
     with output.open("wb") as written, log.open("wb") as errors:
         status = subprocess.run(command, stdout=written, stderr=errors, check=False).returncode
     if status != 0:
-        last = log.read_text("utf-8", errors="replace")[-_LAST:].strip()
-        raise FairseqElError(f"{name or module} ended with status {status}; its last words:\n{last}")
+        said = log.read_text("utf-8", errors="replace")[-_LAST:].strip()
+        raise FairseqElError(f"{name or module} ended with status {status}{_reason(said)}")
+
+
+def _reason(said: str) -> str:
+    """Why a program ended, by the end of what it wrote: its error, or the last line of its traceback."""
+    own = re.search(r"^fairseq[-_]el: error: (.*)", said, re.M | re.S)
+    usage = re.search(r"^\S+: error: (.*)\Z", said, re.M)  # argparse's, after all options
+    if own is not None or usage is not None:
+        return f": {(own or usage)[1]}"  # type: ignore[index]
+    *before, last = said.split("\n")
+    if any(line.startswith("Traceback ") for line in before):
+        return f": {shortened(last)}. Run the program by itself, with the same options, to see where"
+    return f"; its last words:\n{said}"

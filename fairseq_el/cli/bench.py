@@ -16,10 +16,12 @@ from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
 from fairseq_el.cli.bench_options import check_device
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
-from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
+from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError
+from fairseq_el.reading import require_file
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
@@ -69,7 +71,7 @@ def _add_methods(group: Any) -> None:
     )
     group.add_argument("--self-attention", choices=["kv", "el"], help="--el-self-attention of el, shared-kv and auto")
     group.add_argument(
-        "--threads", type=positive, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
+        "--threads", type=threads, metavar="N", help="of every program (default: OMP_NUM_THREADS, or all)"
     )
     group.add_argument(
         "--device",
@@ -117,7 +119,7 @@ def _add_search(group: Any) -> None:
     group.add_argument("--beam", type=positive, default=4, metavar="N", help="(default: %(default)s)")
     group.add_argument("--no-repeat-ngram-size", type=not_negative, default=0, metavar="N")
     group.add_argument("--diverse-beam-groups", type=positive, default=0, metavar="N", help="not for hf and ct2")
-    group.add_argument("--lenpen", type=float, default=1.0, metavar="X", help="(default: %(default)s)")
+    group.add_argument("--lenpen", type=finite, default=1.0, metavar="X", help="(default: %(default)s)")
 
 
 def _add_output(group: Any) -> None:
@@ -128,6 +130,8 @@ def _add_output(group: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.calibrate:
+        if options.data is not None or options.path is not None or options.out is not None:
+            raise OptionError("--calibrate decodes nothing: it goes with --json alone, without DATA, --path and --out")
         return run_calibrate(options)
     settings = _settings(options)
     if options.out is not None:
@@ -148,8 +152,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         )
     if options.data is None or options.path is None:
         raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
-    if not Path(options.path).is_file():
-        raise OptionError(f"--path must be a checkpoint that fairseq wrote; there is no file {options.path}")
+    require_file(options.path, "--path must be a checkpoint that fairseq wrote")
+    check_sums(options.path)
     if not Path(options.data).is_dir():
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 import torch
 
 from fairseq_el.bench.live_bytes import CAN_TRACK
-from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.numbers import not_negative, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
@@ -21,7 +21,7 @@ def add_measuring(parser: argparse.ArgumentParser, runs: int) -> None:
     parser.add_argument(
         "--runs", type=not_negative, default=runs, metavar="N", help="rounds; 0: bytes only (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: as torch has them)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="of torch (default: as torch has them)")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
     )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
-from fairseq_el.cli.numbers import not_negative, positive
+from fairseq_el.cli.numbers import layers, not_negative, positive
 from fairseq_el.errors import OptionError
 from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
 from fairseq_el.ops import FEATURE_MAPS
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--configuration", type=int, choices=[1, 2, 3, 4], default=2, help="the paper's I to IV")
-    parser.add_argument("--layers", type=positive, metavar="N", help="(default: the configuration's)")
+    parser.add_argument("--layers", type=layers, metavar="N", help="(default: the configuration's)")
     parser.add_argument("--width", type=positive, metavar="d", help="(default: the configuration's)")
     parser.add_argument("--feature-map", choices=FEATURE_MAPS, default="sqr", help="(default: %(default)s)")
     parser.add_argument("--lengths", type=_numbers, metavar="L[,L...]", help="(default: the configuration's)")
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> SlimSettings:
-    length, layers, width = CONFIGURATIONS[f"slim_performer_lm_{options.configuration}"]
+    length, num_layers, width = CONFIGURATIONS[f"slim_performer_lm_{options.configuration}"]
     width = options.width or width
     lengths = options.lengths or (length,)
     longest = max(lengths)
@@ -79,7 +79,7 @@ def _settings(options: argparse.Namespace) -> SlimSettings:
     if options.authors is not None and options.feature_map == "favor+":
         raise OptionError("--authors draws other random features for every pass; compare another --feature-map")
     return SlimSettings(
-        layers=options.layers or layers,
+        layers=options.layers or num_layers,
         width=width,
         ffn=4 * width,
         heads=max(width // 64, 1),

@@ -12,9 +12,9 @@ from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_ben
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
-from fairseq_el.cli.numbers import positive
+from fairseq_el.cli.numbers import positive, size_of_memory
 from fairseq_el.errors import OptionError
-from fairseq_el.planning import free_memory, parse_size
+from fairseq_el.planning import free_memory
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 
 _DESCRIPTION = """\
@@ -49,7 +49,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dtype", choices=list(TORCH_DTYPES), default="fp32", help="(default: %(default)s)")
     add_measuring(parser, runs=5)
     parser.add_argument(
-        "--memory", type=_size, metavar="SIZE", help="leave out what needs more (default: half of what is free)"
+        "--memory",
+        type=size_of_memory,
+        metavar="SIZE",
+        help="leave out what needs more (default: half of what is free)",
     )
     add_results(parser, NAMES)
 
@@ -157,10 +160,3 @@ def _directions(text: str) -> Tuple[str, ...]:
     if not set(names) <= set(DIRECTIONS):
         raise argparse.ArgumentTypeError(f"must name directions out of {', '.join(DIRECTIONS)}; got {text!r}")
     return names
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

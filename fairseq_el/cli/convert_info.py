@@ -85,6 +85,8 @@ def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[st
             )
     parts = ", ".join(f"{name} {format_size(description.bytes[key])}" for key, name in _PARTS.items())
     lines.append(f"file: {format_size(description.bytes['file'])}; {parts}")
+    if not description.checked:
+        lines.append("the file has no checksums: whether a number in it is damaged can't be told")
     if description.updates is not None:
         lines.append(f"training: {description.updates:,} updates")
     lines.extend(f"dictionary: {path}, {count:,} symbols" for path, count in description.dictionaries.items())

@@ -6,45 +6,66 @@ import argparse
 import logging
 import shlex
 import sys
-from typing import Any, NoReturn, Optional, Sequence
+from typing import Any, List, NoReturn, Optional, Sequence
 
 from fairseq_el.cli import bench, bench_slim, bench_topk, convert, plan, recipe, score, verify
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.cli.output import drop_unwritable_output, flush_output, open_closed_streams, say_error
+from fairseq_el.cli.system_errors import explain_system
+from fairseq_el.errors import FairseqElError, OptionError, shortened
+
+_EXIT_STATUS = """\
+The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
+no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An error is one message on standard error,
+and what was being written is not left behind."""
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, instead of after all options."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"fairseq-el: error: {message}. Try: {self.prog} --help\n")
+        one_line = shortened(" ".join(message.split()))
+        self.exit(2, f"fairseq-el: error: {one_line}. Try: {self.prog} --help\n")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Runs ``fairseq-el`` and returns its exit status: 0, 1 for errors, 2 for a command line that makes no sense."""
+    """Runs ``fairseq-el`` and returns its exit status; see ``_EXIT_STATUS``."""
     logging.getLogger().setLevel(logging.WARNING)  # fairseq configures it on import, to show much more
-    parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.")
+    open_closed_streams()
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        flush_output()
+        return status
+    except FairseqElError as error:
+        say_error(str(error))
+        return 2 if isinstance(error, OptionError) else 1
+    except KeyboardInterrupt:
+        say_error("stopped by Ctrl-C")
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
+        return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        message = explain_system(error)
+        if message is None:
+            raise
+        say_error(message)
+        return 1
+    finally:
+        drop_unwritable_output()
+
+
+def _run(given: List[str]) -> int:
+    parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
     commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
-    plan.add_parser(commands)
-    bench.add_parser(commands)
-    bench_slim.add_parser(commands)
-    bench_topk.add_parser(commands)
-    convert.add_parser(commands)
-    recipe.add_parser(commands)
-    score.add_parser(commands)
-    verify.add_parser(commands)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    for module in (plan, bench, bench_slim, bench_topk, convert, recipe, score, verify):
+        module.add_parser(commands)
+    command_line = shlex.join([parser.prog, *given])
+    if any("\0" in word for word in given):
+        parser.error("no argument can have a NUL in it")
     if " ".join(given[:2]) in commands.choices:  # commands of two words
         given[:2] = [" ".join(given[:2])]
     options, rest = parser.parse_known_args(given)
     if rest and options.command != "verify":  # the only one that has options for another program
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
-    options.command_line = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        return int(options.run(options))
-    except FairseqElError as error:
-        sys.stderr.write(f"fairseq-el: error: {error}\n")
-        return 2 if isinstance(error, OptionError) else 1
-    except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
-        sys.stderr.close()
-        return 1
+    options.command_line = command_line
+    return int(options.run(options))

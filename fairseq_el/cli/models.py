@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import fairseq
-from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from torch import Tensor
 
-from fairseq_el.conversion import get_setting, parameters_of
-from fairseq_el.conversion.building import StandInTask, numbered_words, with_defaults, without_storage
-from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.failure_report import explain
+from fairseq_el.conversion import get_setting, load_checkpoint, parameters_of
+from fairseq_el.conversion.building import (
+    StandInTask,
+    flat_settings,
+    most_words,
+    numbered_words,
+    settings_of,
+    with_defaults,
+    without_storage,
+)
+from fairseq_el.conversion.limits import HEADS, size_problem
+from fairseq_el.errors import OptionError
 from fairseq_el.planning import ModelShape, shape_of
 
 BART_WORDS = 50264  # bart.base and bart.large
@@ -23,20 +30,20 @@ def shape_of_checkpoint(path: str) -> ModelShape:
 
     Raises:
         OptionError: there is no such file, or it holds no Transformer.
-        FairseqElError: it can't be read.
+        FairseqElError: it can't be read, or has settings such as no model has.
     """
-    if not Path(path).is_file():
-        raise OptionError(f"--path must be a checkpoint that fairseq wrote; there is no file {path}")
+    checkpoint = load_checkpoint(path, "--path")
+    settings: Any = flat_settings(checkpoint)
     try:
-        checkpoint = load_checkpoint_to_cpu(path)
-    except Exception as error:
-        raise FairseqElError(explain(error) or f"{path} could not be read: {type(error).__name__}: {error}") from error
-    try:
-        weights, settings = checkpoint["model"], checkpoint["cfg"]["model"]
-        return shape_of_weights(weights, settings)
-    except (KeyError, TypeError) as error:
+        if (
+            str(settings.get("arch", settings.get("_name"))) in ARCH_CONFIG_REGISTRY
+        ):  # what is left to the architecture counts too
+            settings = settings_of(checkpoint)
+        return shape_of_weights(checkpoint.weights, settings)
+    except (KeyError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise OptionError(
-            f"--path must be a checkpoint of a Transformer, BART or transformer_lm model; {path} has no {error}"
+            f"--path must be a checkpoint of a Transformer, BART or transformer_lm model; {path} {what}"
         ) from error
 
 
@@ -44,6 +51,7 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
     """
     Raises:
         KeyError: a weight or a setting that a Transformer has is not there.
+        ValueError: it is none that a Transformer has.
     """
     decoder_only = "encoder.embed_tokens.weight" not in weights
     sides: Dict[str, int] = {}
@@ -52,8 +60,11 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
             sides.update(encoder_layers=0, encoder_dim=0, encoder_ffn_dim=0, encoder_heads=0)
             continue
         layers = {name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")}
-        ffn_dim, dim = weights[f"{side}.layers.0.fc1.weight"].shape
-        heads = int(_setting(settings, side, "attention_heads"))
+        ffn_dim, dim = _size(weights, f"{side}.layers.0.fc1.weight")
+        heads = _setting(settings, side, "attention_heads")
+        problem = size_problem(f"{side}_attention_heads", heads, HEADS)
+        if problem is not None:
+            raise ValueError(f"has odd settings: {problem}")
         sides.update({f"{side}_layers": len(layers), f"{side}_dim": dim, f"{side}_ffn_dim": ffn_dim})
         sides[f"{side}_heads"] = heads
     distinct = {(tensor.data_ptr(), tensor.shape): tensor.numel() for tensor in parameters_of(weights).values()}
@@ -64,12 +75,20 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
     side = "decoder" if decoder_only else "encoder"
     return ModelShape(
         **sides,
-        vocab_size=weights["decoder.embed_tokens.weight"].shape[0],
+        vocab_size=_size(weights, "decoder.embed_tokens.weight")[0],
         parameters=parameters,
         decoder_only=decoder_only,
         pre_norm=bool(_setting(settings, side, "normalize_before")),
         gelu="gelu" in str(_setting(settings, None, "activation_fn")),
     )
+
+
+def _size(weights: Dict[str, Tensor], name: str) -> Tuple[int, int]:
+    """Rows and columns of a weight."""
+    if weights[name].dim() != 2:
+        raise ValueError(f"has a {name} of {weights[name].dim()} dimensions, and it must have 2")
+    rows, columns = weights[name].shape
+    return rows, columns
 
 
 def _setting(settings: Any, side: Optional[str], name: str) -> Any:
@@ -93,6 +112,8 @@ def shape_of_architecture(arch: str, vocab_size: Optional[int]) -> ModelShape:
         near = sorted(name for name in ARCH_MODEL_REGISTRY if arch.partition("_")[0] in name)[:8]
         some = ", ".join(near or ["transformer", "bart_large", "transformer_lm_gpt"])
         raise OptionError(f"--arch must be one of fairseq's architectures, such as {some}; got {arch!r}")
+    if vocab_size is not None and vocab_size > most_words():
+        raise OptionError(f"--vocab-size must be at most {most_words():,}; got {vocab_size:,}")
     if vocab_size is None:
         if not arch.startswith(("bart_", "el_bart_")):
             raise OptionError(

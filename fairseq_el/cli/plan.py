@@ -12,7 +12,7 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
-from fairseq_el.cli.numbers import positive
+from fairseq_el.cli.numbers import positive, size, size_of_memory
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_plot
 from fairseq_el.errors import FairseqElError
@@ -31,7 +31,6 @@ from fairseq_el.planning import (
     free_memory,
     largest_batch,
     memory,
-    parse_size,
     torch_attention,
 )
 from fairseq_el.planning.dtypes import TORCH_DTYPES
@@ -106,14 +105,14 @@ def add_parser(commands: Any) -> None:
     machine = parser.add_argument_group("the machine")
     machine.add_argument(
         "--memory",
-        type=_size,
+        type=size_of_memory,
         metavar="SIZE",
         help="memory of the card: 16GiB, 16GB, 900MiB or bytes (default: what is free now, on the card if torch sees "
         "one, in RAM otherwise)",
     )
     machine.add_argument(
         "--overhead",
-        type=_size,
+        type=size,
         default=DEFAULT_OVERHEAD,
         metavar="SIZE",
         help="memory of the process outside tensors: Python, torch, a CUDA context and the workspaces of its libraries "
@@ -321,10 +320,3 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {text!r}")
     return value
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.output import flush_output, write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.recipes import STEPS, read_recipe
 
@@ -60,4 +59,4 @@ def run(options: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     write_line(text)
-    sys.stdout.flush()  # before hours of decoding, also where standard output is a file
+    flush_output()  # before hours of decoding, also where standard output is a file

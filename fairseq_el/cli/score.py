@@ -14,7 +14,7 @@ from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
-from fairseq_el.cli.numbers import not_negative
+from fairseq_el.cli.numbers import not_negative, whole
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.scoring import (
@@ -108,7 +108,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--confidence", action="store_true", help="intervals by bootstrap")
     parser.add_argument(
-        "--samples", type=not_negative, default=1000, metavar="N", help="of the bootstrap (default: 1000)"
+        "--samples", type=whole(0, 100_000), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
     )
     parser.add_argument(
         "--seed", type=not_negative, default=_SEED, metavar="N", help="of the bootstrap (default: %(default)s)"

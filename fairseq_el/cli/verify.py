@@ -15,8 +15,9 @@ import fairseq_el
 import fairseq_el.tasks
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import load_checkpoint
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.programs import run_program
+from fairseq_el.reading import require_file
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
 from fairseq_el.text_lines import read_lines
 
@@ -61,11 +62,13 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
         )
+    for path in options.path:
+        require_file(path, "--path must be a checkpoint that fairseq wrote")
     tasks = [options.task or load_checkpoint(path, "--path").task for path in options.path]
     if len(tasks) == 1:
         if _PREFIX + tasks[0] not in TASK_REGISTRY:
             known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))
-            raise OptionError(f"--task must be one of {', '.join(known)}; got {tasks[0]}")
+            raise OptionError(f"--task must be one of {', '.join(known)}; got {shortened(tasks[0])}")
         el = ["--task", _PREFIX + tasks[0], "--el-ngram-blocking", "stock"]
         runs = {"stock": [options.path[0], "--task", tasks[0]], "EL": [options.path[0], *el]}
     else:

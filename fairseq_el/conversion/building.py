@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from typing import Any, Dict, Optional
 
+import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import (
@@ -17,7 +18,13 @@ from fairseq.models import (
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_el.conversion.checkpoint import Checkpoint
-from fairseq_el.errors import FairseqElError
+from fairseq_el.conversion.limits import WORDS, differences_from_weights, setting_problems
+from fairseq_el.errors import FairseqElError, summary_of
+
+_BUILT = (  # modules of models; none of them runs settings as code, but for character embeddings
+    *("fairseq_el.models.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
+    *("fairseq.models.transformer_align", "fairseq.models.multilingual_transformer", "fairseq.models.lightconv"),
+)
 
 
 class StandInTask:
@@ -28,12 +35,23 @@ class StandInTask:
         self.source_dictionary = source_words or words
 
 
+class _CountedWords(Dictionary):
+    def __init__(self, count: int):
+        super().__init__()
+        self._count = max(count, self.nspecial)
+
+    def __len__(self) -> int:
+        return self._count
+
+
 def numbered_words(count: int) -> Dictionary:
-    """A dictionary of ``count`` symbols, for a model whose words do not matter."""
-    words = Dictionary()
-    for i in range(len(words), count):
-        words.add_symbol(f"w{i}")
-    return words
+    """A dictionary of ``count`` symbols without the symbols, for a model whose words do not matter."""
+    return _CountedWords(count)
+
+
+def most_words() -> int:
+    """Of a model that is built for its shape; where tensors have bytes all the same, fewer."""
+    return WORDS if hasattr(torch, "_subclasses") else WORDS // 20
 
 
 def without_storage() -> Any:
@@ -70,7 +88,7 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
     """All settings of a checkpoint's model, flat, with those that are left to its architecture.
 
     Raises:
-        FairseqElError: there is no such architecture.
+        FairseqElError: there is no such architecture, or settings are such as no model has; all of them are named.
     """
     arch = checkpoint.arch
     if arch not in ARCH_CONFIG_REGISTRY:
@@ -78,19 +96,78 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
             f"the architecture must be one of fairseq's; {checkpoint.path} has {arch}. Its model's own code is needed "
             "to build it, and it is not loaded here"
         )
-    raw: Any = checkpoint.model_settings()[-1]
+    given = flat_settings(checkpoint)
+    try:
+        complete = with_defaults({**given, "arch": arch, "task": checkpoint.task})
+    except Exception as error:  # code of fairseq's architectures, which expects the types it knows
+        raise FairseqElError(
+            f"fairseq does not understand the settings of {checkpoint.path}: {summary_of(error)}"
+        ) from error
+    complete.encoder_embed_path = complete.decoder_embed_path = None  # embeddings are in the checkpoint
+    return complete
+
+
+def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
+    """A checkpoint's settings of its model, by name; those of ``encoder`` and ``decoder`` as ``encoder_...``.
+
+    Raises:
+        FairseqElError: it has none, or such as no model has; all of them are named.
+    """
+    all_settings = checkpoint.model_settings()
+    if not all_settings:
+        raise FairseqElError(f'{checkpoint.path} must have settings of its model in "cfg.model" or "args"; it has none')
+    raw: Any = all_settings[-1]
     if isinstance(raw, DictConfig):
         raw = OmegaConf.to_container(raw, resolve=False)
     given = dict(vars(raw) if isinstance(raw, argparse.Namespace) else raw)
     for side in ("encoder", "decoder"):
-        for name, value in (given.pop(side, None) or {}).items():
+        nested = given.pop(side, None)
+        for name, value in nested.items() if isinstance(nested, dict) else ():
             given.setdefault(f"{side}_{name}", value)
-    return with_defaults({**given, "arch": arch, "task": checkpoint.task})
+    try:
+        known = _is_built(checkpoint.arch)
+    except FairseqElError:  # it has none
+        known = False
+    problems = setting_problems(given) if known else []
+    if problems:
+        raise FairseqElError(f"the settings of {checkpoint.path} must be those of a model: {'; '.join(problems)}")
+    return given
+
+
+def _is_built(arch: str) -> bool:
+    """Whether models of an architecture are built by what a file says: others of fairseq's run settings as code."""
+    model = ARCH_MODEL_REGISTRY.get(arch)
+    return model is not None and model.__module__.startswith(_BUILT)
+
+
+def check_before_building(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
+    """
+    Raises:
+        FairseqElError: fairseq would run a setting as code, or settings and weights are of models of different sizes.
+    """
+    if not _is_built(settings.arch) or getattr(settings, "character_embeddings", False):
+        what = "character embeddings" if _is_built(settings.arch) else f"the architecture {settings.arch}"
+        raise FairseqElError(
+            f"{checkpoint.path} has {what}, for which fairseq may run settings of a file as code, so no model is built "
+            "of them"
+        )
+    differences = differences_from_weights(settings, checkpoint.weights)
+    if differences:
+        raise FairseqElError(f"settings and weights of {checkpoint.path} must agree: {'; '.join(differences)}")
 
 
 def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
-    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode."""
+    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode.
+
+    Raises:
+        FairseqElError: it can't be built by its settings, or is not that of its weights.
+    """
     settings = settings_of(checkpoint)
-    model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
-    model.load_state_dict(checkpoint.weights, strict=True)
+    check_before_building(checkpoint, settings)
+    try:
+        model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
+        model.load_state_dict(checkpoint.weights, strict=True)
+    except Exception as error:  # any model of fairseq may be in a checkpoint, and fail in its own way
+        said = summary_of(error)
+        raise FairseqElError(f"fairseq could not build {settings.arch} of {checkpoint.path}: {said}") from error
     return model.eval()

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List
+from typing import Any, BinaryIO, Dict, List, Optional
 
 import torch
+from omegaconf import DictConfig, read_write
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.checkpoint_loading import load_listed_classes
+from fairseq_el.conversion.archive import check_sums
+from fairseq_el.conversion.contents import content_problems
+from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain_loading
+from fairseq_el.reading import require_file
 from fairseq_el.whole_files import write_whole
 
 State = Dict[str, Any]
@@ -31,7 +38,7 @@ class Checkpoint:
     def __init__(self, state: State, path: str):
         self.state = state
         self.path = path
-        problems = _problems(state)
+        problems = content_problems(state)
         if problems:
             raise FairseqElError(
                 f'{path} must be a checkpoint that fairseq wrote: a dictionary with weights in "model" and settings in '
@@ -64,22 +71,6 @@ class Checkpoint:
         return str(get_setting(of_task, "_name") or get_setting(self.state.get("args"), "task") or "unknown")
 
 
-def _problems(state: Any) -> List[str]:
-    if not isinstance(state, dict):
-        return [f"It holds a {type(state).__name__}"]
-    problems = []
-    weights = state.get("model")
-    if weights is None:
-        problems.append(f'It has no "model" but {", ".join(sorted(map(repr, state))[:5]) or "nothing"}')
-    elif not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        problems.append(f'Its "model" is a {type(weights).__name__}, not a dictionary of tensors')
-    elif not weights:
-        problems.append('Its "model" is empty')
-    if not state.get("cfg") and not state.get("args"):
-        problems.append('It has no "cfg" and no "args"')
-    return problems
-
-
 def parameters_of(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Without buffers, and without what is there twice."""
     return {
@@ -90,14 +81,20 @@ def parameters_of(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
 
 
 def get_setting(settings: Any, name: str) -> Any:
-    """A setting out of a namespace or a dictionary; None if it is not there."""
-    return settings.get(name) if hasattr(settings, "get") else getattr(settings, name, None)
+    """A setting out of a namespace or a dictionary; None if it is not there, or refers to what is not there."""
+    if isinstance(settings, argparse.Namespace):
+        return getattr(settings, name, None)
+    try:
+        return None if settings is None else settings.get(name)
+    except OmegaConfBaseException:
+        return None
 
 
 def set_setting(settings: Any, name: str, value: Any) -> None:
     if isinstance(settings, argparse.Namespace):
         setattr(settings, name, value)
-    else:
+        return
+    with read_write(settings) if isinstance(settings, DictConfig) else contextlib.nullcontext():
         settings[name] = value
 
 
@@ -109,13 +106,12 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
 
     Raises:
         OptionError: there is no such file.
-        FairseqElError: it can't be read, needs classes that fairseq does not write, or is no checkpoint.
+        FairseqElError: it can't be read, is damaged, needs classes that fairseq does not write, or is no checkpoint.
     """
-    if not Path(path).is_file():
-        what = "is a directory" if Path(path).is_dir() else "does not exist"
-        raise OptionError(f"{option} must be a checkpoint that fairseq wrote; {path} {what}")
+    require_file(path, f"{option} must be a checkpoint that fairseq wrote")
+    check_sums(path)
     try:
-        state = torch.load(path, map_location="cpu")
+        state = load_listed_classes(path)
     except Exception as error:
         raise FairseqElError(explain_loading(path, error)) from error
     return Checkpoint(state, path)
@@ -130,7 +126,12 @@ def save_checkpoint(state: State, path: Path) -> None:
             total=size, desc=f"writing {path.name}", unit="B", unit_scale=True, leave=False, disable=None
         ) as bar:
             counted: Any = _Counted(file, bar)
-            torch.save(state, counted)
+            try:
+                torch.save(state, counted)
+            except RuntimeError:  # torch's own about a write that failed, which does not say why
+                if counted.error is None:
+                    raise
+                raise counted.error from None
 
     write_whole(path, write)
 
@@ -140,10 +141,16 @@ class _Counted:
 
     def __init__(self, file: BinaryIO, bar: Any):
         self._file, self._bar = file, bar
+        self.error: Optional[OSError] = None
 
     def write(self, data: Any) -> int:
         self._bar.update(len(data))
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            error.filename = self._file.name
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

@@ -10,11 +10,18 @@ from typing import Any, Dict, Iterator, List, Optional
 from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor
 
-from fairseq_el.conversion.building import StandInTask, numbered_words, settings_of, without_storage
+from fairseq_el.conversion.archive import has_sums
+from fairseq_el.conversion.building import (
+    StandInTask,
+    check_before_building,
+    numbered_words,
+    settings_of,
+    without_storage,
+)
 from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
 from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, summary_of
 from fairseq_el.modules.support import unsupported_reasons
 
 _SIDES = ("encoder", "decoder")
@@ -24,6 +31,7 @@ _SIDES = ("encoder", "decoder")
 class Description:
     """
     Attributes:
+        checked: whether the file has checksums, which have been found right; those of old formats have none.
         updates: how many the model was trained for; None where the file does not say it.
         numbers: how many the weights have, by dtype; shared ones are counted once.
         bytes: of the file, and of the tensors in its parts ``weights``, ``optimizer`` and ``other``.
@@ -34,6 +42,7 @@ class Description:
     path: str
     arch: str
     task: str
+    checked: bool
     updates: Optional[int]
     numbers: Dict[str, int]
     bytes: Dict[str, int]
@@ -72,6 +81,7 @@ def describe(checkpoint: Checkpoint, data: Optional[Path]) -> Description:
         path=checkpoint.path,
         arch=checkpoint.arch,
         task=checkpoint.task,
+        checked=has_sums(checkpoint.path),
         updates=history.get("num_updates"),
         numbers=_numbers(parameters_of(checkpoint.weights)),
         bytes={
@@ -110,7 +120,7 @@ def _symbols(checkpoint: Checkpoint) -> Dict[str, int]:
     rows: Dict[str, int] = {}
     for side in _SIDES:
         table = checkpoint.weights.get(f"{side}.embed_tokens.weight")
-        if table is not None:
+        if table is not None and table.dim() == 2:
             rows[side] = table.size(0)
     return rows
 
@@ -127,15 +137,14 @@ def el_limits(checkpoint: Checkpoint) -> List[str]:
     if "decoder" not in symbols:
         raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be looked at; it has none")
     settings = settings_of(checkpoint)
+    check_before_building(checkpoint, settings)
     settings.arch = stock_name(settings.arch)
     task = StandInTask(numbered_words(symbols["decoder"]), numbered_words(symbols.get("encoder", symbols["decoder"])))
     try:
         with without_storage():
             reasons = unsupported_reasons(ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, task))
     except Exception as error:  # any model of fairseq may be in a checkpoint, and fail in its own way
-        first_line = str(error).partition("\n")[0]
         raise FairseqElError(
-            f"fairseq could not build {settings.arch} of {checkpoint.path} by its settings: "
-            f"{type(error).__name__}: {first_line}"
+            f"fairseq could not build {settings.arch} of {checkpoint.path} by its settings: {summary_of(error)}"
         ) from error
     return reasons

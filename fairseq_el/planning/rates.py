@@ -15,19 +15,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import read_json
 from fairseq_el.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of the file
-_UNUSABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RecursionError,
-)  # what reading any file may raise
+_UNUSABLE = (FairseqElError, ValueError, TypeError, KeyError, AttributeError, OverflowError)  # of a file of any content
 
 
 @dataclass(frozen=True)
@@ -138,6 +133,8 @@ def load_rates(device: str, dtype: str) -> Rates:
         dtype: a name in ``DTYPES``.
     """
     path, default = rates_path(), default_rates(device, dtype)
+    if not os.path.lexists(path):
+        return default
     try:
         found = _read(path).get(device)
         if found is None:
@@ -146,8 +143,6 @@ def load_rates(device: str, dtype: str) -> Rates:
         if here != there:
             raise ValueError(f"measured on {_say(there)}; this is {_say(here)}")
         rates = {name: _rates(value) for name, value in found["rates"].items()}
-    except FileNotFoundError:
-        return default
     except _UNUSABLE as error:
         logger.warning("%s is not used: %s. To measure again: fairseq-el bench --calibrate", path, _one_line(error))
         return default
@@ -179,7 +174,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
 
 def _read(path: Path) -> Dict[str, Any]:
     """What the file says, by device."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if content["version"] != _VERSION:
         raise ValueError(f"it is of version {content['version']!r}, and {_VERSION} is read")
     devices: Dict[str, Any] = content["devices"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+
+_MOST_DIGITS = 18  # more bytes than there are in the world
 
 _UNITS = {"": 1, "B": 1}
 _UNITS.update({f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)})
@@ -15,10 +18,14 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: it is none of these.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match.group(2).upper() not in _UNITS:
-        raise ValueError(f"a size is a number with a unit, such as 16GiB, 16GB or 900MiB, or plain bytes; got {text!r}")
-    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+        got = text if len(text) < 50 else f"{text[:50]}..."
+        raise ValueError(f"a size is a number with a unit, such as 16GiB, 16GB or 900MiB, or plain bytes; got {got!r}")
+    size = int(Decimal(match.group(1)) * _UNITS[match.group(2).upper()]) if len(match.group(1)) < 100 else None
+    if size is None or size >= 10**_MOST_DIGITS:
+        raise ValueError(f"a size must be below 1,000,000 TB; got one of {len(match.group(1))} digits")
+    return size
 
 
 def format_size(size: int) -> str:

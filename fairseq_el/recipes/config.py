@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-import yaml
+from sacrebleu.metrics import BLEU
 
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError, shortened
 from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.checked_mapping import CheckedMapping
+from fairseq_el.recipes.yaml_file import read_yaml
+from fairseq_el.scoring import METRICS, SPLITS
 
 Say = Callable[[str], None]  # shows the user a line; every step is called with one
 
@@ -21,6 +24,7 @@ _DECODING = {  # options of fairseq-generate
     **dict.fromkeys(("beam", "max_len_b", "min_len", "no_repeat_ngram_size"), int),
     **dict.fromkeys(("lenpen", "max_len_a"), float),
 }
+_LEAST = {"beam": 1, "max_len_b": 1, "min_len": 0, "no_repeat_ngram_size": 0, "max_len_a": 0}
 _SCORING = {"metrics": str, "tokenize": str, "sentences": str, "lowercase": bool, "confidence": bool}
 
 
@@ -90,14 +94,8 @@ def read_recipe(path: Path) -> Recipe:
         OptionError: it can't be read.
         FairseqElError: it is no recipe; every problem is named.
     """
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise OptionError(f"CONFIG must be a YAML file that can be read; {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FairseqElError(f"CONFIG must be YAML; {path} is not: {error}") from error
     problems: List[str] = []
-    recipe = _recipe(path, CheckedMapping(values, "", problems))
+    recipe = _recipe(path, CheckedMapping(read_yaml(path), "", problems))
     if problems:
         listed = "".join(f"\n  - {problem}" for problem in problems)
         raise FairseqElError(f"{path} must be a recipe as in docs/recipes.md:{listed}")
@@ -128,14 +126,41 @@ def _recipe(path: Path, top: CheckedMapping) -> Recipe:
         decoding=decoding.several(_DECODING),
         scoring=scoring.several(_SCORING),
     )
+    for key, least in _LEAST.items():
+        decoding.at_least(key, least)
+    _check_scoring(scoring)
     for key in ("beam", "max_len_b"):
         if key not in recipe.decoding:
             decoding.problem(key, "is needed")
     for mapping in (top, bpe, decoding, scoring):
         mapping.end()
+    if not recipe.is_language_model:
+        _check_languages(recipe, top)
     if not top.problems:
         _check_names(recipe, top)
     return recipe
+
+
+def _check_scoring(scoring: CheckedMapping) -> None:
+    """What ``fairseq-el score`` would refuse after hours of decoding."""
+    metrics = scoring.values.get("metrics", METRICS[0])
+    if isinstance(metrics, str) and not set(metrics.split(",")) <= set(METRICS):
+        scoring.problem("metrics", f"must name metrics out of {', '.join(METRICS)}; got {shortened(repr(metrics))}")
+    for key, known in (("tokenize", sorted(BLEU.TOKENIZERS)), ("sentences", sorted(SPLITS))):
+        value = scoring.values.get(key, known[0])
+        if isinstance(value, str) and value not in known:
+            scoring.problem(key, f"must be one of {', '.join(known)}; got {shortened(repr(value))}")
+
+
+def _check_languages(recipe: Recipe, top: CheckedMapping) -> None:
+    """They are parts of file names, as ``test.bpe.de`` and ``dict.de.txt``."""
+    for name in dict.fromkeys(recipe.languages):
+        if not re.fullmatch(r"[^\W_][\w@+-]{0,49}", name):
+            top.problem("languages", f"must be names of letters and digits, such as de; got {shortened(repr(name))}")
+    if recipe.languages[0] == recipe.languages[1]:
+        top.problem(
+            "languages", f"must be two different names, of source and target; got {recipe.languages[0]!r} twice"
+        )
 
 
 def _origin(values: CheckedMapping, name: str) -> Origin:
@@ -147,6 +172,8 @@ def _origin(values: CheckedMapping, name: str) -> Origin:
         values.problem("", "must have both url and sha256, or neither: what is downloaded is checked")
     if origin.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", origin.sha256):
         values.problem("sha256", f"must be 64 hexadecimal digits; got {origin.sha256}")
+    if origin.url is not None and _url_problem(origin.url):
+        values.problem("url", f"must be one of http:// or https://; {_url_problem(origin.url)}")
     if not _inside(name) or (origin.copy is not None and PurePosixPath(origin.copy).is_absolute()):
         values.problem("", "must have relative paths, and its name must stay in the working directory")
     return origin
@@ -154,7 +181,23 @@ def _origin(values: CheckedMapping, name: str) -> Origin:
 
 def _inside(name: str) -> bool:
     path = PurePosixPath(name)
+    if "\0" in name:
+        return False
     return not path.is_absolute() and ".." not in path.parts and path.name != ""
+
+
+def _url_problem(url: str) -> Optional[str]:
+    """What keeps ``urllib`` from asking for it, or would have it read a file of this machine."""
+    shown = shortened(repr(url))
+    if not re.fullmatch(r"[!-~]+", url):
+        return f"what is not ASCII, and spaces, must be written as %20; got {shown}"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError as error:  # UnicodeError is one
+        return f"{error}; got {shown}"
+    return None if parts.scheme in ("http", "https") and host else f"got {shown}"
 
 
 def _check_names(recipe: Recipe, top: CheckedMapping) -> None:

@@ -6,6 +6,7 @@ By urllib: pooch and torch.hub, which check files too, begin a download that was
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import Any, Dict, List
 from tqdm import tqdm
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import require_file
 from fairseq_el.recipes.config import Origin, Recipe, Say
 from fairseq_el.recipes.files import CHUNK, sha256_of
 from fairseq_el.whole_files import write_whole
@@ -61,6 +63,7 @@ def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
     if origin.copy is not None:
         source = configs / origin.copy
         try:
+            require_file(source, "it is copied from a file")
             write_whole(path, lambda unfinished: shutil.copyfile(source, unfinished))
         except OSError as error:
             raise FairseqElError(f"it can't be copied from {source}: {error.strerror}") from error
@@ -86,7 +89,7 @@ def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
             f"the server of {url} answers {error.code} {error.reason}. Get the file elsewhere and put it "
             f"there; its sha256 is {sha256}"
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of a redirection that is no URL
         reason = getattr(error, "reason", None) or error
         have = part.stat().st_size if part.exists() else 0
         raise FairseqElError(
@@ -118,8 +121,8 @@ def _append_rest(name: str, url: str, part: Path) -> None:
 
 
 def _write(name: str, response: Any, part: Path, mode: str, have: int) -> None:
-    length = response.headers.get("Content-Length")
-    total = None if length is None else have + int(length)
+    length = response.headers.get("Content-Length") or ""
+    total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None  # else the checksum alone decides
     with part.open(mode) as file, tqdm(
         desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:

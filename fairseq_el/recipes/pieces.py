@@ -9,7 +9,7 @@ from fairseq.data.data_utils import post_process
 from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
 
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, summary_of
 
 _SPECIAL = ("<unk>", "<mask>")  # that GPT2BPE knows how to show
 
@@ -41,7 +41,7 @@ class Pieces:
                 self._bpe = SentencepieceBPE(SentencepieceConfig(sentencepiece_model=files["model"]))
         except Exception as error:  # json, sentencepiece and fairseq each raise their own
             raise FairseqElError(
-                f"the files of BPE {self.name} can't be read ({', '.join(files.values())}): {error}"
+                f"the files of BPE {self.name} can't be read ({', '.join(files.values())}): {summary_of(error)}"
             ) from error
 
     def encode(self, line: str) -> str:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fairseq_el.conversion.dictionaries import read_dictionary
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
 from fairseq_el.programs import run_program
+from fairseq_el.reading import read_json
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.dictionaries import check_dictionaries
 from fairseq_el.recipes.files import checksums, require_files
@@ -80,7 +81,7 @@ def data_of(recipe: Recipe, work: Path, step: str = "preprocess") -> Product:
 
 def read_report(data: Product) -> Dict[str, Dict[str, int]]:
     """What was counted, by language."""
-    return json.loads((data.path / _REPORT).read_text("utf-8"))
+    return read_json(data.path / _REPORT)
 
 
 def preprocess(recipe: Recipe, work: Path, say: Say) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -10,6 +9,7 @@ from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.programs import run_program
+from fairseq_el.reading import read_json
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
@@ -40,7 +40,7 @@ def score(recipe: Recipe, work: Path, say: Say) -> None:
         say(f"score: nothing to do, {scores.path} is up to date")
     else:
         scores.make(lambda directory: _score(recipe, work, directory))
-    say(_as_table(json.loads((scores.path / "scores.json").read_text("utf-8"))))
+    say(_as_table(read_json(scores.path / "scores.json")))
 
 
 def _as_table(result: Dict[str, Any]) -> str:

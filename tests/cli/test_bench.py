@@ -89,7 +89,7 @@ def test_programs_side_by_side(bart, tmp_path, capsys):
         (["--batch", "4,4"], "must name every number once"),
         (["--per-step"], "--per-step needs a --tgt-len from 4 on; got 0"),
         (["--diverse-beam-groups", "3"], "--beam must be a multiple of --diverse-beam-groups"),
-        (["--path", "nowhere.pt"], "there is no file nowhere.pt"),
+        (["--path", "nowhere.pt"], "nowhere.pt does not exist"),
     ],
 )
 def test_usage_errors(bart, arguments, message, capsys):

@@ -16,7 +16,6 @@ from converting import convert, error
 import fairseq_el
 from fairseq_el.cli import main
 from fairseq_el.conversion.hf import verify
-from fairseq_el.conversion.hf.reading import _read_pickle
 
 FAMILIES = ["gpt2", "marian", "mbart50"]  # BART is in test_docs_convert.py
 
@@ -80,8 +79,8 @@ def test_a_failure_leaves_the_old_directory(work, capsys, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     before = (work / "fairseq" / "model.pt").read_bytes()
-    with pytest.raises(OSError, match="No space left"):
-        main(["convert", "from-hf", "hf", "--out", "fairseq", "--force"])
+    assert main(["convert", "from-hf", "hf", "--out", "fairseq", "--force"]) == 1
+    assert "No space left on device. Free some space" in capsys.readouterr().err
     assert (work / "fairseq" / "model.pt").read_bytes() == before
     assert sorted(path.name for path in work.iterdir()) == ["fairseq", "hf"]
 
@@ -116,12 +115,6 @@ def test_verify_fails_where_logits_differ(work, capsys, monkeypatch):
 def test_packages_that_are_not_installed(module, arguments, message, work, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     assert re.search(message, error(capsys, *arguments, "--out", "out"))
-
-
-def test_old_torch_reads_no_pickles(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch, "load", lambda f, map_location=None, pickle_module=None, **pickle_load_args: None)
-    with pytest.raises(fairseq_el.FairseqElError, match=r"needs torch 1\.13 or later, and torch .* is installed"):
-        _read_pickle(tmp_path / "pytorch_model.bin")
 
 
 def test_to_stock_refuses_an_output_bias(tmp_path, capsys):

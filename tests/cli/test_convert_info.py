@@ -121,7 +121,7 @@ def test_limits_are_those_of_the_supports_own_check(save, capsys):
 )
 def test_models_that_can_not_be_built_are_described_all_the_same(arch, reason, tmp_path, capsys):
     weights = {"decoder.embed_tokens.weight": torch.ones(6, 4)}
-    args = argparse.Namespace(arch=arch, decoder_conv_type="nonsense", encoder_conv_type="nonsense")
+    args = argparse.Namespace(arch=arch, decoder_embed_dim=4, decoder_conv_type="nonsense")
     torch.save({"args": args, "model": weights}, tmp_path / "model.pt")
     printed = info(capsys, tmp_path / "model.pt")
     assert f"model.pt: {arch}, task unknown; numbers: 24 in float32" in printed

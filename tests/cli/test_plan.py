@@ -145,7 +145,7 @@ def test_available_memory_is_the_default(capsys):
         ([*BART, "--memory", "12XB"], "a size is a number with a unit, such as 16GiB, 16GB or 900MiB, .* got '12XB'"),
         ([*BART, "--beam", 0], "--beam: must be a whole number from 1 on; got '0'"),
         ([*BART, "--node-share", 1.5], "--node-share: must be above 0 and at most 1; got '1.5'"),
-        (["--path", "nowhere.pt", *SMALL], "there is no file nowhere.pt"),
+        (["--path", "nowhere.pt", *SMALL], "nowhere.pt does not exist"),
         (["--arch", "transformer", *SMALL], "--vocab-size is needed with --arch transformer: give the number of lines"),
         (
             ["--arch", "transfomer", *SMALL],

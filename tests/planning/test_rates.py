@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -99,7 +100,13 @@ def test_a_damaged_file(content, path, caplog):
 
 def test_a_directory_in_its_place(path, caplog):
     path.mkdir(parents=True)
-    assert_falls_back(caplog, "IsADirectoryError")
+    assert_falls_back(caplog, "is a directory")
+
+
+def test_a_fifo_in_its_place(path, caplog):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert_falls_back(caplog, "is a FIFO")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,7 @@ def test_a_directory_in_its_place(path, caplog):
         ({"threads": 1000}, "with 1000 threads and torch"),
         ({"torch": "0.4.1"}, r"and torch 0\.4\.1; this is"),
         ({"version": 2}, "it is of version 2, and 1 is read"),
+        ({"dense": 10**400}, "OverflowError"),
         ({"dense": 0}, "dense must be a positive number; got 0.0"),
         ({"shared": -1}, "shared must be a positive number"),
         ({"bandwidth": float("nan")}, "bandwidth must be a positive number; got nan"),

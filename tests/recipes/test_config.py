@@ -88,7 +88,7 @@ def test_all_mistakes_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "CONFIG must be a YAML file that can be read; .*recipe.yaml: No such file"),
+        (None, "CONFIG must be a YAML file that can be read; .*recipe.yaml does not exist"),
         ("task: [", "CONFIG must be YAML; .*recipe.yaml is not:"),
         ("", "must be a mapping; got None"),
         ("- 1", "must be a mapping; got a list"),

@@ -35,8 +35,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404 if self.server.how == "gone" else 416)
             return
         body = CONTENT[begin:] if self.server.how != "another file" else b"?" * len(CONTENT)
+        if self.server.how.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", self.server.how[len("to ") :])
+            self.end_headers()
+            return
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.how != "length ":
+            _, _, length = self.server.how.partition("length ")
+            self.send_header("Content-Length", length or str(len(body)))
         self.end_headers()
         if self.server.how in ("stops", "stalls"):
             self.wfile.write(body[:HALF])
@@ -175,3 +182,23 @@ def test_a_file_that_is_there_is_another_one(config, capsys):
     (config.parent / "work" / "sub" / "file.bin").write_bytes(b"something else")
     assert "sub/file.bin: what is there must have sha256" in download(config, capsys)
     assert (config.parent / "work" / "sub" / "file.bin").read_bytes() == b"something else"
+
+
+@pytest.mark.parametrize("length", ["", "many", "-5", "1e3", "0x10", "9" * 400, "9" * 5000, "+"])
+def test_a_length_that_is_none_is_not_looked_at(length, server, config, capsys):
+    """The checksum says whether all of it came."""
+    server.how = f"length {length}"
+    assert "sub/file.bin: downloaded, checksum is right" in download(config, capsys)
+
+
+def test_a_length_that_is_wrong(server, config, capsys):
+    server.how = f"length {len(CONTENT) + 5}"
+    assert f"{len(CONTENT):,} of {len(CONTENT) + 5:,} bytes came" in download(config, capsys)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "file:///etc/passwd", "nonsense://x", "http://a..b/"])
+def test_sent_on_to_what_is_no_address(address, server, config, capsys):
+    server.how = f"to {address}"
+    said = download(config, capsys)
+    assert "sub/file.bin: " in said and "Traceback" not in said
+    assert files(config) == []

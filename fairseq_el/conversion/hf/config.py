@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from fairseq_el.conversion.building import with_defaults
 from fairseq_el.conversion.hf.families import ACTIVATIONS, Family, Sizes
+from fairseq_el.conversion.limits import HEADS, HIDDEN, LAYERS, POSITIONS, WIDTH, WORDS, is_share, shown, size_problem
 
 Config = Dict[str, Any]
 
@@ -28,11 +29,12 @@ _RULES = (
     _Rule("eos_token_id", 2, lambda value: isinstance(value, int), "one number"),
     _Rule("pad_token_id", None, lambda value: value is None or isinstance(value, int), "one number"),
     _Rule("task_specific_params", None, lambda value: isinstance(value, (dict, type(None))), "settings by task"),
-    *(_Rule(name, None, lambda value: _is_share(value), "from 0 to 1") for name in _DROPOUTS),
+    *(_Rule(name, None, is_share, "from 0 to 1") for name in _DROPOUTS),
     _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
 )
 _ENCODER_DECODER_RULES = (
     _FUNCTION,
+    _Rule("scale_embedding", False, lambda value: value in (None, True, False), "true or false"),
     _Rule("is_encoder_decoder", True, lambda value: value is True, "true"),
     _Rule("share_encoder_decoder_embeddings", True, lambda value: value is True, "true: one vocabulary for both sides"),
 )
@@ -42,11 +44,11 @@ _GPT2_RULES = (
     _Rule("scale_attn_weights", True, lambda value: value is True, "true"),
     _Rule("scale_attn_by_inverse_layer_idx", False, lambda value: not value, "false"),
     _Rule("layer_norm_epsilon", 1e-5, lambda value: value == 1e-5, "1e-05, fairseq's"),
-    _Rule("n_inner", None, lambda value: value is None or _is_size(value), "a number above 0"),
+    _Rule("n_inner", None, lambda value: value is None or not size_problem("", value, HIDDEN), "a number above 0"),
 )
-_SIZES = ("d_model", "max_position_embeddings", "vocab_size")
-_SIDE_SIZES = ("layers", "attention_heads", "ffn_dim")
-_GPT2_SIZES = ("n_embd", "n_positions", "vocab_size", "n_layer", "n_head")
+_SIZES = {"d_model": WIDTH, "max_position_embeddings": POSITIONS, "vocab_size": WORDS}
+_SIDE_SIZES = {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": HIDDEN}
+_GPT2_SIZES = {"n_embd": WIDTH, "n_positions": POSITIONS, "vocab_size": WORDS, "n_layer": LAYERS, "n_head": HEADS}
 
 
 def config_problems(family: Family, config: Config) -> List[str]:
@@ -56,12 +58,15 @@ def config_problems(family: Family, config: Config) -> List[str]:
     for rule in (*_RULES, *rules):
         value = config.get(rule.key, rule.default)
         if not rule.holds(value):
-            found.append(f"{rule.key} must be {rule.rule}; it is {value!r}")
-    sizes: Tuple[str, ...] = _GPT2_SIZES
+            found.append(f"{rule.key} must be {rule.rule}; it is {shown(value)}")
+    sizes = _GPT2_SIZES
     if not family.decoder_only:
-        sizes = (*_SIZES, *(f"{side}_{name}" for side in family.sides for name in _SIDE_SIZES))
-    wrong = [key for key in sizes if not _is_size(config.get(key))]
-    found.extend([f"{key} must be a number above 0; it is {config.get(key)!r}" for key in wrong])
+        of_sides = {f"{side}_{name}": most for side in family.sides for name, most in _SIDE_SIZES.items()}
+        sizes = {**_SIZES, **of_sides}
+    wrong = [
+        problem for key, most in sizes.items() for problem in [size_problem(key, config.get(key), most)] if problem
+    ]
+    found.extend(wrong)
     if not wrong:
         width = config["n_embd" if family.decoder_only else "d_model"]
         for side in family.sides:
@@ -70,18 +75,10 @@ def config_problems(family: Family, config: Config) -> List[str]:
                 found.append(f"the width must be a multiple of the heads; {width} is none of the {side}'s {heads}")
     if config.get("decoder_vocab_size") not in (None, config.get("vocab_size")):
         found.append(
-            f"decoder_vocab_size must be vocab_size {config.get('vocab_size')}, one vocabulary for both sides; it is "
-            f"{config['decoder_vocab_size']!r}"
+            f"decoder_vocab_size must be vocab_size {shown(config.get('vocab_size'))}, one vocabulary for both sides; "
+            f"it is {shown(config['decoder_vocab_size'])}"
         )
     return found
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_share(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and 0 <= value <= 1)
 
 
 def sizes_of(family: Family, config: Config) -> Sizes:

@@ -50,8 +50,8 @@ def convert(directory: HFDirectory) -> Converted:
             "Such a model can't be converted; use a checkpoint without them"
         )
     sizes = sizes_of(family, directory.config)
-    vocabulary = read_vocabulary(directory, family)
     tensors = weights.check_tensors(directory.tensors(), family, sizes, directory.path)
+    vocabulary = read_vocabulary(directory, family)  # after the weights, which have as many rows as config.json says
     model = weights.to_fairseq(tensors, family, sizes, vocabulary)
     biased = "decoder.output_projection.bias" in model
     settings = fairseq_settings(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
 from fairseq_el.conversion.hf import names
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, shortened
 
 # Hugging Face's name of a function, and fairseq's. The first of several names is the one that is written back.
 ACTIVATIONS = {
@@ -123,14 +123,15 @@ def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family
     of_type = [family for family in FAMILIES if family.model_type == config.get("model_type")]
     if not of_type:
         known = ", ".join(sorted({repr(family.model_type) for family in FAMILIES}))
-        raise FairseqElError(f"model_type in {path} must be one of {known}; it is {config.get('model_type')!r}")
+        found = shortened(repr(config.get("model_type")))
+        raise FairseqElError(f"model_type in {path} must be one of {known}; it is {found}")
     family = of_type[0]
     classes = (family.architecture, *_BARE.get(family.model_type, ()))
     architectures = config.get("architectures") or classes
     if not isinstance(architectures, (list, tuple)) or not any(name in classes for name in architectures):
         raise FairseqElError(
             f"architectures in {path} must have one of {', '.join(classes)}, which generate text; it has "
-            f"{architectures!r}, whose head fairseq has no place for"
+            f"{shortened(repr(architectures))}, whose head fairseq has no place for"
         )
     named = [family for family in of_type if tokenizer_class.replace("Fast", "") == family.tokenizer]
     if named or family is not MBART50:

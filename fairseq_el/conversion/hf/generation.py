@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from fairseq_el.conversion.limits import is_number, shown
 from fairseq_el.errors import FairseqElError
 
 Settings = Dict[str, Any]
@@ -63,12 +64,12 @@ def generation_settings(config: Settings, generation: Settings) -> Settings:
     """
     source = generation or config
     found = {name: source[name] for name in _READ if source.get(name) is not None}
-    wrong = [name for name in _NUMBERS if not isinstance(found.get(name, 0), (int, float))]
+    wrong = [name for name in _NUMBERS if not is_number(found.get(name, 0))]
     if wrong:
-        listed = "; ".join(f"{name} is {found[name]!r}" for name in wrong)
+        listed = "; ".join(f"{name} is {shown(found[name])}" for name in wrong)
         raise FairseqElError(f"generation settings must be numbers; {listed}. Copy the model's generation_config.json")
     if not isinstance(found.get("bad_words_ids", []), list):
-        raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {found['bad_words_ids']!r}")
+        raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {shown(found['bad_words_ids'])}")
     return found
 
 

@@ -34,8 +34,12 @@ class Entry(NamedTuple):
         stacked = parts[0] if len(parts) == 1 else torch.cat(parts)
         return stacked.t().contiguous() if self.transposed else stacked
 
+    def fairseq_shape(self, sizes: Dict[str, int]) -> Tuple[int, ...]:
+        """Of each of fairseq's tensors."""
+        return tuple(sizes[symbol] for symbol in self.shape)
+
     def hf_shape(self, sizes: Dict[str, int]) -> Tuple[int, ...]:
-        shape = [sizes[symbol] for symbol in self.shape]
+        shape = list(self.fairseq_shape(sizes))
         shape[0] *= len(self.fairseq)
         return tuple(reversed(shape)) if self.transposed else tuple(shape)
 

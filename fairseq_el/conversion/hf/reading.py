@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.checkpoint_loading import load_listed_classes
+from fairseq_el.conversion.archive import check_sums
+from fairseq_el.conversion.contents import is_plain_tensor
+from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.failure_report import explain_loading
+from fairseq_el.reading import read_json, require_file
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -31,7 +33,7 @@ class HFDirectory:
         if not path.is_dir():
             raise OptionError(f"DIR must be a directory with a Hugging Face model; there is no directory {path}")
         self.path = path
-        if not (path / CONFIG).is_file():
+        if not self.has(CONFIG):
             raise FairseqElError(
                 f"DIR must be a directory with a Hugging Face model, as save_pretrained writes it; {path} has no "
                 f"{CONFIG}. To convert a fairseq checkpoint use to-hf, to-el or strip"
@@ -39,7 +41,8 @@ class HFDirectory:
         self.config = read_json(path / CONFIG)
 
     def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+        """Whether there is something of that name; what it is, is told when it is read."""
+        return os.path.lexists(self.path / name)
 
     def json(self, name: str) -> Dict[str, Any]:
         """A file of settings; empty if there is none."""
@@ -58,7 +61,7 @@ class HFDirectory:
                 shards = self.json(name + _INDEX).get("weight_map")
                 if not isinstance(shards, dict) or not shards:
                     raise FairseqElError(f"{self.path / (name + _INDEX)} must have a weight_map of tensors to files")
-                return self._read(sorted(set(map(str, shards.values()))))
+                return self._read(sorted({shortened(str(name)) for name in shards.values()}))
         found = sorted(
             path.name for path in self.path.iterdir() if path.suffix in (".h5", ".msgpack", ".ckpt", ".gguf")
         )
@@ -77,22 +80,9 @@ class HFDirectory:
         tensors: Dict[str, Tensor] = {}
         for name in tqdm(names, desc="reading weights", unit="file", leave=False, disable=None):
             path = self.path / name
+            require_file(path, "weights must be in a file")
             tensors.update(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
         return tensors
-
-
-def read_json(path: Path) -> Dict[str, Any]:
-    """
-    Raises:
-        FairseqElError: the file can't be read, or is no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, ValueError) as error:
-        raise FairseqElError(f"{path} must be a JSON file; {type(error).__name__}: {error}. Copy it again") from error
-    if not isinstance(value, dict):
-        raise FairseqElError(f"{path} must hold a JSON object; it holds a {type(value).__name__}")
-    return value
 
 
 def _read_safetensors(path: Path) -> Dict[str, Tensor]:
@@ -104,19 +94,15 @@ def _read_safetensors(path: Path) -> Dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Dict[str, Tensor]:
-    if "weights_only" not in inspect.signature(torch.load).parameters:
-        raise FairseqElError(
-            f"{path} is a pickle, which can run any code; reading only its weights needs torch 1.13 or later, and "
-            f"torch {torch.__version__} is installed. Save the model as {SAFE}, or convert it with a later torch"
-        )
+    check_sums(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_listed_classes(path)
     except Exception as error:
         raise FairseqElError(explain_loading(str(path), error)) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(is_plain_tensor(value) for value in state.values()):
         what = f"a {type(state).__name__}" if not isinstance(state, dict) else "values that are no tensors"
         raise FairseqElError(f"{path} must hold a dictionary of tensors; it holds {what}")
-    return dict(state)
+    return {str(name): tensor for name, tensor in state.items()}
 
 
 def safetensors_torch() -> Any:

@@ -10,15 +10,17 @@ from typing import Dict, List, Optional
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
-from fairseq_el.conversion.building import settings_of
+from fairseq_el.conversion.building import check_before_building, settings_of
 from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
 from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
 from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL
 from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
 from fairseq_el.conversion.hf.families import entries as entries_of
 from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
+from fairseq_el.conversion.limits import shown
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.reading import read_text
 
 _SHOWN = 8
 
@@ -53,6 +55,7 @@ def read_source(path: Path, data: Optional[Path]) -> Source:
     checkpoint = load_checkpoint(str(path), "CKPT")
     _check_architecture(checkpoint)
     settings = settings_of(checkpoint)
+    check_before_building(checkpoint, settings)
     family = _family(checkpoint, settings)
     weights = parameters_of(checkpoint.weights)
     directory = data or path.parent
@@ -111,13 +114,16 @@ def _languages(directory: Path, settings: argparse.Namespace) -> List[str]:
     """In the order of their symbols, from the settings or from the file that ``from-hf`` writes."""
     languages = getattr(settings, "langs", None)
     if languages:
-        return languages.split(",") if isinstance(languages, str) else list(languages)
+        found = languages.split(",") if isinstance(languages, str) else languages
+        if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+            raise FairseqElError(f"the checkpoint's setting langs must be names of languages; it is {shown(languages)}")
+        return list(found)
     if not (directory / LANGUAGES).is_file():
         raise OptionError(
             f"the checkpoint must name its languages in --langs, or {LANGUAGES} beside the dictionary must have one on "
             f"each line, because the task adds them to the dictionary; {directory} has none"
         )
-    return (directory / LANGUAGES).read_text("utf-8").split()
+    return read_text(directory / LANGUAGES, f"{LANGUAGES} must have a language on each line").split()
 
 
 def _problems(family: Family, settings: argparse.Namespace, weights: Weights, words: Dictionary) -> List[str]:
@@ -154,11 +160,22 @@ def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weig
     symbols = {tuple(weights[name].shape) for name in embeddings}
     if len(symbols) > 1:
         return [f"its sides have embeddings of different sizes {sorted(symbols)}"]
-    ((rows, _),) = symbols
-    problems = []
+    ((rows, *_),) = symbols
+    problems = [f"{name} has {weights[name].dim()} dimensions" for name in embeddings if weights[name].dim() != 2]
+    if problems:
+        return problems
     if rows != len(words):
         problems.append(f"its embedding has {rows} rows and the dictionary {len(words)} symbols")
-    expected = {name for entry, _ in entries_of(family, _sizes(family, settings, weights)) for name in entry.fairseq}
+    sizes = _sizes(family, settings, weights)
+    for side, heads in sizes.heads.items():
+        if sizes.d % heads:
+            problems.append(f"its width {sizes.d} is no multiple of the {side}'s {heads} heads")
+    shapes = {name: entry.fairseq_shape(at) for entry, at in entries_of(family, sizes) for name in entry.fairseq}
+    wrong = {
+        name: weights[name].shape for name, shape in shapes.items() if name in weights and weights[name].shape != shape
+    }
+    problems.extend(f"{name} must be {shapes[name]} by its settings; it is {tuple(wrong[name])}" for name in wrong)
+    expected = set(shapes)
     optional = {f"{side}.embed_positions.weight" for side in family.sides}
     optional |= {"decoder.output_projection.weight", "decoder.output_projection.bias"}
     problems.extend(f"it has no {name}" for name in sorted(expected - set(weights)))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
-from fairseq_el.conversion.hf.config import config_of
+from fairseq_el.conversion.hf.config import config_of, config_problems
 from fairseq_el.conversion.hf.converted import OPTIONS, ORIGINALS, SPM
 from fairseq_el.conversion.hf.families import MBART25, Family
 from fairseq_el.conversion.hf.generation import hf_settings
-from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, read_json, safetensors_torch
+from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, safetensors_torch
 from fairseq_el.conversion.hf.report import Report
 from fairseq_el.conversion.hf.source import Source, read_source
 from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
 from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import read_json, read_text
 from fairseq_el.whole_files import refuse_to_overwrite_directory, write_whole_directory
 
 _SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
@@ -47,9 +50,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
     report.usage = [f"transformers.{source.family.architecture}.from_pretrained({{out}})"]
 
     def write(unfinished: Path) -> None:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, str(unfinished / SAFE), {"format": "pt"}
-        )
+        _save_tensors(save_file, tensors, unfinished / SAFE)
         _write_json(unfinished / CONFIG, _config(source, vocabulary, originals))
         (unfinished / SAFE).chmod((unfinished / CONFIG).stat().st_mode)  # safetensors' own is for the owner alone
         _write_generation(unfinished, source, vocabulary, originals)
@@ -61,12 +62,35 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
     return report
 
 
+def _save_tensors(save_file: Any, tensors: weights.Weights, path: Path) -> None:
+    """As safetensors, whose errors about the disk are of a class of its own.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(path), {"format": "pt"})
+    except OSError:
+        raise
+    except Exception as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
 def _vocabulary(source: Source, originals: Path) -> Vocabulary:
     """Ids as Hugging Face's model had them, if the checkpoint was made of one; else fairseq's."""
     symbols = list(source.words.symbols)
     if (originals / CONFIG).is_file():
-        vocabulary = read_vocabulary(HFDirectory(originals), source.family)
-        if vocabulary.symbols != symbols:
+        directory = HFDirectory(originals)
+        problems = config_problems(source.family, directory.config)
+        if problems:
+            raise FairseqElError(f"{originals / CONFIG} must be the model's own: {'; '.join(problems)}. Copy it again")
+        vocabulary = (
+            read_vocabulary(directory, source.family) if directory.config["vocab_size"] <= len(symbols) else None
+        )
+        if vocabulary is None or vocabulary.symbols != symbols:
             raise FairseqElError(
                 f"the dictionary in {source.directory} must have the symbols of the tokenizer in {originals}, because "
                 f"both came from one model; they differ. Remove {originals} to convert with the dictionary's own ids"
@@ -101,7 +125,7 @@ def _write_generation(out: Path, source: Source, vocabulary: Vocabulary, origina
             shutil.copyfile(originals / GENERATION, out / GENERATION)
         return
     options = source.directory / OPTIONS
-    lines = options.read_text("utf-8").split("\n") if options.is_file() else []
+    lines = read_text(options, f"{OPTIONS} must be text").split("\n") if options.is_file() else []
     _write_json(out / GENERATION, {**_ids(vocabulary, source.family), **hf_settings(lines)})
 
 

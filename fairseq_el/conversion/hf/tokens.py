@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from fairseq_el.conversion.hf.byte_bpe import Merge, read_merges
 from fairseq_el.conversion.hf.families import Family
 from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.errors import FairseqElError
+from fairseq_el.conversion.limits import WORDS, shown
+from fairseq_el.errors import FairseqElError, summary_of
 
 SENTENCEPIECE = {"pegasus": "spiece.model", "mbart": "sentencepiece.bpe.model"}
 TOKENIZER_FILES = (
@@ -43,29 +44,27 @@ def read_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     try:
         found = _base_tokens(directory, family)
         for token, index in directory.json("added_tokens.json").items():
-            found.setdefault(int(index), str(token))
+            found.setdefault(_id(index), str(token))
         for index, entry in directory.json("tokenizer_config.json").get("added_tokens_decoder", {}).items():
-            found.setdefault(int(index), str(entry["content"]))
+            found.setdefault(_id(int(index)), str(entry["content"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FairseqElError(
-            f"the tokenizer's files in {directory.path} must be as save_pretrained writes them; "
-            f"{type(error).__name__}: {error}. Copy them again"
+            f"the tokenizer's files in {directory.path} must be as save_pretrained writes them; {summary_of(error)}. "
+            "Copy them again"
         ) from error
     return found
 
 
 def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     if directory.has("vocab.json"):
-        return {int(index): token for token, index in directory.json("vocab.json").items()}
+        return _by_id(directory.json("vocab.json"))
     if directory.has("tokenizer.json"):
         content = directory.json("tokenizer.json")
         vocab = content["model"]["vocab"]
         tokens = (
-            {int(index): token for token, index in vocab.items()}
-            if isinstance(vocab, dict)
-            else {index: str(entry[0]) for index, entry in enumerate(vocab)}
+            _by_id(vocab) if isinstance(vocab, dict) else {index: str(entry[0]) for index, entry in enumerate(vocab)}
         )
-        return {**tokens, **{int(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens") or []}}
+        return {**tokens, **{_id(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens") or []}}
     if directory.has(DICTIONARY):
         lines = (directory.path / DICTIONARY).read_text("utf-8").split("\n")
         words = [line.rsplit(" ", 1)[0] for line in lines if line]
@@ -79,6 +78,20 @@ def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
         f"{directory.path} must have the vocabulary in one of {', '.join(needed)}, because fairseq needs a dictionary; "
         "it has none. Save the tokenizer with save_pretrained in the same directory"
     )
+
+
+def _by_id(vocab: Dict[str, Any]) -> Dict[int, str]:
+    tokens = {_id(index): token for token, index in vocab.items()}
+    if len(tokens) < len(vocab):
+        again = next(token for token, index in vocab.items() if tokens[index] != token)
+        raise ValueError(f"every token must have an id of its own; {again!r} has that of {tokens[vocab[again]]!r}")
+    return tokens
+
+
+def _id(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < WORDS:
+        raise ValueError(f"ids of tokens must be whole numbers from 0 to {WORDS - 1:,}; one is {shown(value)}")
+    return value
 
 
 def _without_brackets(word: str) -> str:

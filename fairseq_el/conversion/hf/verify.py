@@ -14,7 +14,7 @@ from fairseq_el.conversion.hf.converted import MODEL, Converted, convert
 from fairseq_el.conversion.hf.families import Family
 from fairseq_el.conversion.hf.reading import HFDirectory
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, summary_of
 
 TOLERANCE = 1e-4  # of the largest logit
 _LENGTHS = (9, 5, 7)
@@ -57,7 +57,7 @@ def load_hf(path: Path, family: Family) -> Any:
     try:
         return getattr(transformers, family.architecture).from_pretrained(str(path), dtype=torch.float32).eval()
     except Exception as error:  # whatever is wrong with a file, transformers has many exceptions for it
-        raise FairseqElError(f"transformers could not load {path}: {type(error).__name__}: {error}") from error
+        raise FairseqElError(f"transformers could not load {path}: {summary_of(error)}") from error
 
 
 def sample_logits(model: Any, theirs: Any, converted: Converted) -> Tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from fairseq_el.conversion.hf.byte_bpe import Merge, encoder_of
 from fairseq_el.conversion.hf.families import Family
 from fairseq_el.conversion.hf.reading import HFDirectory
 from fairseq_el.conversion.hf.tokens import DICTIONARY, is_language, missing_ids, read_bpe_merges, read_tokens
+from fairseq_el.conversion.limits import shown
 from fairseq_el.errors import FairseqElError
 
 BOS, PAD, EOS, UNK = range(4)  # of every dictionary of fairseq
@@ -108,8 +109,8 @@ def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family)
     wrong = [i for i in found if i is not None and not 0 <= i < config["vocab_size"]]
     if wrong:
         raise FairseqElError(
-            f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {wrong[0]}. Copy "
-            "the config.json of this model"
+            f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {shown(wrong[0])}"
+            ". Copy the config.json of this model"
         )
     for position in (BOS, UNK):  # a token that plays two parts has the more important one
         if found[position] in (found[PAD], found[EOS]):
@@ -136,8 +137,8 @@ def _start(vocabulary: Vocabulary, config: Dict[str, Any], family: Family) -> in
     start = config.get("decoder_start_token_id", default)
     if start not in vocabulary.ids:
         raise FairseqElError(
-            f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {start!r}. Copy "
-            "the config.json of this model"
+            f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {shown(start)}. "
+            "Copy the config.json of this model"
         )
     return vocabulary.ids.index(start)
 

@@ -23,7 +23,7 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version")  # of old files:
 
 def sinusoids(count: int, d: int) -> Tensor:
     """Hugging Face's table of Marian and Pegasus, in its own arithmetic. *Shape:* ``(count, d)``."""
-    angles = np.array([[position / np.power(10000, 2 * (j // 2) / d) for j in range(d)] for position in range(count)])
+    angles = np.arange(count)[:, None] / np.array([np.power(10000, 2 * (j // 2) / d) for j in range(d)])
     table = torch.empty(count, d)
     half = (d + 1) // 2
     table[:, :half] = torch.FloatTensor(np.sin(angles[:, 0::2]))
@@ -52,6 +52,8 @@ def check_tensors(tensors: Weights, family: Family, sizes: Sizes, path: object) 
         shape = needed.get(name, optional.get(name))
         if shape is None:
             problems.append(f"{name} {tuple(tensor.shape)} is unknown")
+        elif not tensor.is_floating_point():
+            problems.append(f"{name} must have floating-point numbers; it has {str(tensor.dtype)[len('torch.') :]}")
         elif tuple(tensor.shape) != shape:
             problems.append(f"{name} must be {shape} by config.json; it is {tuple(tensor.shape)}")
         elif name in family.tied() and family.embedding in tensors and not _same(tensor, tensors[family.embedding]):
