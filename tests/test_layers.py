@@ -13,7 +13,10 @@ BELOW = {  # what each part of the package may import
     "_user_dir": set(),
     "errors": set(),
     "programs": {"errors"},
-    "whole_files": {"errors"},
+    "workplace": {"errors"},
+    "records": {"errors"},
+    "outputs": {"errors", "records", "whole_files", "workplace"},
+    "whole_files": {"errors", "records", "workplace"},
     "checkpoint_loading": set(),
     "failure_report": {"checkpoint_loading", "errors"},
     "ops": {"ops"},
@@ -24,12 +27,14 @@ BELOW = {  # what each part of the package may import
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
-    "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
-    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "programs", "whole_files"},
+    "conversion": {"modules", "conversion", "errors", "failure_report", "outputs", "whole_files"},
+    "recipes": {
+        *("recipes", "planning", "scoring", "conversion", "errors", "programs", "records", "whole_files", "workplace"),
+    },
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("recipes", "errors", "failure_report", "programs", "whole_files"),
+        *("recipes", "errors", "failure_report", "outputs", "programs", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -16,6 +16,7 @@ from tabulate import tabulate
 from fairseq_el.cli.numbers import not_negative
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.outputs import refuse_to_overwrite
 from fairseq_el.scoring import (
     METRICS,
     SPLITS,
@@ -27,7 +28,7 @@ from fairseq_el.scoring import (
     score_chrf,
     score_rouge,
 )
-from fairseq_el.whole_files import refuse_to_overwrite, write_whole
+from fairseq_el.whole_files import write_whole
 
 _DESCRIPTION = """\
 Scores what fairseq-generate wrote, whatever the order it was decoded in, or plain text with one hypothesis per line.
@@ -108,6 +109,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.extract is not None and options.extract[1] != "-":
+        refuse_to_overwrite(Path(options.extract[1]), "--extract", options.force, [options.file, *options.ref])
     lines = _read_lines(options.file, "FILE")
     output = (
         read_generate_output(lines) if is_generate_output(lines) else GenerateOutput(hypotheses=dict(enumerate(lines)))
@@ -177,8 +180,7 @@ def _extract(output: GenerateOutput, what: str, path: str, symbol: Optional[str]
     if path == "-":
         write_line(text[:-1])
         return
-    refuse_to_overwrite(Path(path), "--extract", force)
-    write_whole(Path(path), lambda unfinished: unfinished.write_text(text, "utf-8"))
+    write_whole(Path(path), lambda unfinished: unfinished.write_text(text, "utf-8"), force)
 
 
 def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str]:

@@ -12,6 +12,7 @@ import yaml
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.checked_mapping import CheckedMapping
+from fairseq_el.recipes.product import DIRECTORIES
 
 Say = Callable[[str], None]  # shows the user a line; every step is called with one
 
@@ -147,6 +148,8 @@ def _origin(values: CheckedMapping, name: str) -> Origin:
         values.problem("", "must have both url and sha256, or neither: what is downloaded is checked")
     if origin.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", origin.sha256):
         values.problem("sha256", f"must be 64 hexadecimal digits; got {origin.sha256}")
+    if {*PurePosixPath(name).parts[:1]} & {*DIRECTORIES.values()}:
+        values.problem("", f"must not be in {', '.join(DIRECTORIES.values())}: the steps make these directories")
     if not _inside(name) or (origin.copy is not None and PurePosixPath(origin.copy).is_absolute()):
         values.problem("", "must have relative paths, and its name must stay in the working directory")
     return origin
