@@ -28,7 +28,7 @@ def write_record(directory: Path, by: str, made_from: Optional[Dict[str, Any]] =
     """Records every file in a directory.
 
     Args:
-        by: what made it, as ``"recipe generate"``.
+        by: what made it, as ``"fairseq-el recipe generate"``.
         made_from: settings, and checksums of files; must be what ``json`` can write.
     """
     files = {name: sha256_of(directory / name) for name in _files(directory)}
@@ -63,7 +63,7 @@ def has_record(directory: Path, by: str) -> bool:
 
 def _why_not_own(directory: Path, by: str) -> Optional[str]:
     if not has_record(directory, by):
-        return f"was not made by fairseq-el {by}, or by another version of it: it has no {RECORD} that says so"
+        return f"was not made by {by}, or by another version of it: it has no {RECORD} that says so"
     record = _read(directory, by)
     if record is None:
         return None
@@ -74,9 +74,7 @@ def _why_not_own(directory: Path, by: str) -> Optional[str]:
     if not others:
         return None
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    return (
-        f"has files that fairseq-el {by} did not write, or that were changed since: {', '.join(others[:_SHOWN])}{more}"
-    )
+    return f"has files that {by} did not write, or that were changed since: {', '.join(others[:_SHOWN])}{more}"
 
 
 def _is_as(path: Path, sha256: Optional[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -59,10 +60,8 @@ class Product:
                 raise _MadeMeanwhileError
             write(unfinished)
 
-        try:
+        with contextlib.suppress(_MadeMeanwhileError):  # by a process that has ended just now
             write_whole_directory(self.path, write_if_needed, _by(self.step), self.made_from, replace=True)
-        except _MadeMeanwhileError:  # by a process that has ended just now
-            pass
 
     def needed_by(self, step: str) -> None:
         """Before another step reads it.
@@ -83,7 +82,7 @@ class _MadeMeanwhileError(Exception):
 
 
 def _by(step: str) -> str:
-    return f"recipe {step}"
+    return f"fairseq-el recipe {step}"
 
 
 def refuse_others_directories(work: Path) -> None:
@@ -97,6 +96,5 @@ def refuse_others_directories(work: Path) -> None:
         listed = ", ".join(map(str, others))
         raise FairseqElError(
             f"fairseq-el recipe makes {', '.join(DIRECTORIES.values())} in --work, and replaces only what it has made; "
-            f"{listed} {'was' if len(others) == 1 else 'were'} not made by it, or by another version: no {RECORD} in it "
-            "says so. Choose another --work, or move it away"
+            f"it has no record ({RECORD}) that it made {listed}. Choose another --work, or move away what is there"
         )

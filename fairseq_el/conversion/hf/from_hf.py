@@ -24,7 +24,7 @@ from fairseq_el.conversion.relabel import PREFIX
 from fairseq_el.outputs import refuse_to_overwrite_directory
 from fairseq_el.whole_files import write_whole_directory
 
-_BY = "convert from-hf"
+_BY = "fairseq-el convert from-hf"
 
 
 def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) -> Report:

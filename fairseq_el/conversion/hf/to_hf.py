@@ -23,7 +23,7 @@ from fairseq_el.errors import FairseqElError
 from fairseq_el.outputs import refuse_to_overwrite_directory
 from fairseq_el.whole_files import write_whole_directory
 
-_BY = "convert to-hf"
+_BY = "fairseq-el convert to-hf"
 _SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
 
 
