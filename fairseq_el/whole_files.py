@@ -1,7 +1,7 @@
 """Files and directories that are either whole or not there.
 
-They are written in a :mod:`workplace <fairseq_el.workplace>` and renamed. Of several processes that write to one name at
-once, each gives it something whole. A link stays a link: what it leads to is written or replaced.
+They are written in a :mod:`workplace <fairseq_el.workplace>` and renamed. Of several processes that write to one name
+at once, each gives it something whole. A link stays a link: what it leads to is written or replaced.
 """
 
 from __future__ import annotations

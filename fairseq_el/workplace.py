@@ -108,8 +108,8 @@ def refuse(path: Path, others: List[Other]) -> None:
                 f"process {other.pid} on {other.host} is making {path} already. Wait until it has ended"
             )
         raise FairseqElError(
-            f"process {other.pid} on {other.host} may be making {path}: it began on another machine, or before this one "
-            f"was started. Wait until it has ended, or remove {other.place} if it has"
+            f"process {other.pid} on {other.host} may be making {path}: it began on another machine, or before this "
+            f"one was started. Wait until it has ended, or remove {other.place} if it has"
         )
 
 

@@ -21,7 +21,7 @@ from fairseq_el.records import RECORD
 from fairseq_el.whole_files import write_whole, write_whole_directory
 from fairseq_el.workplace import workplace
 
-BY = "recipe generate"
+BY = "fairseq-el recipe generate"
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks")
 
 
@@ -98,7 +98,7 @@ def test_only_files_are_replaced_by_files(make, tmp_path):
         unfinished.write_text("new")
         make(tmp_path / "a")
 
-    with pytest.raises(FairseqElError, match="a must be a file; it is a (FIFO|directory). Nothing was replaced"):
+    with pytest.raises(FairseqElError, match=r"a must be a file; it is a (FIFO|directory)\. Nothing was replaced"):
         write_whole(tmp_path / "a", write, replace=True)
     assert not (tmp_path / "a").is_file() and names(tmp_path) == ["a"]
 
@@ -173,7 +173,7 @@ def lose_the_record(path):
 
 def be_made_by_another(path):
     text = (path / RECORD).read_text()
-    (path / RECORD).write_text(text.replace(BY, "convert from-hf"))
+    (path / RECORD).write_text(text.replace(BY, "fairseq-el convert from-hf"))
 
 
 def break_the_record(path):
@@ -395,7 +395,7 @@ def race(seconds: float, act, processes: int = 4):
     for process in running:
         process.join()
         assert process.exitcode == 0
-    return {said: sum(ended.get(said, 0) for ended in found) for said in {*sum(map(list, found), [])}}
+    return {said: sum(ended.get(said, 0) for ended in found) for said in {*itertools.chain(*found)}}
 
 
 @NEEDS_FORK

@@ -107,7 +107,9 @@ def test_a_users_file_stays(content, path):
     """FAIRSEQ_EL_RATES may name any file by mistake."""
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(OptionError, match="FAIRSEQ_EL_RATES must name a new file, or one that .* has written; .* is a"):
+    with pytest.raises(
+        OptionError, match=r"FAIRSEQ_EL_RATES must name a new file, or one that .* has written; .* is a"
+    ):
         save_rates("cpu", MEASURED)
     assert path.read_text() == content and list(path.parent.iterdir()) == [path]
 
@@ -116,9 +118,7 @@ def test_a_users_file_stays(content, path):
 def test_what_is_not_a_file_stays(make, path):
     path.parent.mkdir()
     make(path)
-    with pytest.raises(
-        OptionError, match="rates are written to a file; .*rates.json is a (FIFO|directory). Name another"
-    ):
+    with pytest.raises(OptionError, match=r"rates are written to a file; .*\.json is a (FIFO|directory)\. Name"):
         save_rates("cpu", MEASURED)
     assert not path.is_file() and list(path.parent.iterdir()) == [path]
 
