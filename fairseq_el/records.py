@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_el.errors import FairseqElError
 
@@ -47,18 +47,28 @@ def refuse_unless_own(directory: Path, by: str) -> None:
     Raises:
         FairseqElError: something is there that ``by`` has not made as it is now.
     """
-    problem = _why_not_own(directory, by)
-    if problem is not None:
-        raise FairseqElError(
-            f"{directory} {problem}. Nothing was replaced: move away what you want to keep, and remove the rest"
-        )
+    while True:
+        before = _identity(directory)
+        try:
+            problem = _why_not_own(directory, by)
+        except FileNotFoundError:
+            continue
+        if problem is None:
+            return
+        if _identity(directory) == before:  # or else it was replaced while it was read
+            raise FairseqElError(
+                f"{directory} {problem}. Nothing was replaced: move away what you want to keep, and remove the rest"
+            )
 
 
 def has_record(directory: Path, by: str) -> bool:
     """Whether there is nothing, an empty directory, or one that ``by`` has made, whatever else lies in it now."""
-    if not os.path.lexists(directory):
+    try:
+        return _read(directory, by) is not None or not os.listdir(directory)
+    except FileNotFoundError:
         return True
-    return directory.is_dir() and (not any(directory.iterdir()) or _read(directory, by) is not None)
+    except OSError:  # it is a file, or can't be read
+        return False
 
 
 def _why_not_own(directory: Path, by: str) -> Optional[str]:
@@ -78,7 +88,18 @@ def _why_not_own(directory: Path, by: str) -> Optional[str]:
 
 
 def _is_as(path: Path, sha256: Optional[str]) -> bool:
-    return sha256 is not None and path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
+    try:
+        return sha256 is not None and path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
+    except FileNotFoundError:  # removed meanwhile
+        return False
+
+
+def _identity(directory: Path) -> Optional[Tuple[int, int]]:
+    try:
+        state = os.stat(directory)
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _files(directory: Path) -> List[str]:
@@ -91,8 +112,9 @@ def _files(directory: Path) -> List[str]:
 
 
 def _read(directory: Path, by: str) -> Optional[Dict[str, Any]]:
+    path = directory / RECORD
     try:
-        record = json.loads((directory / RECORD).read_text("utf-8"))
+        record = None if path.is_symlink() else json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("made_by") != by or not isinstance(record.get("files"), dict):

@@ -107,9 +107,7 @@ def test_a_users_file_stays(content, path):
     """FAIRSEQ_EL_RATES may name any file by mistake."""
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(
-        OptionError, match=r"FAIRSEQ_EL_RATES must name a new file, or one that .* has written; .* is a"
-    ):
+    with pytest.raises(OptionError, match=r"FAIRSEQ_EL_RATES must name a new file, or one that .* has written;"):
         save_rates("cpu", MEASURED)
     assert path.read_text() == content and list(path.parent.iterdir()) == [path]
 

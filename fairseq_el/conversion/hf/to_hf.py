@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
 from fairseq_el.conversion.hf.config import config_of
-from fairseq_el.conversion.hf.converted import OPTIONS, ORIGINALS, SPM
+from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, ORIGINALS, SPM
 from fairseq_el.conversion.hf.families import MBART25, Family
 from fairseq_el.conversion.hf.generation import hf_settings
 from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, read_json, safetensors_torch
@@ -39,7 +39,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
         OptionError: ``out`` exists, or is not to be replaced, or the checkpoint or its dictionary does not.
         FairseqElError: Hugging Face has no such model, it can't be read, or logits differ.
     """
-    refuse_to_overwrite_directory(out, "--out", force, _BY, [path, data])
+    refuse_to_overwrite_directory(out, "--out", force, _BY, [path, path / MODEL, data])
     save_file = safetensors_torch().save_file
     source = read_source(path, data)
     originals = source.directory / ORIGINALS
