@@ -38,6 +38,16 @@ def refuse_to_overwrite(path: Path, option: str, force: bool, inputs: Inputs = (
         raise OptionError(f"{option} {path} is read-only, and --force replaces no such file; choose another name")
 
 
+def need_directory(path: Path, option: str) -> None:
+    """
+    Raises:
+        OptionError: the directory that the file is to lie in does not exist.
+    """
+    directory = followed(path).parent
+    if not directory.is_dir():
+        raise OptionError(f"{option} {path} must be in a directory that exists; there is no directory {directory}")
+
+
 def refuse_to_overwrite_directory(path: Path, option: str, force: bool, by: str, inputs: Inputs = ()) -> None:
     """
     Args:

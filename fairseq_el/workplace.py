@@ -119,7 +119,10 @@ def _new_place(path: Path) -> Tuple[Path, Optional[int]]:
     while True:
         owner = f"{time.time_ns():016x}-{_boot()}-{os.getpid()}-{uuid.uuid4().hex[:8]}@{host}"
         place = path.with_name(_beginning(path) + owner)
-        place.mkdir()
+        try:
+            place.mkdir()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user knows
         lock = None
         try:
             lock = _lock(place)

@@ -13,7 +13,7 @@ from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
-from fairseq_el.outputs import refuse_to_overwrite
+from fairseq_el.outputs import need_directory, refuse_to_overwrite
 from fairseq_el.planning import format_size
 
 _DESCRIPTION = (
@@ -81,6 +81,7 @@ def _add_output(kind: Any) -> None:
 
 def _relabel(options: argparse.Namespace) -> int:
     refuse_to_overwrite(options.out, "--out", options.force, [options.checkpoint])
+    need_directory(options.out, "--out")
     checkpoint = load_checkpoint(options.checkpoint, "CKPT")
     before = checkpoint.arch
     options.change(checkpoint)
@@ -95,6 +96,7 @@ def _strip(options: argparse.Namespace) -> int:
             f"strip takes one checkpoint, or several with --average or --merge; got {len(options.checkpoints)}"
         )
     refuse_to_overwrite(options.out, "--out", options.force, options.checkpoints)
+    need_directory(options.out, "--out")
     checkpoints = [load_checkpoint(path, "CKPT") for path in options.checkpoints]
     if options.average:
         average(checkpoints)

@@ -16,7 +16,7 @@ from tabulate import tabulate
 from fairseq_el.cli.numbers import not_negative
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.outputs import refuse_to_overwrite
+from fairseq_el.outputs import need_directory, refuse_to_overwrite
 from fairseq_el.scoring import (
     METRICS,
     SPLITS,
@@ -111,6 +111,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.extract is not None and options.extract[1] != "-":
         refuse_to_overwrite(Path(options.extract[1]), "--extract", options.force, [options.file, *options.ref])
+        need_directory(Path(options.extract[1]), "--extract")
     lines = _read_lines(options.file, "FILE")
     output = (
         read_generate_output(lines) if is_generate_output(lines) else GenerateOutput(hypotheses=dict(enumerate(lines)))

@@ -146,6 +146,14 @@ def test_two_options_for_one_file(command, work, capsys):
         assert "--plot must not be one of the files of --out" in refused(capsys, "bench", "slim", *options)
 
 
+@pytest.mark.parametrize("path", ["nowhere/out", "text/out", "dangling"])
+@pytest.mark.parametrize("command", ["to-el", "strip", "score"])
+def test_a_directory_that_does_not_exist(command, path, work, capsys):
+    os.symlink("nowhere/out", "dangling")
+    said = refused(capsys, *COMMANDS[command], path)
+    assert f"{path} must be in a directory that exists; there is no directory {work}/" in said
+
+
 def test_a_read_only_file_stays(work, capsys):
     Path("out").write_text("precious")
     os.chmod("out", 0o444)
