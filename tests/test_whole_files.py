@@ -241,7 +241,7 @@ def test_names(name, tmp_path):
 
 
 def in_fork(call, *arguments):
-    process = multiprocessing.get_context("fork").Process(target=call, args=arguments)
+    process = multiprocessing.get_context("fork").Process(target=call, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -295,7 +295,9 @@ def test_a_directory_that_was_moved_away_is_put_back(directory, monkeypatch):
 
 
 def wait_for(path: Path):
+    deadline = time.monotonic() + 60
     while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
         time.sleep(0.01)
 
 
@@ -391,10 +393,10 @@ def race(seconds: float, act, processes: int = 4):
         results.put(ended)
 
     running = [in_fork(again, letter) for letter in "abcdefgh"[:processes]]
-    found = [results.get() for _ in running]
     for process in running:
         process.join()
-        assert process.exitcode == 0
+    assert {process.exitcode for process in running} == {0}
+    found = [results.get() for _ in running]
     return {said: sum(ended.get(said, 0) for ended in found) for said in {*itertools.chain(*found)}}
 
 

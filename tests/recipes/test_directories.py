@@ -193,9 +193,11 @@ def test_two_processes_generate(made, recipe):
     (made / "wait").touch()
     fork = multiprocessing.get_context("fork")
     arguments = ["recipe", "generate", "recipe.yaml", "--work", "work"]
-    first = fork.Process(target=lambda: os._exit(main(arguments)))
+    first = fork.Process(target=lambda: os._exit(main(arguments)), daemon=True)
     first.start()
+    deadline = time.monotonic() + 60
     while not list(made.glob(".generated.unfinished-*/generated/output.txt")):
+        assert first.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     before = content(made)
     for _ in range(2):
