@@ -1,91 +1,140 @@
-"""Files and directories that are either whole or not there."""
+"""Files and directories that are either whole or not there.
+
+They are written in a :mod:`workplace <fairseq_el.workplace>` and renamed. Of several processes that write to one name
+at once, each gives it something whole. A link stays a link: what it leads to is written or replaced.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import shutil
-import uuid
+import errno
+import itertools
+import os
+import re
+import stat
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Any, Callable, Dict, Optional
 
-from fairseq_el.errors import OptionError
+from fairseq_el.errors import FairseqElError
+from fairseq_el.records import refuse_unless_own, write_record
+from fairseq_el.workplace import REPLACED, workplace
+
+_APPEARED = "{} was not there before, and another process has made it meanwhile. Nothing was replaced"
+FILE, DIRECTORY = "a file", "a directory"
+_STREAM = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/.*")
+_KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has a file written under another name and renames it, so that an unfinished one never has the name ``path``.
+def kind_of(path: Path) -> Optional[str]:
+    """What is there: a file, a directory, a device, ...; None if there is nothing. Links are followed."""
+    if _STREAM.fullmatch(os.path.abspath(path)):
+        return "a stream of a process"
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "of an unknown kind")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link that leads to itself"
+        raise
+
+
+def followed(path: Path) -> Path:
+    """The path that a link leads to, and a path without links as it is."""
+    return Path(os.path.realpath(path))
+
+
+def write_whole(path: Path, write: Callable[[Path], object], replace: bool = False) -> None:
+    """Has a file written elsewhere, and gives it its name when it is whole.
 
     Args:
-        path: of the file; whatever has that name is replaced.
-        write: writes the file to the path it is given, which ends like ``path``.
-    """
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            unfinished.unlink()
-
-
-def refuse_to_overwrite(path: Path, option: str, force: bool) -> None:
-    """Before any work is done.
+        path: of the file.
+        write: writes the file to the path it is given, which has the same name.
+        replace: whether a file of that name may be replaced; nothing else ever is.
 
     Raises:
-        OptionError: there is something of that name, and ``force`` is not given, or it is a directory.
+        FairseqElError: there is something of that name now which must stay.
     """
-    if path.is_dir():
-        raise OptionError(f"{option} must name a file; {path} is a directory")
-    if path.exists() and not force:
-        raise OptionError(f"{option} {path} exists already; choose another name, or add --force")
-
-
-def write_whole_directory(path: Path, write: Callable[[Path], object]) -> None:
-    """The same for a directory of files; one of that name is replaced when the new one is whole.
-
-    What a process that was killed has left behind is removed, or put back if it is the old directory.
-
-    Args:
-        write: fills the empty directory it is given, which lies beside ``path``.
-    """
-    path = path.resolve()  # which has a name, and a directory above it, whatever it is called by
-    replaced = path.with_name(f".{path.name}.replaced")
-    _clean_up(path, replaced)
-    # A program that a killed process has started may still write into what it was given: no name is used twice.
-    unfinished = path.with_name(f".{path.name}.unfinished-{uuid.uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
+    path = followed(path)
+    with workplace(path) as place:
+        unfinished = place / path.name
         write(unfinished)
-        if path.exists():
-            path.rename(replaced)
-        unfinished.rename(path)
-    finally:
-        _clean_up(path, replaced)
+        if not replace:
+            give_name(unfinished, path)
+        elif kind_of(path) in (FILE, None):
+            unfinished.replace(path)
+        else:
+            raise FairseqElError(f"{path} must be a file; it is {kind_of(path)}. Nothing was replaced")
 
 
-def _clean_up(path: Path, replaced: Path) -> None:
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    unfinished = path.parent.glob(f".{glob.escape(path.name)}.unfinished-*")
-    for leftover in (replaced, *unfinished):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def refuse_to_overwrite_directory(path: Path, option: str, force: bool, own: Sequence[str]) -> None:
-    """Before any work is done.
-
-    Args:
-        own: files that a directory must have for ``force`` to replace it as a whole.
+def give_name(unfinished: Path, path: Path) -> None:
+    """Renames a file, and replaces nothing.
 
     Raises:
-        OptionError: there is something of that name that is not empty, and ``force`` is not given, or it is not
-            ``own``.
+        FairseqElError: there is something of that name.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    try:
+        os.link(unfinished, path)  # unlike a rename, it fails then
         return
-    if not force:
-        raise OptionError(f"{option} {path} exists already; choose another name, or add --force")
-    if not path.is_dir() or not all((path / name).is_file() for name in own):
-        raise OptionError(
-            f"{option} {path} exists already, and --force replaces only what convert has written; choose another name"
-        )
+    except FileExistsError:
+        exists = True
+    except OSError:  # a file system without hard links
+        exists = os.path.lexists(path)
+    if exists:
+        raise FairseqElError(_APPEARED.format(path))
+    unfinished.rename(path)
+
+
+def write_whole_directory(
+    path: Path,
+    write: Callable[[Path], object],
+    by: str,
+    made_from: Optional[Dict[str, Any]] = None,
+    replace: bool = False,
+) -> None:
+    """The same for a directory of files, which gets a record of them. Only one process makes it at a time.
+
+    Args:
+        write: fills the empty directory that it is given.
+        by: what makes it, and ``made_from`` what from; see :mod:`fairseq_el.records`.
+        replace: whether a directory that ``by`` has made may be replaced; nothing else ever is.
+
+    Raises:
+        FairseqElError: another process makes it, or there is something of that name now which must stay.
+    """
+    path = followed(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with workplace(path, alone=True) as place:
+        unfinished = place / path.name
+        unfinished.mkdir()
+        write(unfinished)
+        write_record(unfinished, by, made_from)
+        for number in itertools.count():
+            _move_away(path, place / f"{REPLACED}{number:03}", by, replace)
+            try:
+                unfinished.rename(path)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise  # the old one goes back with the end of the workplace
+                # Something has come to be there meanwhile: it is looked at in turn.
+
+
+def _move_away(path: Path, target: Path, by: str, replace: bool) -> None:
+    """Looks at what is there when nobody can add to it by this name any more. It goes back if it must stay."""
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return
+    if not replace and not (target.is_dir() and not any(target.iterdir())):
+        raise FairseqElError(_APPEARED.format(path))
+    try:
+        refuse_unless_own(target, by)
+    except FairseqElError as error:
+        raise FairseqElError(str(error).replace(str(target), str(path), 1)) from None

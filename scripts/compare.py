@@ -10,8 +10,10 @@ and the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import sacrebleu
 from tabulate import tabulate
@@ -54,6 +56,14 @@ class Result:
     self_attention_bytes: int = 0
 
 
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """A new directory for logs, which stays if something fails."""
+    work = Path(tempfile.mkdtemp(prefix="fairseq-el-"))
+    yield work
+    shutil.rmtree(work)
+
+
 def run(command: list[str], log: Path) -> Path:
     """Runs a command with its output in a file, and its messages in another, which it returns; shown if it fails."""
     messages = log.with_suffix(".messages")  # in one file they could come in the middle of a text
@@ -86,6 +96,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     if time_only:
         return
     measured = json.loads(report.read_text())
+    report.unlink()
     result.cross_attention_bytes = measured["cross_attention_bytes"]
     result.self_attention_bytes = measured["self_attention_bytes"]
     result.peak_bytes.append(measured["peak_cuda_bytes"] or measured["peak_resident_bytes"])
@@ -184,8 +195,8 @@ def main() -> None:
     methods = ["stock", *(f"EL, {name}" for name in args.methods.split(","))]
     if not set(methods) <= set(METHODS):
         parser.error(f"--methods must be out of kv,el,shared-kv; got {args.methods}")
-    with tempfile.TemporaryDirectory() as work:
-        results = compare(options, args.runs, Path(work), args.time_only, methods)
+    with workspace() as work:
+        results = compare(options, args.runs, work, args.time_only, methods)
     print(table_of_times(results) if args.time_only else table(results))
 
 

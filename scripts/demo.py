@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sentencepiece
 import yaml
-from compare import REPOSITORY, compare, run, table
+from compare import REPOSITORY, compare, run, table, workspace
 
 from fairseq_el.text_lines import read_lines
 
@@ -43,13 +43,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "demo.yaml", help="decoding settings")
     config = yaml.safe_load(parser.parse_args().config.read_text(encoding="utf-8"))
 
-    work = REPOSITORY / "build" / "demo"
-    work.mkdir(parents=True, exist_ok=True)
-    options = [str(prepare(work)), "--path", str(EXAMPLE / "model.pt")]
+    options = ["--path", str(EXAMPLE / "model.pt")]
     options += ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE / "spm.model")]
     beam = config["decoding"]["beam"]
     options += ["--beam", str(beam), "--batch-size", str(config["batch_size"])]
-    results = compare(options, RUNS, work)
+    with workspace() as work:
+        results = compare([str(prepare(work)), *options], RUNS, work)
 
     sources, references = read("captions.de"), read("captions.en")
     settings = f"beam {beam}, batches of {config['batch_size']} sentences"

@@ -11,6 +11,7 @@ the peak resident memory of this process, and the peak of the CUDA allocator if 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 
@@ -30,6 +31,8 @@ def observe_el_generators(probe: StateProbe) -> None:
 
 def main() -> None:
     report_path, sys.argv = sys.argv[1], ["fairseq-generate", *sys.argv[2:]]
+    if os.path.lexists(report_path):
+        sys.exit(f"REPORT.json must be a new file; {report_path} exists already")
     probe = StateProbe()
     register_module_forward_hook(probe)
     observe_el_generators(probe)
@@ -41,7 +44,7 @@ def main() -> None:
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         "peak_cuda_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
-    with open(report_path, "w") as file:
+    with open(report_path, "x") as file:
         json.dump(report, file)
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="let --out overwrite")
     options = parser.parse_args()
     try:
-        check_plot(options.out, options.force, "--out")
+        check_plot(options.out, options.force, [path for _, path in options.curves], "--out")
     except FairseqElError as error:
         sys.exit(str(error))
     if len(dict(options.curves)) < len(options.curves):
@@ -35,7 +35,7 @@ def main() -> None:
     curves = {name: read(path, options.value) for name, path in options.curves}
     for name, values in curves.items():
         sys.stdout.write(f"{name}: {options.value} {describe(values, next(iter(curves.values())))}\n")
-    draw(curves, options.label or options.value, options.out)
+    draw(curves, options.label or options.value, options.out, options.force)
 
 
 def curve(text: str) -> tuple[str, Path]:
@@ -52,7 +52,7 @@ def describe(values: dict[int, float], first: dict[int, float]) -> str:
     return f"{last:g} at update {update}; {furthest}"
 
 
-def draw(curves: dict[str, dict[int, float]], label: str, path: Path) -> None:
+def draw(curves: dict[str, dict[int, float]], label: str, path: Path, force: bool) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def draw(curves: dict[str, dict[int, float]], label: str, path: Path) -> None:
     axes.set_ylabel(label)
     axes.legend(frameon=False)
     figure.tight_layout()
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=100))
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=100), force)
 
 
 def read(path: Path, value: str) -> dict[int, float]:

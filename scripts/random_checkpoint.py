@@ -15,6 +15,8 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
+from fairseq_el.conversion import save_checkpoint
+
 
 def main() -> None:
     if "--help" in sys.argv or "-h" in sys.argv or len(sys.argv) < 2:
@@ -22,16 +24,16 @@ def main() -> None:
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, modify_parser=lambda p: p.set_defaults(optimizer="adam"))
     cfg = convert_namespace_to_omegaconf(args)
-    torch.manual_seed(cfg.common.seed)
-    model = tasks.setup_task(cfg.task).build_model(cfg.model)
     path = Path(cfg.checkpoint.save_dir) / "checkpoint_random.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        sys.exit(f"{sys.argv[0]}: error: {path} exists already; choose another --save-dir, or remove it")
+    torch.manual_seed(cfg.common.seed)
+    model = tasks.setup_task(cfg.task).build_model(cfg.model)
     state = {"args": None, "cfg": OmegaConf.to_container(cfg, enum_to_str=True), "model": model.state_dict()}
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
     state.update(extra_state={"train_iterator": None}, optimizer_history=[history], task_state={})
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.rename(path)
+    save_checkpoint(state, path)
     print(f"{path}: {sum(p.numel() for p in model.parameters()):,} random weights")
 
 

@@ -83,7 +83,8 @@ def run(options: argparse.Namespace) -> None:
         FairseqElError: there is no model, or no data, to begin with.
     """
     if options.json is not None:
-        check_file(options.json, options.force, "--json")
+        inputs = [options.path, options.data, *(options.data.iterdir() if options.data.is_dir() else [])]
+        check_file(options.json, options.force, "--json", inputs)
     model, task = load(options.path, options.data)
     length = options.length or task.args.tokens_per_sample
     samples = sequences(task, options.subset, length, options.samples)
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     show(report)
     if options.json is not None:
         text = json.dumps(report, indent=2) + "\n"
-        write_whole(options.json, lambda path: path.write_text(text, "utf-8"))
+        write_whole(options.json, lambda path: path.write_text(text, "utf-8"), options.force)
 
 
 def load(path: str, data: Path) -> tuple:

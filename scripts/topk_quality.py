@@ -39,6 +39,7 @@ from fairseq_el.programs import run_program
 from fairseq_el.scoring import compare_hypotheses, read_hypotheses
 from fairseq_el.text_lines import read_lines
 from fairseq_el.whole_files import write_whole, write_whole_directory
+from fairseq_el.workplace import workplace
 
 PLUGIN = ["--user-dir", str(Path(__file__).resolve().parent.parent / "fairseq_el")]
 FULL = "full"
@@ -82,14 +83,27 @@ def model_options(path: str) -> list[str]:
     return options
 
 
+def earlier(out: Path, file: Path) -> dict[str, Any]:
+    """What an earlier call has kept; other directories than its own and new ones are refused."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return {}
+    try:
+        kept = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        kept = None
+    if not isinstance(kept, dict) or not {"settings", "results"} <= kept.keys():
+        raise OptionError(f"--out must be a new directory, or have the results.json of an earlier call; {out} has none")
+    return kept
+
+
 class Quality:
     """The runs, and what they gave: ``results[run][stage]``."""
 
     def __init__(self, args: argparse.Namespace, decoding: list[str]):
         self.args, self.decoding, self.out = args, decoding, Path(args.out)
         self.file = self.out / "results.json"
+        kept = earlier(self.out, self.file)
         self.out.mkdir(parents=True, exist_ok=True)
-        kept = json.loads(self.file.read_text("utf-8")) if self.file.exists() else {}
         self.results: dict[str, dict[str, Any]] = kept.get("results", {})
         self.settings = {"data": args.data, "path": args.path, "decoding": decoding, "metrics": args.metrics}
         if args.finetune or args.scratch:
@@ -110,7 +124,7 @@ class Quality:
         if stage != AS_IT_IS:
             trained = self.out / name
             if not trained.exists():
-                write_whole_directory(trained, lambda directory: self.train(run, directory))
+                write_whole_directory(trained, lambda directory: self.train(run, directory), "scripts/topk_quality.py")
             checkpoint, found["valid_loss"] = trained / "checkpoint_last.pt", valid_losses(trained / "train.txt")
         output, scored, log = (self.out / f"{name}.{kind}" for kind in ("txt", "scores", "log"))
         options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]
@@ -124,7 +138,7 @@ class Quality:
 
     def save(self) -> None:
         text = json.dumps({"settings": self.settings, "results": self.results}, indent=2)
-        write_whole(self.file, lambda unfinished: unfinished.write_text(text, "utf-8"))
+        write_whole(self.file, lambda unfinished: unfinished.write_text(text, "utf-8"), replace=True)
 
     def train(self, run: str, directory: Path) -> None:
         """Leaves ``checkpoint_last.pt`` and ``train.txt``, what fairseq-train has said."""
@@ -230,14 +244,15 @@ def main() -> None:
     stages = [FROM_SCRATCH] if args.scratch else [AS_IT_IS, *([FINE_TUNED] if args.finetune else [])]
     try:
         quality = Quality(args, decoding)
-        bar = tqdm([(run, stage) for stage in stages for run in dict.fromkeys(runs)], unit="run", disable=None)
-        for run, stage in bar:
-            bar.set_description(f"{run}, {stage}")
-            quality.run(run, stage)
+        with workplace(quality.file.resolve(), alone=True):  # two processes would write to the same files
+            bar = tqdm([(run, stage) for stage in stages for run in dict.fromkeys(runs)], unit="run", disable=None)
+            for run, stage in bar:
+                bar.set_description(f"{run}, {stage}")
+                quality.run(run, stage)
     except FairseqElError as error:
         sys.exit(f"{sys.argv[0]}: error: {error}")
     tables = quality.tables()
-    write_whole(quality.out / "table.md", lambda unfinished: unfinished.write_text(tables, "utf-8"))
+    write_whole(quality.out / "table.md", lambda unfinished: unfinished.write_text(tables, "utf-8"), replace=True)
     print(tables, end="")
 
 

@@ -72,8 +72,8 @@ tune-*)
   half=$((updates / 2))
   if [ ! -f "$directory/half.pt" ]; then
     train "$half" 0 "$@"
-    cp "$directory/checkpoint_last.pt" "$directory/half.unfinished"
-    mv "$directory/half.unfinished" "$directory/half.pt"
+    cp "$directory/checkpoint_last.pt" "$directory/.half.unfinished-$$"
+    mv "$directory/.half.unfinished-$$" "$directory/half.pt"
   fi
   ;;
 esac

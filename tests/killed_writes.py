@@ -2,10 +2,10 @@
 
     python killed_writes.py 'OUT OLD ARGUMENTS...' ...
 
-runs ``fairseq-el ARGUMENTS`` in a fork, once for each place at which it opens, makes or renames a file, and kills it
-there with half of the file written. Then it runs once more, not killed. All this twice: with nothing at OUT before, and
-with a copy of OLD; and for each argument. What is found at OUT, as a digest of all its bytes (null for nothing), before
-the first run, after each kill, and after each further run, is printed as JSON.
+runs ``fairseq-el ARGUMENTS`` in a fork, once for each place at which it opens, makes, renames, links or (twice) removes
+a file, and kills it there with half of the file written. Then it runs once more, not killed. All this twice: with
+nothing at OUT before, and with a copy of OLD; and for each argument. What is found at OUT, as a digest of all its bytes
+(null for nothing), before the first run, after each kill, and after each further run, is printed as JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import safetensors.torch
 import fairseq_el.cli
 
 HALF = b"half of wh"
+REMOVALS = ("os.remove", "os.rmdir")
 
 
 def digest(path: Path) -> str | None:
@@ -44,12 +45,16 @@ class Killer:
 
     def __init__(self, at: int, where: Path, report: Path):
         self.left, self.where, self.report, self.busy = at, str(where.resolve()), report, False
+        self.removals = 0
 
     def __call__(self, event: str, arguments: tuple) -> None:
-        if self.busy or event not in ("open", "os.mkdir", "os.rename", "os.rmdir"):
+        if self.busy or event not in ("open", "os.mkdir", "os.rename", "os.link", *REMOVALS):
             return
         path, flags = os.path.abspath(str(arguments[0])), arguments[2] if event == "open" else os.O_WRONLY
         if not path.startswith(self.where) or not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR):
+            return
+        self.removals += event in REMOVALS
+        if self.removals > 2:  # the rest is like these
             return
         self.left -= 1
         if self.left == 0:

@@ -13,8 +13,11 @@ BELOW = {  # what each part of the package may import
     "_user_dir": set(),
     "errors": set(),
     "programs": {"errors"},
+    "workplace": {"errors"},
+    "records": {"errors"},
+    "outputs": {"errors", "records", "whole_files", "workplace"},
+    "whole_files": {"errors", "records", "workplace"},
     "text_lines": {"errors", "reading"},
-    "whole_files": {"errors"},
     "checkpoint_loading": set(),
     "failure_report": {"checkpoint_loading", "errors"},
     "reading": {"errors"},
@@ -26,15 +29,18 @@ BELOW = {  # what each part of the package may import
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "reading", "whole_files"},
     "scoring": {"scoring", "errors", "text_lines"},
-    "conversion": {"modules", "conversion", "checkpoint_loading", "errors", "failure_report", "reading", "whole_files"},
-    "recipes": {
-        *("recipes", "planning", "scoring", "conversion", "errors", "programs", "reading", "text_lines"),
+    "conversion": {
+        *("modules", "conversion", "checkpoint_loading", "errors", "failure_report", "outputs", "reading"),
         "whole_files",
+    },
+    "recipes": {
+        *("recipes", "planning", "scoring", "conversion", "errors", "programs", "reading", "records", "text_lines"),
+        *("whole_files", "workplace"),
     },
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("recipes", "errors", "failure_report", "programs", "reading", "text_lines", "whole_files"),
+        *("recipes", "errors", "failure_report", "outputs", "programs", "reading", "text_lines", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

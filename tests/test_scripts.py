@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import shutil
 import subprocess
@@ -43,6 +44,80 @@ def script(monkeypatch, capsys):
         return printed.out + printed.err + why
 
     return run
+
+
+FAKE_PROGRAMS = {  # what they write; training fails if there is a file "fail"
+    "fairseq-preprocess": """
+        while [ "$1" != --destdir ]; do shift; done
+        mkdir -p "$2"
+        cat "$4" "$6" >"$2/test.idx"
+    """,
+    "fairseq-train": """
+        while [ "$1" != --save-dir ]; do shift; done
+        mkdir -p "$2"
+        echo half >"$2/checkpoint_last.pt"
+        test ! -e fail
+        echo trained >"$2/checkpoint_last.pt"
+    """,
+}
+
+
+@pytest.fixture
+def train_language_model(tmp_path, monkeypatch):
+    """The script with programs that do nothing. Its exit status and what it said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    for name, lines in FAKE_PROGRAMS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\nset -eu\n{lines}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+
+    def run(*arguments):
+        command = [str(REPOSITORY / "scripts" / "train_language_model.sh"), *arguments]
+        environment = {"FAIRSEQ_BIN": f"{tmp_path}/bin/", "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    return run
+
+
+def test_text_in_the_directory_of_a_language_model_stays(train_language_model, tmp_path):
+    """Under the names that the parts of it have, too. A training that fails leaves no checkpoint."""
+    work = tmp_path / "work"
+    work.mkdir()
+    lines = "".join(f"line {number}\n" for number in range(20))
+    for name in ("train.txt", "valid.txt", "test.txt"):
+        (work / name).write_text(lines)
+    (tmp_path / "fail").touch()
+    assert train_language_model("work/train.txt", "work/test.txt", "work")[0] != 0
+    assert sorted(os.listdir(work)) == ["data-bin", "test.txt", "train.txt", "valid.txt"]
+    (tmp_path / "fail").unlink()
+    assert train_language_model("work/train.txt", "work/test.txt", "work") == (0, "")
+    assert sorted(os.listdir(work)) == ["checkpoint_last.pt", "data-bin", "test.txt", "train.txt", "valid.txt"]
+    assert {(work / name).read_text() for name in ("train.txt", "valid.txt", "test.txt")} == {lines}
+    assert (work / "data-bin" / "test.idx").read_text() == lines
+    assert (work / "checkpoint_last.pt").read_text() == "trained\n"
+
+
+def test_a_directory_that_no_script_has_made_stays(train_language_model, tmp_path):
+    (tmp_path / "text").write_text("line\n" * 20)
+    (tmp_path / "work" / "data-bin").mkdir(parents=True)
+    (tmp_path / "work" / "data-bin" / "precious").write_text("precious")
+    status, said = train_language_model("text", "text", "work")
+    assert status == 2 and said.endswith("work/data-bin has no test.idx\n")
+    assert os.listdir(tmp_path / "work") == ["data-bin"] and os.listdir(tmp_path / "work" / "data-bin") == ["precious"]
+
+
+def test_reports_and_checkpoints_are_new_files(tmp_path, script, monkeypatch):
+    (tmp_path / "report.json").write_text("precious")
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    said = script("measured_generate.py", tmp_path / "report.json", "data")
+    assert said.endswith(f"REPORT.json must be a new file; {tmp_path / 'report.json'} exists already")
+    (tmp_path / "checkpoint_random.pt").write_text("precious")
+    shape = ["--task", "translation", "--arch", "transformer_tiny", "--save-dir", tmp_path]
+    said = script("random_checkpoint.py", tmp_path, *shape)
+    assert said.endswith("checkpoint_random.pt exists already; choose another --save-dir, or remove it")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
 
 
 def test_options_of_a_yaml_file(tmp_path, script):

@@ -64,10 +64,10 @@ class SlimReport:
             f"command: {s.command}",
         ]
 
-    def write(self, directory: Path) -> None:
-        write_texts(directory, "slim", self.as_dict(), self.as_text("github") + "\n")
+    def write(self, directory: Path, force: bool) -> None:
+        write_texts(directory, "slim", self.as_dict(), self.as_text("github") + "\n", force)
 
-    def plot(self, path: Path) -> None:
+    def plot(self, path: Path, force: bool) -> None:
         """Bytes and time, where they are known, against C, or against L where there are more of these."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ class SlimReport:
         s = self.settings
         figure.suptitle(f"SLiM Performer, {s.layers} layers, d {s.width}, {s.feature_map}, {s.device}")
         figure.tight_layout()
-        write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150))
+        write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150), force)
 
     def _lines(self, by_length: bool) -> Dict[str, List[Dict[str, Any]]]:
         lines: Dict[str, List[Dict[str, Any]]] = {}

@@ -116,11 +116,11 @@ class TopkReport:
             lines.setdefault(name, []).append((result.sizes[self.along], result))
         return lines
 
-    def write(self, directory: Path) -> None:
-        write_texts(directory, "topk", self.as_dict(), self.as_text("github") + "\n")
-        self.plot(directory / "topk.png")
+    def write(self, directory: Path, force: bool) -> None:
+        write_texts(directory, "topk", self.as_dict(), self.as_text("github") + "\n", force)
+        self.plot(directory / "topk.png", force)
 
-    def plot(self, path: Path) -> None:
+    def plot(self, path: Path, force: bool) -> None:
         """Bytes and time, where they are known, one row of panels per direction; both axes logarithmic.
 
         Raises:
@@ -143,7 +143,7 @@ class TopkReport:
             for key, axes in zip(shown, row):
                 self._panel(axes, key, direction)
         figure.tight_layout()
-        write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150))
+        write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150), force)
 
     def _panel(self, axes: Any, key: str, direction: str) -> None:
         scale = 1 << 30 if key == "peak_bytes" else 1

@@ -135,11 +135,11 @@ def run(options: argparse.Namespace) -> int:
         return run_calibrate(options)
     settings = _settings(options)
     if options.out is not None:
-        check_directory(options.out, NAMES, options.force)
+        check_directory(options.out, NAMES, options.force, [options.path])
     report = run_bench(settings)
-    if options.out is not None:
-        write_files(options.out, report)
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
+    if options.out is not None:
+        write_files(options.out, report, options.force)
     return 0
 
 

@@ -57,13 +57,13 @@ def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:
     if options.plot is not None:
         check_plot(options.plot, options.force)
     if options.out is not None:
-        check_directory(options.out, names, options.force)
+        check_directory(options.out, names, options.force, plot=options.plot)
 
 
 def give_results(options: argparse.Namespace, report: Any) -> None:
     """Prints first: what was measured shall not be lost with a picture that can't be drawn."""
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
-        report.write(options.out)
+        report.write(options.out, options.force)
     if options.plot is not None:
-        report.plot(options.plot)
+        report.plot(options.plot, options.force)

@@ -18,7 +18,7 @@ from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import format_seconds, rates_path, save_rates
 from fairseq_el.planning.calibration import Calibration
 from fairseq_el.planning.dtypes import supported_dtype
-from fairseq_el.planning.rates import this_processor
+from fairseq_el.planning.rates import refuse_to_replace_others_file, this_processor
 
 _ENOUGH_CORES = 0.92  # of torch's threads: 0.95 and more where nothing else runs
 
@@ -41,6 +41,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     Raises:
         FairseqElError: other programs were running, or the file can't be written.
     """
+    refuse_to_replace_others_file()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtypes = [dtype for dtype in ("fp32", "bf16", "fp16") if supported_dtype(dtype, device)[0] == dtype]
     with tqdm(total=num_measurements(dtypes), unit="", leave=False, disable=None) as bar:

@@ -13,8 +13,8 @@ from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
+from fairseq_el.outputs import need_directory, refuse_to_overwrite
 from fairseq_el.planning import format_size
-from fairseq_el.whole_files import refuse_to_overwrite
 
 _DESCRIPTION = (
     "Checkpoints of fairseq: described, relabelled for EL-attention and back, without what only training needs, from "
@@ -80,11 +80,12 @@ def _add_output(kind: Any) -> None:
 
 
 def _relabel(options: argparse.Namespace) -> int:
-    refuse_to_overwrite(options.out, "--out", options.force)
+    refuse_to_overwrite(options.out, "--out", options.force, [options.checkpoint])
+    need_directory(options.out, "--out")
     checkpoint = load_checkpoint(options.checkpoint, "CKPT")
     before = checkpoint.arch
     options.change(checkpoint)
-    save_checkpoint(checkpoint.state, options.out)
+    save_checkpoint(checkpoint.state, options.out, options.force)
     write_line(f"{options.out}: {checkpoint.arch} (was {before}), {len(checkpoint.weights)} tensors as they were")
     return 0
 
@@ -94,12 +95,13 @@ def _strip(options: argparse.Namespace) -> int:
         raise OptionError(
             f"strip takes one checkpoint, or several with --average or --merge; got {len(options.checkpoints)}"
         )
-    refuse_to_overwrite(options.out, "--out", options.force)
+    refuse_to_overwrite(options.out, "--out", options.force, options.checkpoints)
+    need_directory(options.out, "--out")
     checkpoints = [load_checkpoint(path, "CKPT") for path in options.checkpoints]
     if options.average:
         average(checkpoints)
     stripped = merge_shards(checkpoints) if options.merge else checkpoints[-1]
-    save_checkpoint(strip(stripped, options.dtype), options.out)
+    save_checkpoint(strip(stripped, options.dtype), options.out, options.force)
     sizes = [Path(path).stat().st_size for path in options.checkpoints]
     before = sum(sizes) if options.merge else sizes[-1]
     write_line(f"{options.out}: {format_size(options.out.stat().st_size)} (was {format_size(before)})")

@@ -8,7 +8,6 @@ from typing import Any
 
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion.hf import FAMILIES, Report, from_hf, to_hf
-from fairseq_el.errors import OptionError
 
 _FAMILIES = ", ".join(family.name for family in FAMILIES)
 
@@ -51,20 +50,13 @@ def _add_common(kind: Any) -> None:
 
 
 def _from_hf(options: argparse.Namespace) -> int:
-    _refuse_same(options)
     _write(from_hf(options.source, options.out, options.force, options.verify), options.out)
     return 0
 
 
 def _to_hf(options: argparse.Namespace) -> int:
-    _refuse_same(options)
     _write(to_hf(options.source, options.out, options.data, options.force, options.verify), options.out)
     return 0
-
-
-def _refuse_same(options: argparse.Namespace) -> None:
-    if options.out.resolve() == options.source.resolve():
-        raise OptionError(f"--out must not be what is converted; both are {options.out}")
 
 
 def _write(report: Report, out: Path) -> None:

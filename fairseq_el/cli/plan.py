@@ -162,7 +162,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
-        check_plot(Path(options.plot), options.force)
+        check_plot(Path(options.plot), options.force, [options.path])
     if options.path is not None:
         shape = shape_of_checkpoint(options.path)
     else:
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         from fairseq_el.cli.plot import draw  # matplotlib is an extra
 
-        draw(Path(options.plot), shape, plan.work, plan.limit, plan.methods)
+        draw(Path(options.plot), shape, plan.work, plan.limit, plan.methods, options.force)
     if options.batch is None and plan.largest[recommended] == 0:
         needed = memory(recommended, shape, replace(plan.work, batch=1)).total
         raise FairseqElError(

@@ -13,8 +13,8 @@ _GIB = 1 << 30
 _POINTS = 120
 
 
-def draw(path: Path, shape: ModelShape, work: Workload, limit: int, methods: Sequence[str]) -> None:
-    """Draws one line per method, and the limit. An unfinished file never has the name ``path``."""
+def draw(path: Path, shape: ModelShape, work: Workload, limit: int, methods: Sequence[str], force: bool) -> None:
+    """Draws one line per method, and the limit. With ``force``, a file of the name ``path`` is replaced."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,4 +34,4 @@ def draw(path: Path, shape: ModelShape, work: Workload, limit: int, methods: Seq
     axes.set_title(f"beam {work.beam}, {work.src_len} tokens in, {work.tgt_len} out, {work.dtype}")
     axes.legend(frameon=False)
     figure.tight_layout()
-    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150))
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150), force)

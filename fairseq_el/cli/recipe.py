@@ -8,7 +8,7 @@ from typing import Any
 
 from fairseq_el.cli.output import flush_output, write_line
 from fairseq_el.errors import OptionError
-from fairseq_el.recipes import STEPS, read_recipe
+from fairseq_el.recipes import STEPS, read_recipe, refuse_others_directories
 
 _DESCRIPTION = """\
 Runs one step of an experiment that a YAML file describes:
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"--work must be a directory that can be made; {work}: {error.strerror}") from error
+    refuse_others_directories(work)
     STEPS[options.step](recipe, work, _say)
     return 0
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Sequence
+from typing import Optional, Sequence
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.whole_files import refuse_to_overwrite
+from fairseq_el.outputs import Inputs, refuse_to_overwrite
+from fairseq_el.whole_files import DIRECTORY, FILE, followed, kind_of
 
 _PICTURES = (".png", ".pdf", ".svg")
 
 
-def check_plot(path: Path, force: bool, option: str = "--plot") -> None:
+def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--plot") -> None:
     """Also makes the directory that the option names a file in.
+
+    Args:
+        inputs: what the command reads.
 
     Raises:
         OptionError: it can't be written there, or would overwrite something.
@@ -21,38 +25,48 @@ def check_plot(path: Path, force: bool, option: str = "--plot") -> None:
     _need_matplotlib(option)
     if path.suffix not in _PICTURES:
         raise OptionError(f"{option} must name a .png, .pdf or .svg file; got {path}")
-    check_file(path, force, option)
+    check_file(path, force, option, inputs)
 
 
-def check_file(path: Path, force: bool, option: str) -> None:
+def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> None:
     """Also makes the directory that the option names a file in.
+
+    Args:
+        inputs: what the command reads.
 
     Raises:
         OptionError: it can't be written there, or would overwrite something.
     """
-    refuse_to_overwrite(path, option, force)
+    refuse_to_overwrite(path, option, force, inputs)
     _make_directory(path.absolute().parent, f"{option} {path}")
 
 
-def check_directory(directory: Path, names: Sequence[str], force: bool) -> None:
+def check_directory(
+    directory: Path, names: Sequence[str], force: bool, inputs: Inputs = (), plot: Optional[Path] = None
+) -> None:
     """Also makes the directory that ``--out`` names.
 
     Args:
         names: of the files that will be written in it.
+        inputs: what the command reads.
+        plot: of the option ``--plot``.
 
     Raises:
-        OptionError: it can't be a directory, or a file in it would be overwritten.
+        OptionError: it can't be a directory, a file in it would be overwritten, or would be that of ``--plot``.
         FairseqElError: matplotlib is missing, and one of them is a picture.
     """
     if any(name.endswith(_PICTURES) for name in names):
         _need_matplotlib("--out")
-    if directory.exists() and not directory.is_dir():
-        raise OptionError(f"--out must be a directory; {directory} is a file")
-    existing = [name for name in names if (directory / name).exists()]
+    kind = kind_of(directory)
+    if kind not in (DIRECTORY, None):
+        raise OptionError(f"--out must be a directory; {directory} is {kind}")
+    existing = [name for name in names if kind_of(directory / name) == FILE]
     if existing and not force:
         raise OptionError(f"--out {directory} has {', '.join(existing)} already; choose another one, or add --force")
     for name in names:
-        refuse_to_overwrite(directory / name, "--out", force)
+        refuse_to_overwrite(directory / name, "--out", force, inputs)
+        if plot is not None and followed(plot) == followed(directory / name):
+            raise OptionError(f"--plot must not be one of the files of --out; both are {plot}")
     _make_directory(directory, f"--out {directory}")
 
 

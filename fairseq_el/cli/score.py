@@ -17,6 +17,7 @@ from tabulate import tabulate
 from fairseq_el.cli.numbers import not_negative, whole
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.outputs import need_directory, refuse_to_overwrite
 from fairseq_el.scoring import (
     FORMATS,
     METRICS,
@@ -32,7 +33,7 @@ from fairseq_el.scoring import (
     warn_of_dropped_letters,
 )
 from fairseq_el.text_lines import TextLines, one_line, read_lines
-from fairseq_el.whole_files import refuse_to_overwrite, write_whole
+from fairseq_el.whole_files import write_whole
 
 _DESCRIPTION = """\
 Scores what fairseq-generate wrote, whatever the order it was decoded in, or plain text with one hypothesis per line.
@@ -125,6 +126,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.extract is not None and options.extract[1] != "-":
+        refuse_to_overwrite(Path(options.extract[1]), "--extract", options.force, [options.file, *options.ref])
+        need_directory(Path(options.extract[1]), "--extract")
     output = _read_output(options.file, options.format)
     if options.extract is not None:
         what, path = options.extract
@@ -225,8 +229,7 @@ def _extract(output: GenerateOutput, what: str, path: str, symbol: Optional[str]
     if path == "-":
         write_line(text[:-1])
         return
-    refuse_to_overwrite(Path(path), "--extract", force)
-    write_whole(Path(path), lambda unfinished: unfinished.write_bytes(text.encode("utf-8")))
+    write_whole(Path(path), lambda unfinished: unfinished.write_bytes(text.encode("utf-8")), force)
 
 
 def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str]:

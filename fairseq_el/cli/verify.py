@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.utils import split_paths
 from tqdm import tqdm
 
 import fairseq_el
@@ -62,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
         )
-    for path in options.path:
+    for path in [path for ensemble in options.path for path in split_paths(ensemble)]:
         require_file(path, "--path must be a checkpoint that fairseq wrote")
-    tasks = [options.task or load_checkpoint(path, "--path").task for path in options.path]
+    tasks = [options.task or load_checkpoint(split_paths(path)[0], "--path").task for path in options.path]
     if len(tasks) == 1:
         if _PREFIX + tasks[0] not in TASK_REGISTRY:
             known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))

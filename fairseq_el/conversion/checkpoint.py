@@ -117,8 +117,15 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
     return Checkpoint(state, path)
 
 
-def save_checkpoint(state: State, path: Path) -> None:
-    """Writes a checkpoint, with a progress bar; an unfinished file never has its name."""
+def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
+    """Writes a checkpoint, with a progress bar; an unfinished file never has its name.
+
+    Args:
+        replace: whether a file of that name may be replaced.
+
+    Raises:
+        FairseqElError: there is one, and it may not.
+    """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values())
 
     def write(unfinished: Path) -> None:
@@ -133,7 +140,7 @@ def save_checkpoint(state: State, path: Path) -> None:
                     raise
                 raise counted.error from None
 
-    write_whole(path, write)
+    write_whole(path, write, replace)
 
 
 class _Counted:

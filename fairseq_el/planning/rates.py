@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.reading import read_json
-from fairseq_el.whole_files import write_whole
+from fairseq_el.whole_files import FILE, kind_of, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,29 @@ def rates_path() -> Path:
     return Path(cache) / "fairseq_el" / "rates.json"
 
 
+def refuse_to_replace_others_file() -> None:
+    """Before anything is measured. In the user's cache directory, the file is this package's, even if it is damaged.
+
+    Raises:
+        OptionError: there is something at :func:`rates_path` that was never written by :func:`save_rates`.
+    """
+    path, chosen = rates_path(), bool(os.environ.get("FAIRSEQ_EL_RATES"))
+    kind = kind_of(path)
+    if kind not in (FILE, None):
+        raise OptionError(f"rates are written to a file; {path} is {kind}. Name another in FAIRSEQ_EL_RATES")
+    if kind is None or not chosen or path.stat().st_size == 0:
+        return
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not {"version", "devices"} <= content.keys():
+        raise OptionError(
+            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el bench --calibrate has written; {path} is "
+            "another. Name another file, or remove it"
+        )
+
+
 def this_processor(device: str) -> Processor:
     """The processor that torch uses for a device now."""
     import torch
@@ -156,7 +179,11 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
 
     Returns:
         the file.
+
+    Raises:
+        OptionError: what is there is not a file of rates.
     """
+    refuse_to_replace_others_file()
     path = rates_path()
     try:
         devices = dict(_read(path))
@@ -168,7 +195,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": _VERSION, "devices": devices}, indent=2) + "\n"
-    write_whole(path, lambda unfinished: unfinished.write_text(text, "utf-8"))
+    write_whole(path, lambda unfinished: unfinished.write_text(text, "utf-8"), replace=True)
     return path
 
 

@@ -7,6 +7,7 @@ from fairseq_el.recipes.config import Recipe, Say, read_recipe
 from fairseq_el.recipes.download import download
 from fairseq_el.recipes.generate import generate
 from fairseq_el.recipes.preprocess import preprocess
+from fairseq_el.recipes.product import refuse_others_directories
 from fairseq_el.recipes.score import score
 
 STEPS: Dict[str, Callable[[Recipe, Path, Say], None]] = {
@@ -16,4 +17,14 @@ STEPS: Dict[str, Callable[[Recipe, Path, Say], None]] = {
     "score": score,
 }
 
-__all__ = ["STEPS", "Recipe", "Say", "download", "generate", "preprocess", "read_recipe", "score"]
+__all__ = [
+    "STEPS",
+    "Recipe",
+    "Say",
+    "download",
+    "generate",
+    "preprocess",
+    "read_recipe",
+    "refuse_others_directories",
+    "score",
+]

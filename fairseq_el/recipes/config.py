@@ -13,6 +13,7 @@ from sacrebleu.metrics import BLEU
 from fairseq_el.errors import FairseqElError, shortened
 from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.checked_mapping import CheckedMapping
+from fairseq_el.recipes.product import DIRECTORIES
 from fairseq_el.recipes.yaml_file import read_yaml
 from fairseq_el.scoring import METRICS, SPLITS
 
@@ -174,6 +175,8 @@ def _origin(values: CheckedMapping, name: str) -> Origin:
         values.problem("sha256", f"must be 64 hexadecimal digits; got {origin.sha256}")
     if origin.url is not None and _url_problem(origin.url):
         values.problem("url", f"must be one of http:// or https://; {_url_problem(origin.url)}")
+    if {*PurePosixPath(name).parts[:1]} & {*DIRECTORIES.values()}:
+        values.problem("", f"must not be in {', '.join(DIRECTORIES.values())}: the steps make these directories")
     if not _inside(name) or (origin.copy is not None and PurePosixPath(origin.copy).is_absolute()):
         values.problem("", "must have relative paths, and its name must stay in the working directory")
     return origin

@@ -5,6 +5,7 @@ By urllib: pooch and torch.hub, which check files too, begin a download that was
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import shutil
@@ -18,8 +19,9 @@ from tqdm import tqdm
 from fairseq_el.errors import FairseqElError
 from fairseq_el.reading import require_file
 from fairseq_el.recipes.config import Origin, Recipe, Say
-from fairseq_el.recipes.files import CHUNK, sha256_of
-from fairseq_el.whole_files import write_whole
+from fairseq_el.records import CHUNK, sha256_of
+from fairseq_el.whole_files import FILE, followed, give_name, kind_of, write_whole
+from fairseq_el.workplace import PART, workplace
 
 _TIMEOUT = 60  # seconds without a byte
 
@@ -52,6 +54,8 @@ def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
         FairseqElError: it did not.
     """
     path = work / name
+    if kind_of(path) not in (FILE, None):
+        raise FairseqElError(f"it must be a file; {path} is {kind_of(path)}. Move it away, or choose another --work")
     if path.is_file():
         if origin.sha256 is not None and sha256_of(path) != origin.sha256:
             raise FairseqElError(
@@ -79,9 +83,24 @@ def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
     """Downloads a file, going on where an earlier download of it has ended.
 
     Raises:
-        FairseqElError: the server can't be reached or stops, or the file is another one.
+        FairseqElError: the server can't be reached or stops, the file is another one, or another process downloads it.
     """
-    part = path.with_name(f".{path.name}.{sha256[:12]}.part")  # of another file, it would have another name
+    path = followed(path)
+    earlier = path.with_name(f".{path.name}.{sha256[:12]}{PART}")  # of another file, it would have another name
+    with workplace(path, alone=True) as place:
+        if kind_of(path) is not None:
+            raise FairseqElError(f"another process has made {path} just now. Run this again, and it is checked")
+        part = place / earlier.name  # which is put back if it does not become whole here
+        with contextlib.suppress(FileNotFoundError):
+            earlier.rename(part)
+        _complete(name, url, sha256, part)
+        try:
+            give_name(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _complete(name: str, url: str, sha256: str, part: Path) -> None:
     try:
         _append_rest(name, url, part)
     except urllib.error.HTTPError as error:
@@ -103,7 +122,6 @@ def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
             f"what {url} sends must have sha256 {sha256}; it has {found}. It was deleted; if it is so again, "
             "the file has changed there: do not use it unless you trust it"
         )
-    part.replace(path)
 
 
 def _append_rest(name: str, url: str, part: Path) -> None:

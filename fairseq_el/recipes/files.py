@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Dict, Iterable
 
 from fairseq_el.errors import FairseqElError
-
-CHUNK = 1 << 20  # bytes at a time
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+from fairseq_el.records import sha256_of
 
 
 def checksums(work: Path, names: Iterable[str]) -> Dict[str, str]:

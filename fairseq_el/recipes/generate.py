@@ -27,7 +27,7 @@ def output_of(recipe: Recipe, work: Path, step: str = "generate") -> Product:
     data.needed_by(step)
     settings = {"decoding": recipe.decoding, "dtype": recipe.dtype}  # the batch size changes no output
     made_from = {"settings": settings, "files": checksums(work, [recipe.checkpoint]), "data": data.made_from}
-    return Product(work / "generated", "generate", made_from)
+    return Product(work, "generate", made_from)
 
 
 def generate(recipe: Recipe, work: Path, say: Say) -> None:
@@ -40,6 +40,7 @@ def generate(recipe: Recipe, work: Path, say: Say) -> None:
     if output.is_made():
         say(f"generate: nothing to do, {output.path} is up to date")
         return
+    output.refuse_to_replace()
     source = read_report(data_of(recipe, work))[recipe.languages[0]]
     batch_size = min(recipe.batch_size or _planned(recipe, work, source["longest_kept"]), source["lines"])
 

@@ -76,7 +76,7 @@ def data_of(recipe: Recipe, work: Path, step: str = "preprocess") -> Product:
         "settings": {name: getattr(recipe, name) for name in names},
         "files": checksums(work, files),
     }
-    return Product(work / "data", "preprocess", made_from)
+    return Product(work, "preprocess", made_from)
 
 
 def read_report(data: Product) -> Dict[str, Dict[str, int]]:
@@ -97,6 +97,7 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
     if data.is_made():
         say(f"preprocess: nothing to do, {data.path} is up to date")
         return
+    data.refuse_to_replace()
     check_dictionaries(recipe, work)
     _check_lines(recipe, work)
     pieces = Pieces(recipe.bpe, work)

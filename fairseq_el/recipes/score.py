@@ -26,7 +26,7 @@ def scores_of(recipe: Recipe, work: Path) -> Product:
     """
     output = output_of(recipe, work, "score")
     output.needed_by("score")
-    return Product(work / "scores", "score", {"settings": recipe.scoring, "output": output.made_from})
+    return Product(work, "score", {"settings": recipe.scoring, "output": output.made_from})
 
 
 def score(recipe: Recipe, work: Path, say: Say) -> None:
@@ -39,6 +39,7 @@ def score(recipe: Recipe, work: Path, say: Say) -> None:
     if scores.is_made():
         say(f"score: nothing to do, {scores.path} is up to date")
     else:
+        scores.refuse_to_replace()
         scores.make(lambda directory: _score(recipe, work, directory))
     say(_as_table(read_json(scores.path / "scores.json")))
 

@@ -53,7 +53,7 @@ def test_outputs_are_not_overwritten(work, capsys):
     assert "--out fairseq exists already; choose another name, or add --force" in error(
         capsys, "from-hf", "hf", "--out", "fairseq"
     )
-    assert "--out must not be what is converted; both are hf" in error(
+    assert "--out must not be what is converted, nor hold it: hf is in hf" in error(
         capsys, "from-hf", "hf", "--out", "hf", "--force"
     )
     (work / "mine").mkdir()
@@ -62,13 +62,21 @@ def test_outputs_are_not_overwritten(work, capsys):
         capsys, "from-hf", "hf", "--out", "mine", "--force"
     )
     (work / "file").write_text("precious")
-    assert "--force replaces only what convert has written" in error(
+    assert "--out must name a directory; file is a file, which is never replaced" in error(
         capsys, "to-hf", "fairseq", "--out", "file", "--force"
     )
     assert (work / "mine" / "precious").read_text() == (work / "file").read_text() == "precious"
-    (work / "fairseq" / "model.pt").write_text("old")
+    model = (work / "fairseq" / "model.pt").read_bytes()
+    (work / "fairseq" / "model.pt").write_text("precious")
+    assert re.search(
+        "--force replaces only what convert has written: .* were changed since: model.pt. Nothing was replaced",
+        error(capsys, "from-hf", "hf", "--out", "fairseq", "--force"),
+    )
+    assert (work / "fairseq" / "model.pt").read_text() == "precious"
+    (work / "fairseq" / "model.pt").write_bytes(model)
+    (work / "fairseq" / "dict.txt").unlink()
     convert(capsys, "from-hf", "hf", "--out", "fairseq", "--force")
-    assert torch.load("fairseq/model.pt")["args"].arch == "bart_large"
+    assert torch.load("fairseq/model.pt")["args"].arch == "bart_large" and (work / "fairseq" / "dict.txt").exists()
     assert sorted(path.name for path in work.iterdir()) == ["fairseq", "file", "hf", "mine"]
 
 

@@ -15,13 +15,19 @@ RECORDS = "S-0\tx\nH-0\t-1.0\t{0}\nD-0\t-1.0\t{0}\nP-0\t-1.0000\n"
 def prints(monkeypatch, tmp_path):
     """Has two runs print given texts, and returns the exit status of the comparison."""
 
+    paths = [tmp_path / name for name in ("a.pt", "b.pt")]
+    for path in paths:
+        path.touch()
+
     def compare(one: str, other: str) -> int:
         printed = iter([one, other])
         module = sys.modules["fairseq_el.cli.verify"]
         monkeypatch.setattr(
             module, "run_program", lambda _, __, output, *rest: output.write_bytes(next(printed).encode())
         )
-        return main(["verify", str(tmp_path), "--path", "a.pt", "--path", "b.pt", "--task", "translation"])
+        return main(
+            ["verify", str(tmp_path), "--path", str(paths[0]), "--path", str(paths[1]), "--task", "translation"]
+        )
 
     return compare
 

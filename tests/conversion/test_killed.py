@@ -1,4 +1,4 @@
-"""Every kind of ``fairseq-el convert``, killed with half of each of its files written."""
+"""Every kind of ``fairseq-el`` that writes, killed with half of each of its files written."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from commands import EXAMPLE, REPOSITORY
 from fairseq_el.cli import main
 
 KINDS = {  # what it writes, what is there before, and at how many places it can be killed, at least
-    "from-hf hf": ("out", "fairseq", 12),
-    "to-hf fairseq": ("out", "hf", 8),
-    f"to-el {EXAMPLE / 'model.pt'}": ("out.pt", "fairseq/model.pt", 2),
+    "convert from-hf hf --force --out": ("out", "old/fairseq", 16),
+    "convert to-hf fairseq --force --out": ("out", "old/hf", 12),
+    f"convert to-el {EXAMPLE / 'model.pt'} --force --out": ("out.pt", "fairseq/model.pt", 4),
+    f"score {EXAMPLE / 'captions.en'} --force --extract hypo": ("text", "old/text", 4),
 }
 
 
@@ -26,16 +27,18 @@ def sources(tmp_path_factory) -> Path:
     """A tiny BART of Hugging Face's in ``hf``, and in ``fairseq`` what it was converted to."""
     work = tmp_path_factory.mktemp("killed")
     hf_models.save(hf_models.build("bart", 4), "bart", work / "hf", num_beams=2, max_length=12)
-    assert main(["convert", "from-hf", str(work / "hf"), "--out", str(work / "fairseq")]) == 0
-    for name in ("hf", "fairseq"):
-        (work / name / "more").write_text("so that it is not what is written again")
+    hf_models.save(hf_models.build("bart", 4), "bart", work / "old hf", num_beams=3, max_length=13)
+    for source, out in (("hf", "fairseq"), ("old hf", "old/fairseq")):
+        assert main(["convert", "from-hf", str(work / source), "--out", str(work / out)]) == 0
+    assert main(["convert", "to-hf", str(work / "old" / "fairseq"), "--out", str(work / "old" / "hf")]) == 0
+    (work / "old" / "text").write_text("so that it is not what is written again")
     return work
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the program instead of starting it for every write")
 def test_nothing_half_written_has_the_final_name(sources):
     """The name has nothing, or all of the old, or all of the new; running again finishes the work and cleans up."""
-    cases = [f"{name} {old} convert {kind} --out {name} --force" for kind, (name, old, _) in KINDS.items()]
+    cases = [f"{name} {old} {kind} {name}" for kind, (name, old, _) in KINDS.items()]
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), *cases],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

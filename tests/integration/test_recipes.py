@@ -71,7 +71,7 @@ def test_killed_in_every_step_and_run_again(inputs, tmp_path, capsys):
     following = dict(zip(PRODUCTS, [*PRODUCTS, None][1:]))
     for step, (product, middle) in PRODUCTS.items():
         arguments = ["recipe", step, str(CNNDM), "--work", str(work)]
-        kill_in_the_middle(arguments, lambda part=f".{product}.unfinished-*/{middle}": list(work.glob(part)))
+        kill_in_the_middle(arguments, lambda part=f".{product}.unfinished-*/{product}/{middle}": list(work.glob(part)))
         assert not (work / product).exists()
         if following[step]:
             message = recipe(capsys, following[step], work, fails=True)

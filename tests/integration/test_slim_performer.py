@@ -165,7 +165,7 @@ def test_the_recipe_fine_tunes(tmp_path):
         slices = [getattr(u["cfg"], "criterion", u["cfg"]["criterion"])["slice_length"] for u in saved]
         assert slices == [0, 7]
     assert said.endswith(f"{tmp_path}/checkpoint_last.pt has 6 updates already\n") and "train_inner" not in said
-    assert not list(tmp_path.glob("*unfinished"))
+    assert not list(tmp_path.glob("*unfinished*"))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_from_scratch_as_it_is_and_fine_tuned(quality, data, tmp_path, capsys):
         quality(*options, "--beam", "1", "--attention", "2")
 
 
+@pytest.mark.parametrize("name", ["full-as-it-is.txt", "results.json"])
+def test_a_directory_of_others_stays(name, quality, tmp_path):
+    """With files that have the names of what would be written."""
+    (tmp_path / name).write_text('{"precious": 1}')
+    with pytest.raises(SystemExit, match="--out must be a new directory, or have the results"):
+        quality("data-bin", "--out", tmp_path, "--path", "model.pt", "--attention", "2")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"precious": 1}'
+
+
 def test_what_is_decoded_must_be_clear(quality, tmp_path, capsys):
     for options, expected in (
         ([], "--attention LIST or --ffn LIST is needed"),

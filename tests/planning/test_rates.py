@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_el.errors import OptionError
 from fairseq_el.planning import Rates, default_rates, load_rates, rates_path, save_rates
 from fairseq_el.planning.rates import Processor, this_processor
 from fairseq_el.planning.workload import DTYPES
@@ -90,12 +91,34 @@ def test_no_file_is_nothing_to_speak_of(path, caplog):
     + [b'{"version": 1, "devices": {"cpu": %s}}' % entry for entry in (b"[]", b"3", b'{"processor": {}}', b'"x"')]
     + [b"[" * 100_000],
 )
-def test_a_damaged_file(content, path, caplog):
+def test_a_damaged_file(content, tmp_path, caplog, monkeypatch):
+    monkeypatch.delenv("FAIRSEQ_EL_RATES", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = rates_path()
     path.parent.mkdir()
     path.write_bytes(content)
     assert_falls_back(caplog, str(path))
     save_rates("cpu", MEASURED)  # takes its place
     assert load_rates("cpu", "fp32") == MEASURED["fp32"]
+
+
+@pytest.mark.parametrize("content", ["notes", "{}", '{"version": 1}', "[1]", "[" * 100_000])
+def test_a_users_file_stays(content, path):
+    """FAIRSEQ_EL_RATES may name any file by mistake."""
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(OptionError, match=r"FAIRSEQ_EL_RATES must name a new file, or one that .* has written;"):
+        save_rates("cpu", MEASURED)
+    assert path.read_text() == content and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_not_a_file_stays(make, path):
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(OptionError, match=r"rates are written to a file; .*\.json is a (FIFO|directory)\. Name"):
+        save_rates("cpu", MEASURED)
+    assert not path.is_file() and list(path.parent.iterdir()) == [path]
 
 
 def test_a_directory_in_its_place(path, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import multiprocessing
 import re
 import threading
 import time
@@ -143,11 +144,33 @@ def test_killed_while_it_downloads(server, config, capsys):
     server.how = "stalls"
     work = config.parent / "work"
     arguments = ["recipe", "download", str(config), "--work", str(work)]
-    kill_in_the_middle(arguments, lambda: any(path.stat().st_size for path in (work / "sub").glob("*.part")))
+    kill_in_the_middle(
+        arguments, lambda: any(path.stat().st_size for path in (work / "sub").glob(".file.bin.unfinished-*/*.part"))
+    )
     assert "file.bin" not in files(config)
     server.how = ""
     assert "downloaded" in download(config, capsys)
     assert (work / "sub" / "file.bin").read_bytes() == CONTENT
+    assert server.ranges[0] is None and server.ranges[1].startswith("bytes=") and files(config) == ["file.bin"]
+
+
+def test_two_processes_download(server, config, capsys):
+    """The second is told which one does it, and takes nothing away from it."""
+    server.how = "stalls"
+    arguments = ["recipe", "download", str(config), "--work", str(config.parent / "work")]
+    first = multiprocessing.get_context("fork").Process(target=main, args=(arguments,), daemon=True)
+    first.start()
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in (config.parent / "work" / "sub").glob(".file.bin.un*/*.part")):
+        assert first.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    before = files(config)
+    assert f"sub/file.bin: process {first.pid} on " in download(config, capsys)
+    assert files(config) == before and len(server.ranges) == 1
+    first.kill()
+    first.join()
+    server.how = ""
+    assert "downloaded" in download(config, capsys) and files(config) == ["file.bin"]
 
 
 @pytest.mark.parametrize(

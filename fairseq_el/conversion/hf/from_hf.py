@@ -21,7 +21,10 @@ from fairseq_el.conversion.hf.tokens import SENTENCEPIECE, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import read_counts
 from fairseq_el.conversion.relabel import PREFIX
-from fairseq_el.whole_files import refuse_to_overwrite_directory, write_whole_directory
+from fairseq_el.outputs import refuse_to_overwrite_directory
+from fairseq_el.whole_files import write_whole_directory
+
+_BY = "fairseq-el convert from-hf"
 
 
 def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) -> Report:
@@ -31,11 +34,11 @@ def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) 
         verify: compare logits before ``out`` has its name.
 
     Raises:
-        OptionError: ``out`` exists, or ``source`` does not.
+        OptionError: ``out`` exists, or is not to be replaced, or ``source`` does not exist.
         FairseqElError: the model can't be read or converted, or logits differ.
     """
-    refuse_to_overwrite_directory(out, "--out", force, (MODEL, OPTIONS))
     directory = HFDirectory(source)
+    refuse_to_overwrite_directory(out, "--out", force, _BY, [source, *source.iterdir()])
     converted = convert(directory)
     lines, notes = _options(directory, converted)
     settings, vocabulary = converted.settings, converted.vocabulary
@@ -51,7 +54,7 @@ def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) 
         if verify:
             report.largest_difference = compare_logits(source, unfinished)
 
-    write_whole_directory(out, write)
+    write_whole_directory(out, write, _BY, replace=force)
     return report
 
 

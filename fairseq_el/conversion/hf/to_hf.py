@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
 from fairseq_el.conversion.hf.config import config_of, config_problems
-from fairseq_el.conversion.hf.converted import OPTIONS, ORIGINALS, SPM
+from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, ORIGINALS, SPM
 from fairseq_el.conversion.hf.families import MBART25, Family
 from fairseq_el.conversion.hf.generation import hf_settings
 from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, safetensors_torch
@@ -22,9 +22,11 @@ from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
 from fairseq_el.errors import FairseqElError
+from fairseq_el.outputs import refuse_to_overwrite_directory
 from fairseq_el.reading import read_json, read_text
-from fairseq_el.whole_files import refuse_to_overwrite_directory, write_whole_directory
+from fairseq_el.whole_files import write_whole_directory
 
+_BY = "fairseq-el convert to-hf"
 _SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
 
 
@@ -37,10 +39,10 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
         verify: compare logits before ``out`` has its name.
 
     Raises:
-        OptionError: ``out`` exists, or the checkpoint or its dictionary does not.
+        OptionError: ``out`` exists, or is not to be replaced, or the checkpoint or its dictionary does not.
         FairseqElError: Hugging Face has no such model, it can't be read, or logits differ.
     """
-    refuse_to_overwrite_directory(out, "--out", force, (CONFIG, SAFE))
+    refuse_to_overwrite_directory(out, "--out", force, _BY, [path, path / MODEL, data])
     save_file = safetensors_torch().save_file
     source = read_source(path, data)
     originals = source.directory / ORIGINALS
@@ -58,7 +60,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
         if verify:
             report.largest_difference = compare_logits(unfinished, source.path)
 
-    write_whole_directory(out, write)
+    write_whole_directory(out, write, _BY, replace=force)
     return report
 
 
