@@ -27,9 +27,9 @@ class ELTranslationTask(ELTask, TranslationTask):
 class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTTask):
     """fairseq's ``translation_from_pretrained_bart`` (mBART), decoding with EL-attention."""
 
-    @staticmethod
-    def add_args(parser: ArgumentParser) -> None:
-        TranslationFromPretrainedBARTTask.add_args(parser)
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        super().add_args(parser)
         add_el_options(parser)
 
     def __init__(self, args: Any, src_dict: Any, tgt_dict: Any) -> None:
@@ -41,7 +41,9 @@ class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTT
 class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask):
     """fairseq's ``translation_multi_simple_epoch``, decoding with EL-attention."""
 
-    @staticmethod
-    def add_args(parser: ArgumentParser) -> None:
-        TranslationMultiSimpleEpochTask.add_args(parser)
+    takes_constraints = False
+
+    @classmethod
+    def add_args(cls, parser: ArgumentParser) -> None:
+        super().add_args(parser)
         add_el_options(parser)
