@@ -10,6 +10,7 @@ from fairseq_el.modules.enable import (
     disable_el_attention,
     el_attention_enabled,
     enable_el_attention,
+    models_in,
     self_attention_of,
 )
 from fairseq_el.modules.enable_topk import disable_topk_attention, enable_topk_attention, topk_enabled
@@ -54,6 +55,7 @@ __all__ = [
     "enable_topk_attention",
     "encode",
     "is_final",
+    "models_in",
     "self_attention_of",
     "share_encoder_out",
     "slim_cross_entropy",

@@ -204,18 +204,25 @@ def explain_by_options(error: BaseException) -> Optional[str]:
         return said
     if isinstance(error, OSError) and said.startswith("Model file not found"):
         return f"{said}. --path must name a checkpoint, or several with a colon in between"
+    if isinstance(error, FileNotFoundError) and said.startswith("Dataset not found: "):
+        return _no_such_split(*said[len("Dataset not found: ") : -1].rsplit(" (", 1))
     command = _command_in(error.__traceback__)
     if command is None or not isinstance(error, Exception):
         return None
     problems = command_problems(command) if command.reads_a_checkpoint else []
     if problems:
         return as_message(problems)
-    if isinstance(error, AssertionError) and said.startswith("--"):
+    if isinstance(error, AssertionError) and re.search(r"--[a-z]", said):
         values = [
             (option, command.find(option[2:].replace("-", "_"))) for option in re.findall(r"--[a-z-]*[a-z]", said)
         ]
         return f"{said}; given: {', '.join(f'{option} {value}' for option, value in values)}"
     return None
+
+
+def _no_such_split(split: str, data: str) -> str:
+    known = sorted({path.name.split(".")[0] for path in Path(data).glob("*.idx")}) or ["no split at all"]
+    return f"--gen-subset must name one split of the data; it is {split}, and {data} has {', '.join(known)}"
 
 
 def _command_in(traceback: Optional[TracebackType]) -> Optional[Command]:
