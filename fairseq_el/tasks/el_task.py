@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, List, Sequence
+from typing import Any, Sequence
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.tasks.checkpoint_fit import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command import Command
 from fairseq_el.tasks.decoding_options import (
     command_problems,
@@ -80,17 +81,26 @@ class ELTask(WholeData):
         return task
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        if from_checkpoint:
+            check_kind(cfg, self)
         try:
             model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         except ValueError as error:
             if not from_checkpoint or "requires a joined dictionary" not in str(error):
                 raise
             raise CheckpointMismatchError(
-                f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "
+                f"The checkpoint's model can't be built for the dictionaries of the data ({self._sizes()}): {error}. "
                 + self.dictionary_hint
             ) from error
-        _check_dictionaries_on_load(model, self)
+        check_dictionaries_on_load(model, self, Command.of_task(cfg))
         return apply_topk(model, self._el_config())
+
+    def mismatch_advice(self, sizes: Sizes, saved: Command) -> str:
+        """What to do where a checkpoint has other dictionaries than the data. ``saved``: what it was trained with."""
+        if are_exchanged(sizes):
+            languages = [_option(self._el_config(), name) for name in ("target_lang", "source_lang")]
+            return "Source and target are exchanged: give -s {} -t {}".format(*languages)
+        return self.dictionary_hint
 
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
         self._check_generation(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"))
@@ -127,6 +137,10 @@ class ELTask(WholeData):
                 raise
             raise out_of_memory(models, sample, generator) from error
 
+    def _sizes(self) -> str:
+        dictionaries = (self.source_dictionary, self.target_dictionary)  # type: ignore[attr-defined]
+        return " and ".join("none" if words is None else str(len(words)) for words in dictionaries) + " words"
+
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)
 
@@ -145,27 +159,3 @@ def set_dtype(models: Sequence[nn.Module], name: str) -> None:
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
         model.to(TORCH_DTYPES[usable])
-
-
-def _sizes(task: Any) -> str:
-    dictionaries = (task.source_dictionary, task.target_dictionary)
-    return " and ".join("none" if words is None else str(len(words)) for words in dictionaries) + " words"
-
-
-def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
-    """Makes loading weights for other dictionaries fail with a message about dictionaries, not about tensor sizes."""
-
-    def check(state_dict: Any, prefix: str, *unused: Any) -> None:
-        problems: List[str] = []
-        for side, dictionary in (("encoder", task.source_dictionary), ("decoder", task.target_dictionary)):
-            weight = state_dict.get(f"{prefix}{side}.embed_tokens.weight")
-            if weight is not None and dictionary is not None and weight.size(0) != len(dictionary):
-                problems.append(f"  - {side}: {weight.size(0)} in the checkpoint, {len(dictionary)} in the data")
-        if problems:
-            raise CheckpointMismatchError(
-                "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
-                + "\n".join(problems)
-                + f"\n{task.dictionary_hint}"
-            )
-
-    model._register_load_state_dict_pre_hook(check)
