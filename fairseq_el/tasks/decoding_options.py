@@ -21,7 +21,7 @@ _NUMBERS = ("lenpen", "unkpen", "temperature", "max_len_a", "lm_weight", "sampli
 _POST_PROCESS = ("sentencepiece", "wordpiece", "letter", "silence", "_EOW", "subword_nmt", "@@ ", "@@", "none")
 
 
-def command_problems(command: Command, takes_constraints: bool = True) -> List[str]:
+def command_problems(command: Command, takes_constraints: bool = True, continues_source: bool = False) -> List[str]:
     """What is wrong with the command line of a program that reads a checkpoint.
 
     What stock fairseq does with an option is done here too; the problems are those with which it fails, mostly after
@@ -33,13 +33,16 @@ def command_problems(command: Command, takes_constraints: bool = True) -> List[s
 
     problems = [*shard_problems(command), *generation_problems(option)]
     if option("sampling", False) and int(option("nbest", 1)) != int(option("beam", 5)):
-        problems.append(
-            f"--nbest must be equal to --beam with --sampling, because samples have no order; they are "
-            f"{option('nbest', 1)} and {option('beam', 5)}"
-        )
+        given = f"{option('nbest', 1)} and {option('beam', 5)}"
+        problems.append(f"--nbest must be equal to --beam with --sampling; they are {given}. Samples have no order")
     if option("constraints") is not None and not takes_constraints and not option("score_reference", False):
         problems.append(
             "--constraints can't be used with this --task: fairseq has them for pairs of two languages only"
+        )
+    if continues_source and option("match_source_len", False) and int(option("prefix_size", 0)) < 1:
+        problems.append(
+            "--match-source-len leaves a language model no word to write, because its output begins with the source; "
+            "leave it out"
         )
     if command.get("common", "bf16", False):
         problems.append("--bf16 does nothing where a checkpoint is read; --el-dtype bf16 decodes in bfloat16")
@@ -67,9 +70,7 @@ def generation_problems(option: Callable[..., Any]) -> List[str]:
     problems += _search_problems(option)
     groups = int(option("diverse_beam_groups", -1))
     if groups > 0 and beam % groups != 0:
-        problems.append(
-            f"--diverse-beam-groups must divide --beam into groups of one size; they are {groups} and {beam}"
-        )
+        problems.append(f"--diverse-beam-groups must divide --beam; they are {groups} and {beam}. Groups have one size")
     shortest, longest = int(option("min_len", 1)), option("max_len_b", 200)
     if option("max_len_a", 0) == 0 and not option("match_source_len", False) and shortest > longest:
         problems.append(f"--min-len must be at most --max-len-b, which is {longest}; it is {shortest}")
@@ -206,22 +207,24 @@ def explain_by_options(error: BaseException) -> Optional[str]:
         return f"{said}. --path must name a checkpoint, or several with a colon in between"
     if isinstance(error, FileNotFoundError) and said.startswith("Dataset not found: "):
         return _no_such_split(*said[len("Dataset not found: ") : -1].rsplit(" (", 1))
+    if isinstance(error, FileNotFoundError) and str(error.filename).endswith("/dict.txt"):
+        return f"There is no {error.filename}, which data of language models have. For pairs give --task el_translation"
+    if said.startswith("Could not infer language pair"):
+        return f"{said}: -s SOURCE -t TARGET, as in the names of the files in DATA"
     command = _command_in(error.__traceback__)
     if command is None or not isinstance(error, Exception):
         return None
     problems = command_problems(command) if command.reads_a_checkpoint else []
-    if problems:
-        return as_message(problems)
-    if isinstance(error, AssertionError) and re.search(r"--[a-z]", said):
-        values = [
-            (option, command.find(option[2:].replace("-", "_"))) for option in re.findall(r"--[a-z-]*[a-z]", said)
-        ]
-        return f"{said}; given: {', '.join(f'{option} {value}' for option, value in values)}"
-    return None
+    named = re.findall(r"--[a-z-]*[a-z]", said) if isinstance(error, AssertionError) else []
+    if named and not any(all(option in problem for option in named) for problem in problems):
+        values = ", ".join(f"{option} {command.find(option[2:].replace('-', '_'))}" for option in named)
+        problems.append(f"{said}; given: {values}")
+    return as_message(problems) if problems else None
 
 
-def _no_such_split(split: str, data: str) -> str:
-    known = sorted({path.name.split(".")[0] for path in Path(data).glob("*.idx")}) or ["no split at all"]
+def _no_such_split(split: str, path: str) -> str:
+    data = Path(path) if Path(path).is_dir() else Path(path).parent  # language models name the split's file
+    known = sorted({path.name.split(".")[0] for path in data.glob("*.idx")}) or ["no split at all"]
     return f"--gen-subset must name one split of the data; it is {split}, and {data} has {', '.join(known)}"
 
 

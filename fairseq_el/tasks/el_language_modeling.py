@@ -19,3 +19,4 @@ class ELLanguageModelingTask(ELTask, LanguageModelingTask):
     """fairseq's ``language_modeling``; continuations read their prompt in one pass and keep it once for all beams."""
 
     takes_constraints = False
+    continues_source = True

@@ -46,10 +46,12 @@ class ELTask(WholeData):
 
     Attributes:
         takes_constraints: whether the stock task has ``--constraints``.
+        continues_source: whether what is written begins with the source, as in language models.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
     takes_constraints = True
+    continues_source = False
     dictionary_hint = (
         "Run fairseq-preprocess again with the dictionaries the model was trained with: "
         "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
@@ -72,7 +74,7 @@ class ELTask(WholeData):
         report_failures_without_traceback(explain_by_options)
         command = Command.of_task(cfg)
         if command.reads_a_checkpoint:
-            raise_problems(command_problems(command, cls.takes_constraints))
+            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_source))
         warning = data_warning(command, getattr(cfg, "data", None))
         if warning:
             logger.warning(warning)
