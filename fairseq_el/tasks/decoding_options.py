@@ -44,6 +44,10 @@ def command_problems(command: Command, takes_constraints: bool = True, continues
             "--match-source-len leaves a language model no word to write, because its output begins with the source; "
             "leave it out"
         )
+    if continues_source and option("print_alignment"):
+        problems.append(
+            "--print-alignment needs a source beside the output, which language models do not have; leave it out"
+        )
     if command.get("common", "bf16", False):
         problems.append("--bf16 does nothing where a checkpoint is read; --el-dtype bf16 decodes in bfloat16")
     problems += _file_problems(command)
@@ -118,8 +122,9 @@ def _not_numbers(option: Callable[..., Any]) -> Iterator[str]:
         value = option(name)
         if isinstance(value, float) and math.isnan(value):
             yield f"--{name.replace('_', '-')} must be a number; it is nan"
-    if math.isinf(float(option("max_len_a", 0))):
-        yield f"--max-len-a must be finite; it is {option('max_len_a')}. It is words of output for each of the source"
+    for name in ("max_len_a", "lm_weight"):
+        if math.isinf(float(option(name, 0))):
+            yield f"--{name.replace('_', '-')} must be finite; it is {option(name)}"
 
 
 def _search_problems(option: Callable[..., Any]) -> List[str]:

@@ -40,7 +40,12 @@ NAN = float("nan")
         ({"lenpen": NAN}, "--lenpen must be a number; it is nan"),
         ({"unkpen": NAN}, "--unkpen must be a number; it is nan"),
         ({"max_len_a": NAN}, "--max-len-a must be a number; it is nan"),
-        ({"max_len_a": float("inf")}, "--max-len-a must be finite; it is inf. It is words of output for each of t"),
+        ({"max_len_a": float("inf")}, "--max-len-a must be finite; it is inf"),
+        ({"lm_weight": float("inf")}, "--lm-weight must be finite; it is inf"),
+        (
+            {"print_alignment": "hard", "continues_source": True},
+            "--print-alignment needs a source beside the output, which language models do not have; leave it out",
+        ),
         ({"sampling": True}, "--nbest must be equal to --beam with --sampling; they are 1 and 5"),
         ({"sampling_topk": 3}, "--sampling-topk needs --sampling; it is 3 without. Give both or neither"),
         ({"sampling_topp": 0.5}, "--sampling-topp needs --sampling; it is 0.5 without. Give both or neither"),
