@@ -103,6 +103,16 @@ def data_problems(option: Callable[..., Any], datasets: Iterable[Any]) -> List[s
     return problems
 
 
+def input_problems(option: Callable[..., Any]) -> List[str]:
+    """What is wrong with generation options for sentences that are typed, which fairseq-interactive reads."""
+    problems = []
+    if option("score_reference", False):
+        problems.append("--score-reference needs references, and fairseq-interactive has none; use fairseq-generate")
+    if option("print_alignment") == "soft":
+        problems.append("--print-alignment must be hard in fairseq-interactive; soft is for fairseq-generate")
+    return problems
+
+
 def dictionary_problems(option: Callable[..., Any], words: int, lm_words: Optional[int]) -> List[str]:
     """What generation options ask of the target dictionary. ``lm_words``: of the language model's, if there is one."""
     problems = []

@@ -22,6 +22,7 @@ from fairseq_el.tasks.decoding_options import (
     dictionary_problems,
     explain_by_options,
     generation_problems,
+    input_problems,
 )
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
@@ -45,11 +46,13 @@ class ELTask(WholeData):
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
 
     Attributes:
+        reads_a_checkpoint: whether the program is one that does, not fairseq-train or a script.
         takes_constraints: whether the stock task has ``--constraints``.
         continues_source: whether what is written begins with the source, as in language models.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
+    reads_a_checkpoint = False
     takes_constraints = True
     continues_source = False
     dictionary_hint = (
@@ -79,6 +82,7 @@ class ELTask(WholeData):
         if warning:
             logger.warning(warning)
         task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+        task.reads_a_checkpoint = command.reads_a_checkpoint
         task.shard = shard_of(command) if command.reads_a_checkpoint else None
         return task
 
@@ -124,6 +128,8 @@ class ELTask(WholeData):
         """
         option = functools.partial(_option, args)
         problems = generation_problems(option) + data_problems(option, self.datasets.values())  # type: ignore[attr-defined]
+        if self.reads_a_checkpoint and not self.datasets:  # type: ignore[attr-defined]
+            problems += input_problems(option)
         if self.target_dictionary is not None:  # type: ignore[attr-defined]
             lm_words = None if lm_model is None else len(lm_model.decoder.dictionary)
             problems += dictionary_problems(option, len(self.target_dictionary), lm_words)  # type: ignore[attr-defined]

@@ -184,6 +184,20 @@ def generation(**options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"print_alignment": "soft"}, "--print-alignment must be hard in fairseq-interactive"),
+        ({"score_reference": True}, "--score-reference needs references, and fairseq-interactive has none"),
+    ],
+)
+def test_typed_sentences_without_targets(options, message):
+    task = TinyELTask(WORDS)
+    task.reads_a_checkpoint = True
+    with pytest.raises(OptionError, match=message):
+        task.build_generator([build_model("transformer", WORDS, seed=1)], generation(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"prefix_size": 2}, "--prefix-size needs targets, and the data have none"),
         ({"score_reference": True}, "--score-reference needs targets, and the data have none"),
     ],
