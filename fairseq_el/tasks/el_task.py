@@ -15,12 +15,12 @@ from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.checkpoint_fit import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.decoding_options import (
     command_problems,
     data_problems,
     data_warning,
     dictionary_problems,
-    explain_by_options,
     generation_problems,
     input_problems,
 )

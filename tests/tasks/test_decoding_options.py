@@ -14,7 +14,8 @@ from tiny_data import fairseq, save_checkpoint, write_pairs, write_text
 
 from fairseq_el.errors import OptionError
 from fairseq_el.tasks.command import Command
-from fairseq_el.tasks.decoding_options import command_problems, explain_by_options
+from fairseq_el.tasks.command_failures import explain_by_options
+from fairseq_el.tasks.decoding_options import command_problems
 
 WORDS = dictionary()
 
@@ -165,6 +166,18 @@ def test_what_fairseq_looks_at_before_the_task(pairs):
     said = explain_by_options(failure(*start[:4], "--task", "el_language_modeling"))
     assert said.startswith(f"There is no {pairs[0] / 'dict.txt'}, which data of language models have.")
     assert explain_by_options(KeyError("of somebody else")) is None
+
+
+def test_text_that_can_not_be_encoded(pairs):
+    start = ["generate", pairs[0], "--path", pairs[1], "--task", "el_translation", "--beam", "1"]
+    said = explain_by_options(failure(*start, "--bpe", "sentencepiece"))
+    assert said == "--sentencepiece-model must be given with this --bpe or --tokenizer"
+    said = explain_by_options(
+        failure(*start, "--bpe", "gpt2", "--gpt2-encoder-json", "none", "--gpt2-vocab-bpe", "none")
+    )
+    assert said == "The file none was not found. Options of --bpe and --tokenizer must name files that are there"
+    said = explain_by_options(failure(*start, "--bpe", "characters"))
+    assert said is None or said.startswith("--bpe must be one that fairseq's command line can set up, bert, ")
 
 
 def test_constraints_are_for_interactive_input(pairs):
