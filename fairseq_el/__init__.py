@@ -30,11 +30,10 @@ from fairseq_el.errors import (  # noqa: E402
     OutOfMemoryError,
     UnsupportedModelError,
 )
+from fairseq_el.generation import disable_el_attention, enable_el_attention  # noqa: E402
 from fairseq_el.modules import (  # noqa: E402
-    disable_el_attention,
     disable_topk_attention,
     el_attention_enabled,
-    enable_el_attention,
     enable_topk_attention,
 )
 

@@ -32,6 +32,22 @@ class OptionError(FairseqElError):
     """An option of the command line has a value that it can't have."""
 
 
+def as_message(problems: Sequence[str]) -> str:
+    """All problems of a command line, of which there is at least one."""
+    if len(problems) == 1:
+        return problems[0]
+    return f"{len(problems)} options can't be used:" + "".join(f"\n  - {each}" for each in problems)
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """
+    Raises:
+        OptionError: there are problems with the command line. It names all.
+    """
+    if problems:
+        raise OptionError(as_message(problems))
+
+
 class LengthLimitsError(OptionError, AssertionError):
     """The shortest output must be longer than the longest. fairseq raises AssertionError there."""
 

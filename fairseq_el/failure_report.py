@@ -9,21 +9,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Optional, Type
+from typing import Callable, Optional, Type
 
 import torch
 
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.errors import FairseqElError, summary_of
 
+Explain = Callable[[BaseException], Optional[str]]
 
-def report_failures_without_traceback() -> None:
+
+def report_failures_without_traceback(explain_first: Explain = lambda error: None) -> None:
     """Installs the report as ``sys.excepthook``, before whatever is there, in fairseq's own programs.
 
     Scripts of users keep their tracebacks. Calling it again changes nothing.
+
+    Args:
+        explain_first: what the program's task knows about an exception, as :func:`explain`.
     """
     if _is_fairseq_program() and not isinstance(sys.excepthook, _Report):
-        sys.excepthook = _Report(sys.excepthook)
+        sys.excepthook = _Report(sys.excepthook, explain_first)
 
 
 def _is_fairseq_program() -> bool:
@@ -33,11 +38,11 @@ def _is_fairseq_program() -> bool:
 
 
 class _Report:
-    def __init__(self, otherwise):
-        self.otherwise = otherwise
+    def __init__(self, otherwise, explain_first: Explain):
+        self.otherwise, self.explain_first = otherwise, explain_first
 
     def __call__(self, kind: Type[BaseException], error: BaseException, traceback: Optional[TracebackType]) -> None:
-        message = explain(error)
+        message = self.explain_first(error) or explain(error)
         if message is None:
             self.otherwise(kind, error, traceback)
         else:

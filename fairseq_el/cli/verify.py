@@ -59,6 +59,9 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if len(options.path) > 2:
         raise OptionError(f"--path can be given once or twice; got {len(options.path)}")
+    shards = {"--num-shards", "--shard-id"} & {option.partition("=")[0] for option in options.rest}
+    if shards:  # stock's fairseq-generate ignores them
+        raise OptionError(f"verify decodes whole splits and has no shards; leave out {' and '.join(sorted(shards))}")
     if not Path(options.data).is_dir():
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"

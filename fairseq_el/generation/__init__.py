@@ -6,6 +6,7 @@ from fairseq_el.generation.generator import (
     ELSequenceGeneratorWithAlignment,
     el_generator,
 )
+from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
 from fairseq_el.modules import DecodeState
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "DecodeState",
     "ELSequenceGenerator",
     "ELSequenceGeneratorWithAlignment",
+    "disable_el_attention",
     "el_generator",
+    "enable_el_attention",
 ]

@@ -11,6 +11,7 @@ from fairseq_el.modules.enable import (
     el_attention_enabled,
     enable_el_attention,
     is_el_model,
+    models_in,
     self_attention_of,
 )
 from fairseq_el.modules.enable_topk import disable_topk_attention, enable_topk_attention, topk_enabled
@@ -57,6 +58,7 @@ __all__ = [
     "encode",
     "is_el_model",
     "is_final",
+    "models_in",
     "self_attention_of",
     "share_encoder_out",
     "slim_cross_entropy",

@@ -36,26 +36,7 @@ _SAVED = "_el_saved_attributes"
 
 
 def enable_el_attention(models: Models, backend: str | None = None, self_attention: str | None = None) -> Models:
-    """Makes models decode with EL-attention and a past that beams share, in place.
-
-    They can be trained, saved, moved, converted to half precision and reloaded as before.
-
-    Args:
-        models: a fairseq Transformer, with an encoder or a language model without, a list of them (an ensemble), or a
-            hub interface such as the one ``BARTModel.from_pretrained`` returns. SLiM Performers are left as they are.
-        backend: what cross-attention keeps of the source: ``"el"`` nothing but the encoder's output; ``"shared-kv"``
-            keys and values of every layer, once for all beams: ``2 L`` times as much, and less to compute where FLOPs
-            are dear; ``"auto"`` chooses for every batch. Default: ``"el"``, or as it is in a model that has it enabled.
-        self_attention: what decoder self-attention keeps of each word: ``"el"`` the layer's input, ``"kv"`` its key and
-            value, twice as much and less to compute. Default: ``"kv"``, or as it is in a model that has it enabled.
-
-    Returns:
-        ``models``.
-
-    Raises:
-        UnsupportedModelError: a model can't be decoded exactly; it lists every reason. No model has been changed.
-        ValueError: ``backend`` or ``self_attention`` is none of these.
-    """
+    """As :func:`fairseq_el.enable_el_attention`, but of a hub interface only the models."""
     if backend not in (None, *BACKENDS):
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
@@ -106,7 +87,7 @@ def _set_self_attention(model: Any, self_attention: str) -> None:
 
 
 def disable_el_attention(models: Models) -> Models:
-    """Puts models back exactly as :func:`enable_el_attention` found them. Others are left as they are."""
+    """As :func:`fairseq_el.disable_el_attention`, but of a hub interface only the models."""
     for model in models_in(models):
         if not is_el_model(model):
             continue

@@ -17,3 +17,6 @@ class ELLanguageModelingConfig(ELOptions, LanguageModelingConfig):
 @register_task("el_language_modeling", dataclass=ELLanguageModelingConfig)
 class ELLanguageModelingTask(ELTask, LanguageModelingTask):
     """fairseq's ``language_modeling``; continuations read their prompt in one pass and keep it once for all beams."""
+
+    takes_constraints = False
+    continues_source = True

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import Any, List, Sequence
+from typing import Any, Sequence
 
 from torch import nn
 
-from fairseq_el.errors import CheckpointMismatchError
+from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
 from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning import place_of
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.tasks.checkpoint_fit import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
+from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.command_failures import explain_by_options
+from fairseq_el.tasks.decoding_options import (
+    command_problems,
+    data_problems,
+    data_warning,
+    dictionary_problems,
+    generation_problems,
+    input_problems,
+)
 from fairseq_el.tasks.options import el_options, memory_budget
+from fairseq_el.tasks.whole_data import WholeData, shard_of
 
 logger = logging.getLogger(__name__)
 
 
-class ELTask:
+class ELTask(WholeData):
     """Mixin: put it before any fairseq task whose models are Transformers, with an encoder or without.
 
     ::
@@ -33,45 +46,70 @@ class ELTask:
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
 
     Attributes:
-        keeps_last_training_batch: fairseq 0.12.3 drops the last batch of an epoch if it is no multiple of
-            ``--required-batch-size-multiple``. Training is as stock unless this is set.
+        reads_a_checkpoint: whether the program is one that does, not fairseq-train or a script.
+        takes_constraints: whether the stock task has ``--constraints``.
+        continues_source: whether what is written begins with the source, as in language models.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
-    keeps_last_training_batch = False
+    reads_a_checkpoint = False
+    takes_constraints = True
+    continues_source = False
     dictionary_hint = (
         "Run fairseq-preprocess again with the dictionaries the model was trained with: "
         "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
     )
 
     @classmethod
+    def add_args(cls, parser: Any) -> None:
+        report_failures_without_traceback(
+            explain_by_options
+        )  # fairseq looks at some options before it sets up the task
+        super().add_args(parser)  # type: ignore[misc]
+
+    @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
-        report_failures_without_traceback()
-        return super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+        """As stock.
+
+        Raises:
+            OptionError: options of the command line can't be used; every problem is named.
+        """
+        report_failures_without_traceback(explain_by_options)
+        command = Command.of_task(cfg)
+        if command.reads_a_checkpoint:
+            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_source))
+        warning = data_warning(command, getattr(cfg, "data", None))
+        if warning:
+            logger.warning(warning)
+        task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+        task.reads_a_checkpoint = command.reads_a_checkpoint
+        task.shard = shard_of(command) if command.reads_a_checkpoint else None
+        return task
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        if from_checkpoint:
+            check_kind(cfg, self)
         try:
             model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         except ValueError as error:
             if not from_checkpoint or "requires a joined dictionary" not in str(error):
                 raise
             raise CheckpointMismatchError(
-                f"The checkpoint's model can't be built for the dictionaries of the data ({_sizes(self)}): {error}. "
+                f"The checkpoint's model can't be built for the dictionaries of the data ({self._sizes()}): {error}. "
                 + self.dictionary_hint
             ) from error
-        _check_dictionaries_on_load(model, self)
+        check_dictionaries_on_load(model, self, Command.of_task(cfg))
         return apply_topk(model, self._el_config())
 
-    def get_batch_iterator(self, dataset: Any, *args: Any, required_batch_size_multiple: int = 1, **kwargs: Any) -> Any:
-        """As stock, but outside of training no sentence is lost (see ``keeps_last_training_batch``)."""
-        training_data = self.datasets.get(getattr(self._el_config(), "train_subset", "train"))  # type: ignore[attr-defined]
-        if self.keeps_last_training_batch or dataset is not training_data:
-            required_batch_size_multiple = 1
-        return super().get_batch_iterator(  # type: ignore[misc]
-            dataset, *args, required_batch_size_multiple=required_batch_size_multiple, **kwargs
-        )
+    def mismatch_advice(self, sizes: Sizes, saved: Command) -> str:
+        """What to do where a checkpoint has other dictionaries than the data. ``saved``: what it was trained with."""
+        if are_exchanged(sizes):
+            languages = [_option(self._el_config(), name) for name in ("target_lang", "source_lang")]
+            return "Source and target are exchanged: give -s {} -t {}".format(*languages)
+        return self.dictionary_hint
 
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
+        self._check_generation(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"))
         options = el_options(self._el_config())
         set_dtype(models, str(options.el_dtype))
         enable_el_attention(models, backend=str(options.el_backend), self_attention=str(options.el_self_attention))
@@ -83,8 +121,31 @@ class ELTask:
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
 
+    def _check_generation(self, args: Any, lm_model: Any) -> None:
+        """
+        Raises:
+            OptionError: a generator can't be built with these options, or the data lack what they need.
+        """
+        option = functools.partial(_option, args)
+        problems = generation_problems(option) + data_problems(option, self.datasets.values())  # type: ignore[attr-defined]
+        if self.reads_a_checkpoint and not self.datasets:  # type: ignore[attr-defined]
+            problems += input_problems(option)
+        if self.target_dictionary is not None:  # type: ignore[attr-defined]
+            lm_words = None if lm_model is None else len(lm_model.decoder.dictionary)
+            problems += dictionary_problems(option, len(self.target_dictionary), lm_words)  # type: ignore[attr-defined]
+        raise_problems(problems)
+
+    def _sizes(self) -> str:
+        dictionaries = (self.source_dictionary, self.target_dictionary)  # type: ignore[attr-defined]
+        return " and ".join("none" if words is None else str(len(words)) for words in dictionaries) + " words"
+
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)
+
+
+def _option(options: Any, name: str, default: Any = None) -> Any:
+    found = getattr(options, name, None)
+    return default if found is None else found
 
 
 def set_dtype(models: Sequence[nn.Module], name: str) -> None:
@@ -96,27 +157,3 @@ def set_dtype(models: Sequence[nn.Module], name: str) -> None:
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
         model.to(TORCH_DTYPES[usable])
-
-
-def _sizes(task: Any) -> str:
-    dictionaries = (task.source_dictionary, task.target_dictionary)
-    return " and ".join("none" if words is None else str(len(words)) for words in dictionaries) + " words"
-
-
-def _check_dictionaries_on_load(model: nn.Module, task: Any) -> None:
-    """Makes loading weights for other dictionaries fail with a message about dictionaries, not about tensor sizes."""
-
-    def check(state_dict: Any, prefix: str, *unused: Any) -> None:
-        problems: List[str] = []
-        for side, dictionary in (("encoder", task.source_dictionary), ("decoder", task.target_dictionary)):
-            weight = state_dict.get(f"{prefix}{side}.embed_tokens.weight")
-            if weight is not None and dictionary is not None and weight.size(0) != len(dictionary):
-                problems.append(f"  - {side}: {weight.size(0)} in the checkpoint, {len(dictionary)} in the data")
-        if problems:
-            raise CheckpointMismatchError(
-                "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
-                + "\n".join(problems)
-                + f"\n{task.dictionary_hint}"
-            )
-
-    model._register_load_state_dict_pre_hook(check)

@@ -15,9 +15,10 @@ RECORDS = "S-0\tx\nH-0\t-1.0\t{0}\nD-0\t-1.0\t{0}\nP-0\t-1.0000\n"
 def prints(monkeypatch, tmp_path):
     """Has two runs print given texts, and returns the exit status of the comparison."""
 
-    paths = [tmp_path / name for name in ("a.pt", "b.pt")]
-    for path in paths:
-        path.touch()
+    options = ["--task", "translation"]
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).touch()
+        options += ["--path", str(tmp_path / name)]
 
     def compare(one: str, other: str) -> int:
         printed = iter([one, other])
@@ -25,8 +26,7 @@ def prints(monkeypatch, tmp_path):
         monkeypatch.setattr(
             module, "run_program", lambda _, __, output, *rest: output.write_bytes(next(printed).encode())
         )
-        return main(
-            ["verify", str(tmp_path), "--path", str(paths[0]), "--path", str(paths[1]), "--task", "translation"]
+        return main(["verify", str(tmp_path), *options]), "--path", str(paths[1]), "--task", "translation"]
         )
 
     return compare

@@ -86,7 +86,7 @@ def test_the_hub_interface_of_bart(data, tmp_path, monkeypatch):
         sentencepiece_model=str(EXAMPLE / "spm.model"),
     ).eval()
     texts_in = ["Ein Hund schläft.", "Zwei Kinder spielen im Park mit einem roten Ball.", "Hallo"]
-    options = {"max_len_b": 12, "min_len": 3, "no_repeat_ngram_size": 2}
+    options = {"max_len_b": 12, "min_len": 3}
     expected = {beam: bart.sample(texts_in, beam=beam, **options) for beam in (4, 5)}
     fairseq_el.enable_el_attention(bart)
     assert fairseq_el.el_attention_enabled(bart.model)

@@ -42,6 +42,7 @@ def test_another_checkpoint_does_not(data, tmp_path):
         (["--path", MODEL, "--path", MODEL], "--path must name two different checkpoints"),
         (["--path", MODEL, "--path", MODEL, "--path", MODEL], "--path can be given once or twice; got 3"),
         (["--path", MODEL, "--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["--path", MODEL, "--num-shards=2", "--shard-id", "1"], "no shards; leave out --num-shards and --shard-id"),
         (["--path", MODEL, "--quiet"], "wrote no hypotheses: was it given --quiet"),
     ],
 )

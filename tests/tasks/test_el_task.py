@@ -121,7 +121,8 @@ def test_batches_lose_no_sentence():
     task = TinyELTask(WORDS)
     task.datasets = {"train": dataset}
     stock = TinyTask(WORDS).get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8)
-    mine = task.get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8)
+    training = {"skip_remainder_batch": False, "grouped_shuffling": False, "update_epoch_batch_itr": False}
+    mine = task.get_batch_iterator(dataset, max_sentences=8, required_batch_size_multiple=8, **training)
     assert [list(ids) for ids in mine.frozen_batches] == [list(ids) for ids in stock.frozen_batches]
 
 

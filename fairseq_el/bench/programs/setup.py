@@ -30,6 +30,8 @@ def configuration(spec: Spec, task: str, extra: Sequence[str] = ()) -> Any:
 def task_of(config: Any, data: str) -> Any:
     try:
         return tasks.setup_task(config.task)
+    except FairseqElError:  # of options
+        raise
     except Exception as error:  # no dictionaries, or no language pair in the names of the files
         raise FairseqElError(
             f"{data} is not a directory that fairseq-preprocess wrote for a pair of languages "
