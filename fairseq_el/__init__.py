@@ -25,6 +25,7 @@ from fairseq_el import criterions, models, tasks  # noqa: E402, F401  (registers
 from fairseq_el.errors import (  # noqa: E402
     CheckpointMismatchError,
     FairseqElError,
+    NoKernelsError,
     OptionError,
     OutOfMemoryError,
     UnsupportedModelError,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CheckpointMismatchError",
     "FairseqElError",
+    "NoKernelsError",
     "OptionError",
     "OutOfMemoryError",
     "UnsupportedModelError",

@@ -31,5 +31,9 @@ class OutOfMemoryError(FairseqElError):
     """Decoding ran out of memory. Names a batch size that fits."""
 
 
+class NoKernelsError(FairseqElError):
+    """This torch was not built for the card that decodes. Names one that is."""
+
+
 class CheckpointMismatchError(FairseqElError):
     """A checkpoint and the data directory do not belong together."""

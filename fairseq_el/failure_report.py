@@ -13,6 +13,7 @@ from typing import Optional, Type
 
 import torch
 
+from fairseq_el.cards.check import explain_missing_kernel
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.errors import FairseqElError
 
@@ -54,6 +55,9 @@ def explain(error: BaseException) -> Optional[str]:
             f"later, and torch {torch.__version__} is installed. Install torch==1.12.1, or use Python 3.11 or later "
             "with fairseq-fixed."
         )
+    missing_kernel = explain_missing_kernel(error)
+    if missing_kernel is not None:
+        return missing_kernel
     path = _checkpoint_being_loaded(error.__traceback__)
     if path is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
         return None

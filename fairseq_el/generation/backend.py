@@ -41,7 +41,7 @@ def choose_for_batch(
         expected_steps(src_len, *limits),
         device,
         dtype,
-        _half_of_free(device) if budget is None else budget,
+        _half_of_free(str(parameter.device)) if budget is None else budget,
         _rates(device, dtype),
     )
     logged = _logged.setdefault(model, set())

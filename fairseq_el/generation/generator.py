@@ -10,6 +10,7 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.cards.check import check_input
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
@@ -63,6 +64,7 @@ class ELSequenceGenerator(SequenceGenerator):
         constraints: Optional[Tensor] = None,
         bos_token: Optional[int] = None,
     ) -> Hypotheses:
+        check_input(sample["net_input"])
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
