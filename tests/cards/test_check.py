@@ -106,8 +106,9 @@ def test_enabling_on_a_card_without_kernels(fake_torch, monkeypatch):
     for models in (model, [model], hub):
         with pytest.raises(NoKernelsError, match="no kernels for this card"):
             enable_el_attention(models)
+    monkeypatch.setattr(model, "to", lambda dtype: pytest.fail("converted without kernels"))
     with pytest.raises(NoKernelsError, match="no kernels for this card"):
-        TinyELTask(WORDS).build_generator([model], argparse.Namespace(beam=2))
+        TinyELTask(WORDS, argparse.Namespace(el_dtype="fp16")).build_generator([model], argparse.Namespace(beam=2))
 
 
 @pytest.mark.parametrize("generator", [SequenceGenerator, ELSequenceGenerator])
