@@ -120,9 +120,8 @@ def _why_not(card: Card) -> str:
     if cuda is None:
         return f"torch {torch.__version__} is a build without CUDA. {_what_to_do(card)}"
     if is_too_old(card.driver, cuda):
-        return (
-            f"torch {torch.__version__} was built for CUDA {cuda}, which needs driver {oldest_driver(cuda)} or newer. "
-            + _what_to_do(card, "a newer driver, or ")
+        return f"torch {torch.__version__} was built for CUDA {cuda}, for which the driver is too old. " + _what_to_do(
+            card, f"driver {oldest_driver(cuda)} or newer, or "
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -145,7 +144,7 @@ def _what_to_do(card: Card, instead: str = "") -> str:
     """The command that installs a torch which serves the card, or what stands in its way.
 
     Args:
-        instead: something else to install, such as ``"a newer driver, or "``.
+        instead: something else to install, such as ``"driver 580 or newer, or "``.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"Install a torch for it from https://pytorch.org (this machine is {platform.machine()})."

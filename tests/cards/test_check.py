@@ -143,14 +143,14 @@ def test_an_error_of_torch_about_missing_kernels(fake_torch):
             "2.13.0+cu130",
             "13.0",
             ("8.0", "535.104.05"),
-            "torch 2.13.0+cu130 was built for CUDA 13.0, which needs driver 580 or newer. Install a newer driver, or a "
-            "torch that serves the card: pip install torch==2.10.0",
+            "torch 2.13.0+cu130 was built for CUDA 13.0, for which the driver is too old. Install driver 580 or newer, "
+            "or a torch that serves the card: pip install torch==2.10.0",
         ),
         (
             "2.13.0+cu130",
             "13.0",
             ("8.0", "470.82.01"),
-            "which needs driver 580 or newer. torch==2.10.0 needs driver 525 or newer (CUDA 12.8), and this is "
+            "for which the driver is too old. torch==2.10.0 needs driver 525 or newer (CUDA 12.8), and this is "
             "470.82.01: install driver 525 or newer, or take Python 3.8 to 3.10, where torch==1.13.1 serves it.",
         ),
         (

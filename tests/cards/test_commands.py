@@ -49,7 +49,7 @@ def test_a_card_that_torch_does_not_see(data, fake_torch, nvidia_smi, capsys):
     assert main(["bench", *data, "--device", "cuda"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("fairseq-el: error: --device cuda needs a card that this torch can use, and there is none; ")
-    assert "CUDA 13.0, which needs driver 580 or newer" in said and said.endswith("pip install torch==2.10.0\n")
+    assert "CUDA 13.0, for which the driver is too old" in said and said.endswith("pip install torch==2.10.0\n")
 
 
 class StartedError(Exception):
