@@ -6,6 +6,7 @@ import importlib
 import types
 
 import pytest
+from commands import REPOSITORY
 
 from fairseq_el import NoKernelsError
 from fairseq_el.cards import check
@@ -95,3 +96,21 @@ def test_recipes(fake_torch, nvidia_smi, monkeypatch, caplog):
     fake_torch((7, 0), NEWEST)
     with pytest.raises(NoKernelsError):
         generate.generate(None, None, print)
+
+
+def test_the_table_of_scripts(tmp_path, fake_torch, nvidia_smi, monkeypatch, caplog):
+    """``scripts/compare.py``, and with it ``make demo``."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    compare = importlib.import_module("compare")
+    monkeypatch.setattr(compare, "decode", start)
+    fake_torch()
+    nvidia_smi(("8.0", "535.104.05"))
+    with pytest.raises(StartedError):
+        compare.compare(["data", "--cpu"], 1, tmp_path)
+    assert caplog.text == ""
+    with pytest.raises(StartedError):
+        compare.compare(["data"], 1, tmp_path)
+    assert "Decoding goes on on the CPU" in caplog.text
+    fake_torch((7, 0), NEWEST)
+    with pytest.raises(SystemExit, match="has no kernels for this card"):
+        compare.compare(["data"], 1, tmp_path)
