@@ -99,7 +99,7 @@ def warn_of_idle_card() -> None:
 
 def why_no_card() -> str:
     """Why torch sees no card where nvidia-smi shows one; empty where all is as it should be."""
-    if _asked_for_cpu() or not is_there() or torch.cuda.is_available():
+    if _wants_no_card() or not is_there() or torch.cuda.is_available():
         return ""
     shown = shown_cards().cards
     if not shown:
@@ -108,7 +108,7 @@ def why_no_card() -> str:
     return f"Decoding goes on on the CPU, although nvidia-smi shows a card ({card}): {_why_not(card)}"
 
 
-def _asked_for_cpu() -> bool:
+def _wants_no_card() -> bool:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and (not hidden.strip() or hidden.strip().startswith(("-", "NoDevFiles"))):
         return True

@@ -173,7 +173,7 @@ def _problem(fairseq: Fairseq, taken: Build, card: Card) -> str:
     if elsewhere:
         what.append(f"take Python {other.pythons}, where {elsewhere[0].requirement} serves it")
     if not what:
-        what.append("set TORCH to a torch that has some, if there is one; else decode on the CPU")
+        what.append("take another torch that has some, if there is one, or decode on the CPU")
     return f"{why}: {', or '.join(what)}"
 
 

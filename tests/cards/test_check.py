@@ -57,7 +57,7 @@ def test_one_message_about_a_card_without_kernels(fake_torch, nvidia_smi):
         ((6, 0), NEWEST, (3, 12), "2.13.0+cu130", "13.0", "pip install torch==2.7.1"),
         # PyTorch's own index has builds of the same version for fewer cards: pip would call it installed.
         ((7, 0), NEWEST, (3, 12), "2.10.0+cu130", "13.0", "pip install --force-reinstall torch==2.10.0"),
-        ((3, 5), NEWEST, (3, 12), "2.13.0+cu130", "13.0", "compute capability 3.5: set TORCH to a torch that has some"),
+        ((3, 5), NEWEST, (3, 12), "2.13.0+cu130", "13.0", "compute capability 3.5: take another torch that has some"),
     ],
 )
 def test_the_command_is_for_this_python(capability, kernels, python, version, cuda, what, fake_torch, monkeypatch):

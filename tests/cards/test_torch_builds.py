@@ -95,8 +95,8 @@ def test_without_a_card_the_default():
         ),
         (NEW, (9, 0), "520.61.05", "and this is 520.61.05: install driver 525 or newer"),
         (OLD, (7, 0), "418.67", "needs driver 440 or newer (CUDA 10.2), and this is 418.67: install driver 440"),
-        (NEW, (3, 5), "470.82.01", "compute capability 3.5: set TORCH to a torch that has some, if there is one"),
-        (OLD, (14, 0), NEW_DRIVER, "compute capability 14.0: set TORCH"),
+        (NEW, (3, 5), "470.82.01", "compute capability 3.5: take another torch that has some, if there is one"),
+        (OLD, (14, 0), NEW_DRIVER, "compute capability 14.0: take another torch"),
     ],
 )
 def test_what_to_do_where_none_serves_it(python, capability, driver, what):
