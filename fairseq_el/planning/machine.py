@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Tuple
 
 import torch
 
@@ -52,7 +53,16 @@ def keeps_scores(device: str, dtype: str) -> bool:
     Args:
         dtype: a name in ``DTYPES``.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    version = _torch_version()
     if device == "cuda":
         return version < (2, 0) or dtype == "fp64"
     return version < (2, 3)
+
+
+def holds_projections() -> bool:
+    """Whether this torch's attention still has queries, keys and values when it projects what it read."""
+    return _torch_version() < (2, 12)
+
+
+def _torch_version() -> Tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
