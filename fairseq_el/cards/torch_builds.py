@@ -17,6 +17,7 @@ class Build(NamedTuple):
     version: str
     cuda: str
     kernels: Tuple[str, ...]  # as torch.cuda.get_arch_list() has them
+    caveat: str = ""
 
     @property
     def requirement(self) -> str:
@@ -49,7 +50,12 @@ OLD_FAIRSEQ = Fairseq(
     "official fairseq 0.12.2",
     (
         Build("1.12.1", "10.2", _kernels("37 50 60 70")),
-        Build("1.13.1", "11.7", _kernels("37 50 60 70 75 80 86")),
+        Build(
+            "1.13.1",
+            "11.7",
+            _kernels("37 50 60 70 75 80 86"),
+            "tasks el_* decode all models, stock fairseq pre-norm models only: prefer Python 3.11 to 3.13",
+        ),
     ),
 )
 NEW_FAIRSEQ = Fairseq(
@@ -128,7 +134,8 @@ def choose(python: Tuple[int, int], cards: Sequence[Card]) -> Choice:
     if left_out:
         return Choice(best.requirement, "", "\n".join(_problem(fairseq, best, card) for card in left_out))
     cards_of = "; ".join(str(card) for card in dict.fromkeys(cards))
-    return Choice(best.requirement, f"CUDA {best.cuda} serves this machine's cards ({cards_of})", "")
+    reason = f"CUDA {best.cuda} serves this machine's cards ({cards_of})"
+    return Choice(best.requirement, f"{reason}; {best.caveat}" if best.caveat else reason, "")
 
 
 def doubt(requirement: str, cards: Sequence[Card]) -> str:
