@@ -20,9 +20,12 @@ help:
 	@echo 'make check        ruff, mypy and the tests'
 	@echo 'make test-compat  the test suite on Python 3.10 or older with official fairseq 0.12.2 and torch 1.12.1'
 	@echo 'make test-cuda-fake  the tests of device cuda without a card, with a CUDA build of torch (6 GB, in .venv-cuda)'
-	@echo 'All install what they need, once. Choose a Python with PYTHON=python3.x (3.8 to 3.13).'
+	@echo 'All install what they need, once. Choose a Python with PYTHON=python3.x (3.8 to 3.13), and a torch with'
+	@echo 'TORCH=torch==x.y.z (default: one with kernels for the cards that nvidia-smi shows).'
 
-$(VENV)/.installed: setup.py scripts/install.sh
+INSTALLER = setup.py scripts/install.sh scripts/choose_torch.py fairseq_el/cards/torch_builds.py
+
+$(VENV)/.installed: $(INSTALLER)
 	@scripts/install.sh '$(PYTHON)' '$(VENV)'
 	@touch $@
 
@@ -48,8 +51,8 @@ test-compat:
 	  FAIRSEQ_EL_BEAMS=5 FAIRSEQ_EL_CASES=6 $(MAKE) test PYTHON='$(COMPAT_PYTHON)'; \
 	fi
 
-# TORCH chooses the torch that scripts/install.sh installs. On Linux, PyPI's is a CUDA build; another index may not be.
-.venv-cuda/.installed: setup.py scripts/install.sh
+# On Linux, PyPI's is a CUDA build; another index may not be.
+.venv-cuda/.installed: $(INSTALLER)
 	@TORCH='$(CUDA_TORCH)' scripts/install.sh '$(CUDA_PYTHON)' .venv-cuda
 	@.venv-cuda/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is None and \
 	  "make test-cuda-fake: error: pip found a CPU build of torch; point it to an index with CUDA builds, as PyPI is")'

@@ -24,7 +24,7 @@ setup(
         'numpy<1.24; python_version < "3.11"',  # fairseq 0.12.2 uses numpy.float
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
         'numpy<2; python_version >= "3.11" and python_version < "3.13"',  # its language models use numpy.compat
-        "torch>=1.12",
+        "torch>=1.12",  # which one has kernels for which card: fairseq_el/cards/torch_builds.py
         "pyyaml>=5.1",
         "rouge-score>=0.1.2",
         "sacrebleu>=2.0",

@@ -64,6 +64,10 @@ class OutOfMemoryError(FairseqElError, RuntimeError):
     """A single sentence does not fit into memory. fairseq's trainer catches RuntimeError to try a batch again."""
 
 
+class NoKernelsError(FairseqElError):
+    """This torch was not built for the card that decodes. Names one that is."""
+
+
 class CheckpointMismatchError(FairseqElError):
     """A checkpoint and the data directory do not belong together."""
 

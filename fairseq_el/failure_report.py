@@ -13,6 +13,7 @@ from typing import Callable, Optional, Type
 
 import torch
 
+from fairseq_el.cards.check import explain_missing_kernel
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.errors import FairseqElError, summary_of
 
@@ -55,10 +56,13 @@ def explain(error: BaseException) -> Optional[str]:
         return str(error)
     if isinstance(error, RuntimeError) and str(error).startswith("Mask Type should be defined"):
         return (
-            "fairseq 0.12.2's fused encoder, which post-norm models such as BART use, does not work with torch 2 or "
-            f"later, and torch {torch.__version__} is installed. Install torch==1.12.1, or use Python 3.11 or later "
-            "with fairseq-fixed."
+            "fairseq 0.12.2's fused encoder, which post-norm models such as BART use, does not work with torch "
+            f"1.13 or later, and torch {torch.__version__} is installed. Install torch==1.12.1, or use Python 3.11 or "
+            "later with fairseq-fixed."
         )
+    missing_kernel = explain_missing_kernel(error)
+    if missing_kernel is not None:
+        return missing_kernel
     path = _checkpoint_being_loaded(error.__traceback__)
     if path is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
         return None

@@ -27,6 +27,8 @@ import sacrebleu
 from tabulate import tabulate
 from tqdm import tqdm
 
+from fairseq_el import NoKernelsError
+from fairseq_el.cards.check import usable_device
 from fairseq_el.scoring import read_generate_output, read_hypotheses
 from fairseq_el.text_lines import read_lines
 
@@ -114,6 +116,11 @@ def compare(
         time_only: count no bytes, which takes time.
         methods: out of ``METHODS``, stock first.
     """
+    if "--cpu" not in options:
+        try:
+            usable_device()  # says here what the programs would say in their logs, or not at all
+        except NoKernelsError as error:
+            sys.exit(f"{sys.argv[0]}: error: {error}")
     results = {method: Result() for method in methods}
     in_turn = [method for _ in range(runs) for method in methods]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):

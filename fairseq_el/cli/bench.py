@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 from typing import Any, Tuple
 
-import torch
-
 from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, parse_method
-from fairseq_el.cli.bench_options import check_device
+from fairseq_el.cli.bench_options import device_of
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
@@ -76,7 +74,6 @@ def _add_methods(group: Any) -> None:
     group.add_argument(
         "--device",
         choices=["cpu", "cuda"],
-        default="cuda" if torch.cuda.is_available() else "cpu",
         help="where all of them decode; not ct2, which is for the CPU here (default: cuda where there is a card)",
     )
     group.add_argument("--runs", type=positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
@@ -158,7 +155,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
         )
-    check_device(options.device)
+    device = device_of(options.device)
     if options.per_step and options.tgt_len < 4:
         raise OptionError(f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}")
     if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:
@@ -186,7 +183,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         warmup=options.warmup,
         threads=options.threads or _threads(),
         self_attention=options.self_attention,
-        device=options.device,
+        device=device,
         check_others=not options.no_check_others,
         command=options.command_line,
     )

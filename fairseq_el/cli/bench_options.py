@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 
 from fairseq_el.bench.live_bytes import CAN_TRACK
+from fairseq_el.cards.check import check_device, usable_device, why_no_card
 from fairseq_el.cli.numbers import not_negative, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory, check_plot
@@ -22,9 +23,7 @@ def add_measuring(parser: argparse.ArgumentParser, runs: int) -> None:
         "--runs", type=not_negative, default=runs, metavar="N", help="rounds; 0: bytes only (default: %(default)s)"
     )
     parser.add_argument("--threads", type=threads, metavar="N", help="of torch (default: as torch has them)")
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu", help="where"
-    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="where (default: cuda where there is a card)")
 
 
 def add_results(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -40,16 +39,29 @@ def check_measuring(options: argparse.Namespace) -> None:
     """
     Raises:
         OptionError: nothing would be measured, or there is no card.
+        NoKernelsError: this torch was not built for the card.
     """
-    check_device(options.device)
+    options.device = device_of(options.device)
     if not options.runs and not CAN_TRACK:
         raise OptionError(f"--runs must be at least 1: torch {torch.__version__} can't count bytes (2.1 can)")
 
 
-def check_device(device: str) -> None:
-    """Raises an :class:`OptionError` where there is no card to use."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda needs a card that this torch can use, and there is none; use --device cpu")
+def device_of(asked: Optional[str]) -> str:
+    """Where to compute: as ``--device`` says, or on a card if there is one.
+
+    Raises:
+        OptionError: there is no card.
+        NoKernelsError: this torch was not built for the card.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        why = why_no_card()
+        raise OptionError(
+            "--device cuda needs a card that this torch can use, and there is none; use --device cpu"
+            + (why and f". {why}")
+        )
+    if asked == "cuda":
+        check_device(torch.device(asked))
+    return asked or usable_device()
 
 
 def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:

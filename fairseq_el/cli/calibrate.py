@@ -13,6 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fairseq_el.bench.calibration import calibrate, num_measurements
+from fairseq_el.cli.bench_options import device_of
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import format_seconds, rates_path, save_rates
@@ -39,10 +40,10 @@ def run_calibrate(options: argparse.Namespace) -> int:
     """Measures, writes the file, and shows what was measured beside what the model predicts.
 
     Raises:
-        FairseqElError: other programs were running, or the file can't be written.
+        FairseqElError: other programs were running, the file can't be written, or a card can't be used.
     """
     refuse_to_replace_others_file()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(getattr(options, "device", None))
     dtypes = [dtype for dtype in ("fp32", "bf16", "fp16") if supported_dtype(dtype, device)[0] == dtype]
     with tqdm(total=num_measurements(dtypes), unit="", leave=False, disable=None) as bar:
 

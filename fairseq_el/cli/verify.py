@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import fairseq_el
 import fairseq_el.tasks
+from fairseq_el.cards.check import usable_device
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
@@ -79,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
         runs = {path: [path, "--task", task] for path, task in zip(options.path, tasks)}
         if len(runs) == 1:
             raise OptionError(f"--path must name two different checkpoints; got {options.path[0]} twice")
+    if "--cpu" not in options.rest:
+        usable_device()  # the programs' own warning is in their logs, and stock fairseq explains nothing
     found = {}
     for name in tqdm(list(runs), desc="fairseq-generate", unit="run", leave=False, disable=None):
         found[name] = _decode(name, [options.data, "--path", *runs[name], *options.rest])

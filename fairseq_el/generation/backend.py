@@ -34,7 +34,8 @@ def choose_for_batch(
         return "el"
     attentions = list(cross_attentions(model).values())
     first = attentions[0]
-    device, dtype = first.k_proj.weight.device.type, dtype_name(first.k_proj.weight.dtype)
+    weight = first.k_proj.weight
+    device, dtype = weight.device.type, dtype_name(weight.dtype)
     choice = choose_backend(
         CrossAttention(len(attentions), first.num_heads, first.embed_dim, first.kdim),
         num_sentences,
@@ -43,7 +44,7 @@ def choose_for_batch(
         expected_steps(src_len, *limits),
         device,
         dtype,
-        _half_of_free(device) if budget is None else budget,
+        _half_of_free(str(weight.device)) if budget is None else budget,
         _rates(device, dtype),
     )
     logged = _logged.setdefault(model, set())

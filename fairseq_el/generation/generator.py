@@ -11,6 +11,7 @@ from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
+from fairseq_el.cards.check import check_input
 from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
@@ -73,6 +74,7 @@ class ELSequenceGenerator(SequenceGenerator):
         constraints: Optional[Tensor] = None,
         bos_token: Optional[int] = None,
     ) -> Hypotheses:
+        check_input(sample["net_input"])
         options = {"prefix_tokens": prefix_tokens, "constraints": constraints, "bos_token": bos_token}
         return decode_in_halves(self, self._decode, sample, options)
 

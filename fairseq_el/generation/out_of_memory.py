@@ -132,7 +132,8 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
             packs_last=is_final(models[0]),
         )
-        usable = free_memory(device) + own_memory(device)
+        place = str(parameter.device)  # type: ignore[union-attr]
+        usable = free_memory(place) + own_memory(place)
         fits, needed = _with_backends(models[0], work, usable // len(models))
         return _Plan(fits, needed * len(models), usable)
     except (KeyError, ValueError, AttributeError, OptionError):

@@ -14,6 +14,7 @@ from typing import Any, List, TypeVar
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
+from fairseq_el.cards.check import check_card_of, check_input
 from fairseq_el.errors import UnsupportedModelError
 from fairseq_el.modules.el_multihead_attention import ELMultiheadAttention
 from fairseq_el.modules.shared_decoder import reorder_shared_state, shared_forward
@@ -41,6 +42,8 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
         raise ValueError(f"self_attention must be one of {list(SELF_ATTENTION)}; got {self_attention!r}")
+    for model in models_in(models):
+        check_card_of(model)
     to_enable = [model for model in _softmax_models(models) if not is_el_model(model)]
     for model in to_enable:
         reasons = unsupported_reasons(model)
@@ -61,7 +64,8 @@ def _enable(model: Any, backend: str, self_attention: str) -> None:
         _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
         attention.__class__ = ELMultiheadAttention
     if not is_decoder_only(model):
-        _shadow(model.encoder, reorder_encoder_out=share_encoder_out)
+        encode = functools.partial(_checked_encoding, model.encoder)
+        _shadow(model.encoder, reorder_encoder_out=share_encoder_out, forward_torchscript=encode)
     _shadow(
         model.decoder,
         forward=functools.partial(shared_forward, model.decoder),
@@ -146,6 +150,12 @@ def _unshadow(module: nn.Module) -> None:
     for name in names:
         module.__dict__.pop(name, None)
     module.__dict__.update(own)
+
+
+def _checked_encoding(encoder: Any, net_input: Any) -> Any:
+    """Stands in for ``encoder.forward_torchscript``, with which every generator of fairseq begins to decode."""
+    check_input(net_input)
+    return type(encoder).forward_torchscript(encoder, net_input)
 
 
 def _ignore_beam_size(beam_size: int) -> None:

@@ -14,15 +14,19 @@ from fairseq_el.planning.workload import TorchAttention
 
 
 def free_memory(device: str) -> int:
-    """Bytes that nobody uses now, of the current card (``"cuda"``) or of RAM (``"cpu"``).
+    """Bytes that nobody uses now: of the current card (``"cuda"``), of another (``"cuda:1"``), or of RAM (``"cpu"``).
+
+    On a card this counts what torch's pool keeps and no tensor uses: to the card it is taken, to torch it is free.
 
     Raises:
         OptionError: there is no such card, or the system does not say.
     """
-    if device == "cuda":
+    if device.startswith("cuda"):
         if not torch.cuda.is_available():
             raise OptionError("--device cuda needs --memory, such as --memory 16GiB: torch sees no card here to ask")
-        return int(torch.cuda.mem_get_info()[0])
+        card = torch.device(device).index
+        in_pool = torch.cuda.memory_reserved(card) - torch.cuda.memory_allocated(card)
+        return int(torch.cuda.mem_get_info(card)[0] + in_pool)
     try:
         available = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
     except OSError:
@@ -35,9 +39,9 @@ def free_memory(device: str) -> int:
 
 
 def own_memory(device: str) -> int:
-    """Bytes that this process has already, and can use again: torch's pool on the card, or its pages in RAM."""
-    if device == "cuda":
-        return int(torch.cuda.memory_reserved())
+    """Bytes that this process uses beside the :func:`free_memory`: its tensors on the card, or its pages in RAM."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.memory_allocated(torch.device(device).index))
     try:
         return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -55,7 +59,7 @@ def torch_attention(device: str, dtype: str, capability: Optional[Tuple[int, int
         dtype: a name in ``DTYPES``.
         capability: of the card (default: that of the one here, or if there is none, of an A100).
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    version = _torch_version()
     if device != "cuda":
         return TorchAttention(int(version >= (2, 3)), casts=version >= (2, 5))
     if capability is None:
@@ -69,3 +73,12 @@ def _alignment_on_card(version: Tuple[int, ...], dtype: str, capability: Tuple[i
     if dtype == "fp32":
         return 4 if capability >= (8, 0) else 1  # older cards have tensor cores for 16 bits only
     return 8 if capability >= (7, 0) else 1
+
+
+def holds_projections() -> bool:
+    """Whether this torch's attention still has queries, keys and values when it projects what it read."""
+    return _torch_version() < (2, 12)
+
+
+def _torch_version() -> Tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])

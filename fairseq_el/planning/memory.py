@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict, List
 
 from fairseq_el.planning.capacity import capacity_for
+from fairseq_el.planning.machine import holds_projections
 from fairseq_el.planning.parts import (
     MANY_ROWS,
     PROJECTED_AT_ONCE,
@@ -130,7 +131,8 @@ def _encoder_activations(shape: ModelShape, work: Workload) -> int:
     """The peak of one of stock's encoder layers, in its feed-forward network or in its attention.
 
     Alive throughout are the embeddings, which fairseq returns, and the layer's input; in the feed-forward network the
-    residual too, in attention queries, keys, values and the output; with pre-norm layers the normalised input.
+    residual too, in attention queries, keys, values and the output, which old torch projects while it holds them; with
+    pre-norm layers the normalised input.
     """
     positions, s = work.batch * work.src_len, work.element_size
     alive = 2 + shape.pre_norm
@@ -138,6 +140,8 @@ def _encoder_activations(shape: ModelShape, work: Workload) -> int:
     in_attention = (alive + 4) * shape.encoder_dim * s
     if not work.torch_attention.fuses(shape.encoder_head_width):
         in_attention += _unfused(work, shape.encoder_heads, shape.encoder_dim, 1, 1, work.src_len, 2 * s)
+    if holds_projections():
+        in_attention = max(in_attention, (alive + 5) * shape.encoder_dim * s)
     return positions * max(in_feed_forward, in_attention)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import fairseq_el
+from fairseq_el.cards.check import usable_device
 from fairseq_el.programs import run_program
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.files import checksums
@@ -34,13 +35,15 @@ def generate(recipe: Recipe, work: Path, say: Say) -> None:
     """Decodes the data set into ``generated/output.txt``, which is what ``fairseq-generate`` wrote.
 
     Raises:
-        FairseqElError: preprocessing is not done, nothing fits in memory, or decoding failed.
+        FairseqElError: preprocessing is not done, nothing fits in memory, decoding failed, or torch was not built for
+            the card.
     """
     output = output_of(recipe, work)
     if output.is_made():
         say(f"generate: nothing to do, {output.path} is up to date")
         return
     output.refuse_to_replace()
+    usable_device()  # warns here: what the programs say is in their logs
     source = read_report(data_of(recipe, work))[recipe.languages[0]]
     batch_size = min(recipe.batch_size or _planned(recipe, work, source["longest_kept"]), source["lines"])
 

@@ -8,6 +8,7 @@ from typing import Any, Sequence
 
 from torch import nn
 
+from fairseq_el.cards.check import check_card_of
 from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, el_generator
@@ -111,6 +112,8 @@ class ELTask(WholeData):
     def build_generator(self, models: Sequence[nn.Module], args: Any, *more: Any, **kwargs: Any) -> Any:
         self._check_generation(args, (kwargs.get("extra_gen_cls_kwargs") or {}).get("lm_model"))
         options = el_options(self._el_config())
+        for model in models:
+            check_card_of(model)
         set_dtype(models, str(options.el_dtype))
         enable_el_attention(models, backend=str(options.el_backend), self_attention=str(options.el_self_attention))
         generator = el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]

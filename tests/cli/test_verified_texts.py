@@ -26,8 +26,7 @@ def prints(monkeypatch, tmp_path):
         monkeypatch.setattr(
             module, "run_program", lambda _, __, output, *rest: output.write_bytes(next(printed).encode())
         )
-        return main(["verify", str(tmp_path), *options]), "--path", str(paths[1]), "--task", "translation"]
-        )
+        return main(["verify", str(tmp_path), *options])
 
     return compare
 

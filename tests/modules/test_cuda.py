@@ -1,6 +1,6 @@
 """The modules on device cuda in half precision: nothing mixes devices, nothing makes the host wait inside a step.
 
-Needs no card: fake tensors of a CUDA build of torch raise at both. Skipped on a CPU build, and before torch 2.14, the
+Needs no card: fake tensors of a CUDA build of torch raise at both. Skipped on a CPU build, and before torch 2.10, the
 oldest that was tried and does not abort the process without a card (2.6 does).
 """
 
@@ -34,7 +34,7 @@ with contextlib.suppress(ImportError):  # torch 1.12: skipped below
 
 TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 pytestmark = pytest.mark.skipif(
-    torch.version.cuda is None or TORCH < (2, 14), reason="needs a CUDA build of torch 2.14 or later (but no card)"
+    torch.version.cuda is None or TORCH < (2, 10), reason="needs a CUDA build of torch 2.10 or later (but no card)"
 )
 
 NUM_SENTENCES, NUM_BEAMS, SRC_LEN, WIDTH = 3, 4, 7, 32

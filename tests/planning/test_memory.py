@@ -198,6 +198,16 @@ def test_peak_of_encoding(method, encoder_tokens, ffn, dtype, pre_norm):
     assert_close(memory(method, run.shape, run.work).encoding, run.encoding, 0.1)
 
 
+def test_old_torch_holds_queries_keys_and_values(monkeypatch):
+    """The peak of stock's encoder is where attention projects its output, with one tensor more."""
+    run = Run("stock-shared", "fp32", words=4, width=64, ffn=16, batch=8, src_len=256)
+    planned = {}
+    for holds in (False, True):
+        monkeypatch.setattr(import_module("fairseq_el.planning.memory"), "holds_projections", lambda holds=holds: holds)
+        planned[holds] = memory("stock-shared", run.shape, run.work).encoding
+    assert planned[True] - planned[False] == 8 * 256 * 64 * 4
+
+
 @can_track
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", ["stock", "kv", "el"])
