@@ -24,12 +24,13 @@ BELOW = {  # what each part of the package may import
     "tasks": {"ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "whole_files"},
     "scoring": {"scoring", "errors"},
-    "conversion": {"modules", "conversion", "errors", "failure_report", "whole_files"},
-    "recipes": {"recipes", "planning", "scoring", "conversion", "errors", "programs", "whole_files"},
+    "tokenization": {"tokenization", "errors"},
+    "conversion": {"modules", "conversion", "tokenization", "errors", "failure_report", "whole_files"},
+    "recipes": {"recipes", "planning", "scoring", "conversion", "tokenization", "errors", "programs", "whole_files"},
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("recipes", "errors", "failure_report", "programs", "whole_files"),
+        *("recipes", "tokenization", "errors", "failure_report", "programs", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

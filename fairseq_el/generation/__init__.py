@@ -6,6 +6,7 @@ from fairseq_el.generation.generator import (
     ELSequenceGeneratorWithAlignment,
     el_generator,
 )
+from fairseq_el.generation.transformers_search import TransformersRules
 from fairseq_el.modules import DecodeState
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "DecodeState",
     "ELSequenceGenerator",
     "ELSequenceGeneratorWithAlignment",
+    "TransformersRules",
     "el_generator",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import fairseq
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
 from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.generation.decoders import EnsembleDecoder
+from fairseq_el.generation.limits import Limits
 from fairseq_el.generation.prompt import Prompt, forced_lengths
 from fairseq_el.ops import log_normalizer
 
@@ -24,7 +25,12 @@ class BatchDecoding:
     """What fairseq's ``SequenceGenerator._generate`` does, step by step, for any of fairseq's search strategies.
 
     Symbols: ``B`` sentences still decoded, ``b`` beams, ``V`` words of the vocabulary, ``n`` source length.
+
+    Attributes:
+        scores_prompts: whether the scores of hypotheses count forced words.
     """
+
+    scores_prompts = True
 
     def __init__(
         self,
@@ -32,23 +38,26 @@ class BatchDecoding:
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
-        bos_token: Optional[int],
+        bos_token: Union[int, Tensor, None],
     ):
+        """``bos_token``: the first symbol, of all sentences or of each ``(B)``; by default the eos."""
         self.generator = generator
         source, self.src_lengths = _source(sample["net_input"], generator.pad, generator.eos)
         num_sentences, src_len = source.shape[:2]
         if constraints is not None and not generator.search.supports_constraints:
             raise NotImplementedError("Target-side constraints were provided, but search method doesn't support them")
         generator.search.init_constraints(constraints, generator.beam_size)
+        self.prefix_tokens = prefix_tokens
         self.max_len = self._max_len(src_len)
+        self.limits = self._limits(num_sentences, source.device)
         self.sentences = list(range(num_sentences))  # of the batch, that are still decoded
         self.finished: Set[int] = set()  # some of these may be among them: see _worth_dropping
         self.ids = (
             sample["id"] if isinstance(sample.get("id"), Tensor) else torch.arange(num_sentences).to(source.device)
         )
-        self.prefix_tokens = prefix_tokens
-
-        first = generator.eos if bos_token is None else bos_token
+        first = torch.full((num_sentences,), generator.eos, device=source.device)
+        if bos_token is not None:
+            first[:] = bos_token
         self.beams = Beams(num_sentences, generator.beam_size, self.max_len, generator.pad, first, source.device)
         self.ended = EndedHypotheses(num_sentences)
         self.decoders = EnsembleDecoder(generator, source, self.max_len + 1)
@@ -79,25 +88,43 @@ class BatchDecoding:
         generator = self.generator
         if generator.match_source_len:
             max_len = int(self.src_lengths.max())
+        elif generator.max_new_tokens is not None:
+            max_len = min(max(self._prompt_lengths()) + generator.max_new_tokens, generator.max_len) - 1
         else:
             max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
         assert generator.min_len <= max_len, "min_len cannot be larger than max_len, please adjust these!"
         return max_len
 
-    def _read_prompt(self, first: int) -> Prompt:
+    def _prompt_lengths(self) -> List[int]:
+        """Forced words of each sentence."""
+        assert self.prefix_tokens is not None
+        return self.prefix_tokens.ne(self.generator.pad).sum(dim=1).tolist()
+
+    def _limits(self, num_sentences: int, device: torch.device) -> Optional[Limits]:
+        """Where they are not the same for all sentences: with limits of what follows a prompt."""
+        generator = self.generator
+        at_least, at_most = generator.min_new_tokens, generator.max_new_tokens
+        if at_least is None and at_most is None:
+            return None
+        prompts = self._prompt_lengths()
+        may_end = [max(generator.min_len, length + (at_least or 0)) for length in prompts]
+        last = [self.max_len if at_most is None else min(length + at_most - 1, self.max_len) for length in prompts]
+        return Limits(prompts, may_end, last, device)
+
+    def _read_prompt(self, first: Tensor) -> Prompt:
         """The first symbol, and the prefix where it can be read at once; else the search is forced along it."""
         generator = self.generator
         words = self.beams.tokens[:: generator.beam_size, :0]
         lengths = None
         if self.prefix_tokens is not None and generator.lm_model is None:
             prefix_tokens = self.prefix_tokens[:, : self.max_len]
-            lengths = forced_lengths(prefix_tokens, generator.pad, generator.eos)
+            lengths = self._forced_lengths(prefix_tokens)
             if lengths is not None:
                 words = prefix_tokens[:, : max(lengths)]
         # Plain beam search has nothing to do within prompts; the other strategies may draw random numbers.
         skips = lengths is not None and type(generator.search) is BeamSearch
         prompt = Prompt(words, lengths, first_step=min(lengths) if skips and lengths else 0)
-        prompt.read(self.decoders, first, generator)
+        prompt.read(self.decoders, first, generator, self.scores_prompts)
         if prompt.first_step > 0:
             assert prompt.log_probs is not None
             begun = slice(0, prompt.first_step)
@@ -107,6 +134,9 @@ class BatchDecoding:
                     attn = prompt.attention[:, position].repeat_interleave(generator.beam_size, dim=0)
                     self.beams.record_attention(position + 1, attn)
         return prompt
+
+    def _forced_lengths(self, prefix_tokens: Tensor) -> Optional[List[int]]:
+        return forced_lengths(prefix_tokens, self.generator.pad, self.generator.eos)
 
     def _decode(self, step: int) -> Tuple[Optional[List[Tensor]], Optional[Tensor]]:
         """Outputs of each model for all beams, or None if all sentences are within their prompts; attention."""
@@ -206,9 +236,7 @@ class BatchDecoding:
         blocks_first = read_prompt and not generator.ngram_blocking_as_stock  # a forced word may repeat what it likes
         if blocks_first:
             generator.block_ngrams(scores, beams.tokens[rows], step)
-        if step >= self.max_len:
-            scores[:, : generator.eos] = float("-inf")
-            scores[:, generator.eos + 1 :] = float("-inf")
+        self._limit(step, scores, part)
         if self._in_prefix(step):
             if read_prompt:
                 self.prompt.force(step, scores, part, generator.beam_size)  # type: ignore[union-attr]
@@ -225,6 +253,27 @@ class BatchDecoding:
         if not blocks_first:
             generator.block_ngrams(scores, beams.tokens[rows], step)
         return scores
+
+    def _limit(self, step: int, scores: Tensor, part: slice) -> None:
+        """Leaves the eos alone in the last step, and takes it away where it is too early after a prompt."""
+        generator, limits = self.generator, self.limits
+        if step >= self.max_len:
+            scores[:, : generator.eos] = float("-inf")
+            scores[:, generator.eos + 1 :] = float("-inf")
+        if limits is None:
+            return
+        ending = limits.ending(step, part, generator.beam_size)
+        if ending is not None:
+            eos = scores[:, generator.eos].clone()
+            scores.masked_fill_(ending, float("-inf"))
+            scores[:, generator.eos] = eos
+        too_early = limits.too_early(step, part, generator.beam_size)
+        if too_early is not None:
+            scores[:, generator.eos].masked_fill_(too_early.squeeze(1), float("-inf"))
+
+    def _last_step(self, sentence: int) -> int:
+        """Of a sentence, by its number among those that are still decoded."""
+        return self.max_len if self.limits is None else self.limits.last[sentence]
 
     def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
         """Takes out the hypotheses that end here.
@@ -245,7 +294,7 @@ class BatchDecoding:
                 taken.append((i, candidate))
         if taken:
             self._take(step, candidates, taken)
-        self.finished |= {self.sentences[i] for i in count if count[i] == beam_size or step == self.max_len}
+        self.finished |= {self.sentences[i] for i in count if count[i] == beam_size or step >= self._last_step(i)}
         return ended, [i for i, sentence in enumerate(self.sentences) if sentence not in self.finished]
 
     def _take(self, step: int, candidates: Candidates, taken: List[Tuple[int, int]]) -> None:
@@ -288,6 +337,8 @@ class BatchDecoding:
         self.beams.keep(kept)
         if self.prefix_tokens is not None:
             self.prefix_tokens = self.prefix_tokens.index_select(0, kept)
+        if self.limits is not None:
+            self.limits.keep(remaining, kept)
         if self.prompt is not None:
             self.prompt.keep(remaining, kept)
             for model in self.decoders.models:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
-from fairseq.search import DiverseBeamSearch
+from fairseq.search import BeamSearch, DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.decoding import BatchDecoding
+from fairseq_el.generation.transformers_search import TransformersDecoding, TransformersRules
 from fairseq_el.modules import DecodeState, Linears, backend_of, el_attention_enabled, is_final, worth_packing
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
@@ -47,6 +48,10 @@ class ELSequenceGenerator(SequenceGenerator):
         memory_budget: bytes that cross-attention may keep of the source where the backend is ``"auto"`` (default: half
             of the memory that is free).
         ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
+        transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
+        first_symbol: that hypotheses begin with, if it is not the eos that ends them.
+        min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
+            ``min_len`` and ``max_len`` alone hold, which count the prompt.
         on_step: called after every step with its number and the decode states of the models, for measurements.
     """
 
@@ -54,6 +59,10 @@ class ELSequenceGenerator(SequenceGenerator):
     record_attention: bool = True
     memory_budget: Optional[int] = None
     ngram_blocking_as_stock: bool = False
+    transformers_rules: Optional[TransformersRules] = None
+    first_symbol: Optional[int] = None
+    min_new_tokens: Optional[int] = None
+    max_new_tokens: Optional[int] = None
     on_step: Optional[Callable[[int, List[DecodeState]], None]] = None
 
     def _generate(
@@ -61,14 +70,17 @@ class ELSequenceGenerator(SequenceGenerator):
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor] = None,
         constraints: Optional[Tensor] = None,
-        bos_token: Optional[int] = None,
+        bos_token: Union[int, Tensor, None] = None,
     ) -> Hypotheses:
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
         if isinstance(self.search, DiverseBeamSearch):
             sample = _number_within_batch(sample)
-        return BatchDecoding(self, sample, prefix_tokens, constraints, bos_token).run()
+        arguments = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
+        if self.transformers_rules is not None and type(self.search) is BeamSearch:
+            return TransformersDecoding(self, self.transformers_rules, *arguments).run()
+        return BatchDecoding(self, *arguments).run()
 
     def backend_for(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> str:
         """What cross-attention keeps for a batch: ``"el"`` or ``"shared-kv"``."""

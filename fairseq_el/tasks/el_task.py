@@ -14,6 +14,7 @@ from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.out_of_memory import is_out_of_memory, out_of_memory
+from fairseq_el.tasks.search_options import set_search
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ class ELTask:
     Attributes:
         keeps_last_training_batch: fairseq 0.12.3 drops the last batch of an epoch if it is no multiple of
             ``--required-batch-size-multiple``. Training is as stock unless this is set.
+        continues_prompts: whether the models are language models.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
     keeps_last_training_batch = False
+    continues_prompts = False
     dictionary_hint = (
         "Run fairseq-preprocess again with the dictionaries the model was trained with: "
         "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
@@ -80,6 +83,8 @@ class ELTask:
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
+            words = self.target_dictionary  # type: ignore[attr-defined]
+            set_search(generator, options, args, len(words), self.continues_prompts)
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
 
