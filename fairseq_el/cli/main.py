@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import Any, NoReturn, Optional, Sequence
 
-from fairseq_el.cli import bench, bench_slim, bench_topk, convert, plan, recipe, score, verify
+from fairseq_el.cli import bench, bench_slim, bench_topk, convert, encode, plan, recipe, score, verify
 from fairseq_el.errors import FairseqElError, OptionError
 
 
@@ -29,6 +29,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     bench_slim.add_parser(commands)
     bench_topk.add_parser(commands)
     convert.add_parser(commands)
+    encode.add_parser(commands)
     recipe.add_parser(commands)
     score.add_parser(commands)
     verify.add_parser(commands)
