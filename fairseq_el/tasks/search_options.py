@@ -65,14 +65,19 @@ def set_search(generator: ELSequenceGenerator, options: Any, args: Any, size: in
     if any(len(sequence) > 1 for sequence in first):
         problems.append(f"--el-forbidden-first has single symbols; it is {options.el_forbidden_first}")
     forced = [_symbol(name, getattr(options, name), size, problems) for name in ("el_forced_first", "el_forced_last")]
+    early = str(options.el_early_stopping)
     rules = TransformersRules(
-        _EARLY[str(options.el_early_stopping)], *forced, forbidden, tuple(s[0] for s in first), continues_prompts
+        early_stopping="never" if early == "never" else early == "true",
+        forced_first=forced[0],
+        forced_last=forced[1],
+        forbidden=forbidden,
+        forbidden_first=tuple(sequence[0] for sequence in first),
+        continues_prompts=continues_prompts,
     )
-    if str(options.el_search) != "transformers":
-        if rules != TransformersRules(continues_prompts=continues_prompts):
-            problems.append("--el-early-stopping to --el-forbidden-first need --el-search transformers")
-        rules = None  # type: ignore[assignment]
-    else:
+    as_transformers = str(options.el_search) == "transformers"
+    if not as_transformers and rules != TransformersRules(continues_prompts=continues_prompts):
+        problems.append("--el-early-stopping to --el-forbidden-first need --el-search transformers")
+    if as_transformers:
         problems.extend(
             f"{option} does not go with --el-search transformers; leave one of them out"
             for option, is_given in (
@@ -85,10 +90,7 @@ def set_search(generator: ELSequenceGenerator, options: Any, args: Any, size: in
         )
     if problems:
         raise OptionError("; ".join(problems))
-    generator.transformers_rules = rules
-
-
-_EARLY = {"true": True, "false": False, "never": "never"}
+    generator.transformers_rules = rules if as_transformers else None
 
 
 def _symbol(name: str, index: int, size: int, problems: List[str]) -> Optional[int]:

@@ -16,6 +16,7 @@ _CLEAN = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
     (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
+_SPACE = "\u2581"
 
 
 class Codec:
@@ -91,10 +92,14 @@ class SentencepieceCodec(Codec):
         return self._added.encode(text, self._encode_part)
 
     def _encode_part(self, text: str) -> List[str]:
-        code, end = [], text.find("<<")
+        before: List[str] = []
+        after: List[str] = []
+        end = text.find("<<")
         if self._marian and text.startswith(">>") and end != -1:
-            code, text = [text[: end + 2]], text[end + 2 :]
-        return [*code, *self._model.encode(text).split(" ")] if text.strip() else code
+            before, text = [text[: end + 2]], text[end + 2 :]
+        elif not self._marian and text[-1:].isspace():  # before an added token; sentencepiece would leave it out
+            after = [_SPACE]
+        return [*before, *(self._model.encode(text).split(" ") if text.strip() else []), *after]
 
     def decode(self, symbols: List[str]) -> str:
         return _joined(symbols, self._added, self._clean_up)
@@ -124,7 +129,8 @@ class TokenizersCodec(Codec):
         self._clean_up = clean_up
 
     def encode(self, text: str) -> List[str]:
-        tokens = self._tokenizer.encode(text, add_special_tokens=False).tokens
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        tokens = [str(self._tokenizer.id_to_token(index)) for index in ids]
         return [self._symbols.get(token, token) for token in tokens]
 
     def decode(self, symbols: List[str]) -> str:
@@ -142,7 +148,7 @@ def _joined(pieces: List[str], added: AddedTokens, clean_up: bool) -> str:
             parts.append("" if token.special else token.token)
         elif not piece.startswith("madeupword"):
             parts.append(piece)
-    text = "".join(parts).replace("\u2581", " ").strip()
+    text = "".join(parts).replace(_SPACE, " ").strip()
     return _cleaned(text) if clean_up else text
 
 
@@ -154,7 +160,7 @@ def _cleaned(text: str) -> str:
 
 def _punctuation_normalizer() -> Any:
     try:
-        from sacremoses import MosesPunctNormalizer
+        from sacremoses import MosesPunctNormalizer  # type: ignore[import-not-found]
     except ImportError:
         return None
     return MosesPunctNormalizer().normalize

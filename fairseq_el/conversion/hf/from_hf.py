@@ -97,10 +97,10 @@ def _usage(directory: HFDirectory, converted: Converted, tokenizer: Tokenizer) -
     dictionary = f"{{out}}/{DICTIONARY}"
     encode = "fairseq-el encode {out} < test.txt > "
     if family.decoder_only:
-        commands = [
-            f"{encode}test.pieces",
-            f"fairseq-preprocess --only-source --testpref test.pieces --srcdict {dictionary} --destdir DATA",
-        ]
+        commands = [f"{encode}test.pieces"]
+        commands.append(
+            f"fairseq-preprocess --only-source --testpref test.pieces --srcdict {dictionary} --destdir DATA"
+        )
     else:
         commands = [f"{encode}test.{source}", f"cp test.{source} test.{target}"]
         commands.append(

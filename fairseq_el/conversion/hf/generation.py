@@ -14,7 +14,7 @@ Settings = Dict[str, Any]
 # transformers' own default of every setting that changes outputs and has no option here.
 _NOT_CARRIED: Settings = {
     **dict.fromkeys(
-        ("do_sample", "remove_invalid_values", "renormalize_logits", "token_healing", "is_assistant"), False
+        ("do_sample", "remove_invalid_values", "renormalize_logits", "is_assistant", "token_healing"), False
     ),
     **dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty", "encoder_repetition_penalty"), 1.0),
     **dict.fromkeys(("diversity_penalty", "epsilon_cutoff", "eta_cutoff", "encoder_no_repeat_ngram_size"), 0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_el.conversion.hf.families import GPT2, MARIAN, PEGASUS, Family
@@ -16,6 +16,7 @@ from fairseq_el.tokenization import AddedToken
 Json = Dict[str, Any]
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _USUAL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<|endoftext|>")
+_BEYOND_GPT2 = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix")  # of a model
 _FLAGS = ("special", "lstrip", "rstrip", "single_word")
 
 
@@ -73,6 +74,9 @@ def _read(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: s
         for symbol in [symbols.get(token)]
         if token and symbol is not None
     ]
+    if family is MARIAN:  # its tokenizer, which is in Python, knows special tokens by what they are named for
+        named = [_content(value) for value in _named_special(directory, settings)]
+        added = [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
     described: Json = {"added": [token.as_json() for token in added]}
     clean_up = settings.get("clean_up_tokenization_spaces") is True and not family.byte_bpe
     model = next((name for name in ("source.spm", *SENTENCEPIECE.values()) if directory.has(name)), None)
@@ -127,12 +131,7 @@ def _added(directory: HFDirectory, settings: Json, fast: Json, ids: Dict[str, in
     found: Dict[str, Json] = {str(entry["content"]): entry for entry in fast.get("added_tokens") or []}
     for entry in (settings.get("added_tokens_decoder") or {}).values():
         found.setdefault(str(entry["content"]), entry)
-    named = {**directory.json("special_tokens_map.json"), **settings}
-    special = [named.get(name) for name in _NAMED]
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        more = named.get(name) or []
-        special.extend(more.values() if isinstance(more, dict) else more)
-    for value in special:
+    for value in _named_special(directory, settings):
         entry = value if isinstance(value, dict) else {"content": value}
         if isinstance(entry.get("content"), str):
             found.setdefault(entry["content"], {**entry, "special": True})
@@ -143,6 +142,16 @@ def _added(directory: HFDirectory, settings: Json, fast: Json, ids: Dict[str, in
             found.setdefault(token, {"special": True, "lstrip": token == "<mask>"})
     found.update((token, {"special": True}) for token in ids if _is_reserved(token) and token not in found)
     return found
+
+
+def _named_special(directory: HFDirectory, settings: Json) -> List[Any]:
+    """Tokens, or descriptions of them, that the files name for a part that they play."""
+    named = {**directory.json("special_tokens_map.json"), **settings}
+    special = [named.get(name) for name in _NAMED]
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        more = named.get(name) or []
+        special.extend(more.values() if isinstance(more, dict) else more)
+    return special
 
 
 def _is_reserved(token: str) -> bool:
