@@ -86,6 +86,10 @@ class SentencepieceCodec(Codec):
         self._added, self._marian, self._clean_up = added, marian, clean_up
         self._normalize = _punctuation_normalizer() if marian else None
 
+    def pieces(self) -> List[str]:
+        """All pieces of the model."""
+        return [self._model.sp.id_to_piece(index) for index in range(len(self._model.sp))]
+
     def encode(self, text: str) -> List[str]:
         if self._normalize is not None and text:
             text = self._normalize(text)

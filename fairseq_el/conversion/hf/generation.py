@@ -172,14 +172,28 @@ def _notes(found: Settings, family: Family) -> List[str]:
     return notes
 
 
+def _ids_given(given: Dict[str, Any]) -> Settings:
+    """Settings that name words, of a model whose ids are fairseq's."""
+    found: Settings = {}
+    for option, name in (("--el-forced-first", "forced_bos_token_id"), ("--el-forced-last", "forced_eos_token_id")):
+        if int(given.get(option, -1)) >= 0:
+            found[name] = int(given[option])
+    for option, name in (("--el-forbidden", "bad_words_ids"), ("--el-forbidden-first", "begin_suppress_tokens")):
+        sequences = [list(map(int, part.split("+"))) for part in str(given.get(option, "")).split(",") if part]
+        if sequences:
+            found[name] = sequences if name == "bad_words_ids" else [words[0] for words in sequences]
+    return found
+
+
 def hf_settings(
-    lines: List[str], eos: Optional[int] = None, pad: Optional[int] = None, decoder_only: bool = False
+    lines: List[str], eos: Optional[int] = None, pad: Optional[int] = None, size: Optional[int] = None
 ) -> Settings:
     """Hugging Face's settings for options in a file of them, or for fairseq-generate's own defaults.
 
     Args:
         eos: id of the eos, which ends the longest hypotheses of fairseq.
         pad: id of the padding, which fairseq never writes.
+        size: positions of the model, which fairseq never exceeds.
 
     Raises:
         FairseqElError: what must be a number is none.
@@ -193,7 +207,7 @@ def hf_settings(
             "num_beams": int(given["--beam"]),
             "length_penalty": float(given["--lenpen"]),
             "min_length": int(given["--min-len"]) + 1,
-            "max_length": int(given["--max-len-b"]) + 2,
+            "max_length": min(int(given["--max-len-b"]), size - 1 if size else 10**9) + 2,
             "no_repeat_ngram_size": int(given["--no-repeat-ngram-size"]),
             "num_return_sequences": int(given["--nbest"]),
         }
@@ -216,5 +230,6 @@ def hf_settings(
         found["forced_eos_token_id"] = eos
     if pad is not None:
         found["bad_words_ids"] = [[pad]]
+    found.update(_ids_given(given))
     meaningless = {("no_repeat_ngram_size", 0), ("num_return_sequences", 1), ("min_length", 1)}
     return {name: value for name, value in found.items() if isinstance(value, list) or (name, value) not in meaningless}
