@@ -22,7 +22,12 @@ class Hostile:
 
 
 def settings(**changed):
+    """Of config.json; generation_config.json would go before it."""
+
     def change(directory: Path) -> None:
+        before = directory / "generation_config.json"
+        generation = json.loads(before.read_text())
+        before.write_text(json.dumps({name: value for name, value in generation.items() if name not in changed}))
         path = directory / "config.json"
         config = {**json.loads(path.read_text()), **changed}
         path.write_text(json.dumps({name: value for name, value in config.items() if value != "absent"}))
@@ -259,6 +264,4 @@ def test_mbart_needs_its_languages_and_a_mask(tmp_path, capsys):
     tokens = hf_models.vocabulary("mbart50")
     vocab = [[token if token != "<mask>" else "other", 0.0] for token in tokens]
     (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
-    assert "must have its languages and <mask>" in error(
-        capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "out"
-    )
+    assert "must have its languages and <mask>" in error(capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "out")

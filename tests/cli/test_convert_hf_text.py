@@ -16,11 +16,14 @@ from commands import EXAMPLE
 from fairseq.data import Dictionary
 from hf_models import transformers
 
+from fairseq_el import enable_el_attention
+from fairseq_el.conversion.hf import from_hf
 from fairseq_el.conversion.hf.byte_bpe import encoder_of
 from fairseq_el.conversion.hf.families import FAMILIES
 from fairseq_el.conversion.hf.reading import HFDirectory
 from fairseq_el.conversion.hf.tokens import _LANGUAGES_25, _LANGUAGES_50
 from fairseq_el.conversion.hf.vocabulary import read_vocabulary
+from fairseq_el.errors import OptionError
 from fairseq_el.tokenization import read_codec
 
 AddedToken, AutoTokenizer = transformers.AddedToken, transformers.AutoTokenizer
@@ -285,3 +288,51 @@ INTERACTIVE = (
     "fairseq-interactive out --path out/model.pt $(cat out/generate.args) --bpe el_pieces --el-pieces out/pieces.json "
     "< test.txt"
 )
+
+
+def test_mbart_with_tokens_after_its_languages(pieces, tmp_path, monkeypatch, execute):
+    """Tokens that were added stand after <mask>, where fairseq's task has its languages."""
+    monkeypatch.chdir(tmp_path)
+    language = sentencepiece_tokens(pieces, "mbart50").index("ro_RO")
+    settings = {**SPM_SETTINGS["mbart50"], "forced_bos_token_id": language}
+    model, tokenizer = make("mbart50", tmp_path / "hf", monkeypatch, pieces, 4, True, added=HL[:2], **settings)
+    assert_same(execute, model, tokenizer, [*TEXTS, *MARKED[:2]], bad_words_ids=[[1]])
+
+
+def test_the_hub_writes_the_same(tmp_path, monkeypatch):
+    """``BARTModel.sample``, which puts <s> before the source and forces it, where both programs' rules agree."""
+    from fairseq.models.bart import BARTModel
+
+    monkeypatch.chdir(tmp_path)
+    settings = {"num_beams": 4, "max_length": 40, "early_stopping": True, "length_penalty": 0.0}
+    model, tokenizer = make("bart", tmp_path / "hf", monkeypatch, **settings, forced_bos_token_id=0)
+    from_hf(tmp_path / "hf", tmp_path / "out")
+    bart = BARTModel.from_pretrained("out", "model.pt", bpe="el_pieces", el_pieces="out/pieces.json").eval()
+    enable_el_attention(bart)
+    expected = generated(model, tokenizer, TEXTS, bad_words_ids=[[1]])
+    found = bart.sample(TEXTS, beam=4, lenpen=0.0, max_len_b=38, min_len=0)
+    ended = [len(tokenizer(text)["input_ids"]) < 36 for text in expected]
+    assert sum(ended) >= 3
+    assert all(mine.strip() == theirs for mine, theirs, whole in zip(found, expected, ended) if whole)
+
+
+@needs_numpy_1
+def test_prompts_that_are_empty_or_have_an_end_of_text(tmp_path, monkeypatch, execute):
+    """transformers begins with <|endoftext|> where a prompt has nothing, and reads one that is in a prompt."""
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = make("gpt2", tmp_path / "hf", monkeypatch, seed=9, max_new_tokens=6, num_beams=2)
+    lines = ["he is<|endoftext|>the man<|endoftext|>", "", "a <|endoftext|> b", "<|endoftext|>in"]
+    expected = generated(model, tokenizer, lines)
+    interactive, _ = both_ways(execute, [line for line in lines if line])
+    assert interactive == [text for text, line in zip(expected, lines) if line]
+    Path("test.txt").write_text("\nhe is\n")
+    assert sentences(execute(INTERACTIVE))[0] == expected[1]
+
+
+def test_a_prompt_that_leaves_no_room(tmp_path, monkeypatch, execute, capsys):
+    monkeypatch.chdir(tmp_path)
+    make("gpt2", tmp_path / "hf", monkeypatch, max_length=5)
+    execute("fairseq-el convert from-hf hf --out out")
+    Path("test.txt").write_text("a red boat on the\n")
+    with pytest.raises((OptionError, SystemExit), match=r"prompt must leave room for one more token|1"):
+        execute(INTERACTIVE)
