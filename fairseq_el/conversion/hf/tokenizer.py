@@ -74,7 +74,8 @@ def _read(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: s
         for symbol in [symbols.get(token)]
         if token and symbol is not None
     ]
-    if family is MARIAN:  # its tokenizer, which is in Python, knows special tokens by what they are named for
+    marian = family is MARIAN or str(settings.get("tokenizer_class")) == MARIAN.tokenizer
+    if marian:  # its tokenizer, which is in Python, knows special tokens by what they are named for
         named = [_content(value) for value in _named_special(directory, settings)]
         added = [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
     described: Json = {"added": [token.as_json() for token in added]}
@@ -95,7 +96,7 @@ def _read(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: s
         described.update(kind="tokenizers", file="tokenizer.json", renamed=renamed, clean_up=clean_up)
         tokenizer.copies.append(("tokenizer.json", "tokenizer.json"))
     elif model is not None:
-        described.update(kind="sentencepiece", model=spm, marian=family is MARIAN, clean_up=clean_up)
+        described.update(kind="sentencepiece", model=spm, marian=marian, clean_up=clean_up)
     else:
         return tokenizer
     tokenizer.described = described
@@ -167,7 +168,7 @@ def _template(settings: Json, fast: Json, family: Family) -> Tuple[List[str], Li
     if name in ("BartTokenizer", "RobertaTokenizer"):
         cls, sep = (_content(settings.get(key)) for key in ("cls_token", "sep_token"))
         return [cls or "<s>"], [sep or "</s>"]
-    if family in (MARIAN, PEGASUS):
+    if family in (MARIAN, PEGASUS) or name == MARIAN.tokenizer:
         return [], [_content(settings.get("eos_token")) or "</s>"]
     if "add_bos_token" in settings or "add_eos_token" in settings:
         default = "<|endoftext|>" if family is GPT2 else None
