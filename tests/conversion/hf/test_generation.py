@@ -134,9 +134,9 @@ def test_what_changes_nothing_is_not_said():
         "repetition_penalty": 1.0,
         "use_cache": True,
     }
-    settings |= {"top_k": 50, "temperature": 1.0, "top_p": 1.0, "num_beam_groups": 1, "diversity_penalty": 0.0}
-    settings |= {"transformers_version": "4.40.0", "_from_model_config": True, "use_cache": True, "max_time": None}
-    settings |= {"eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 0, "decoder_start_token_id": 2}
+    settings.update({"top_k": 50, "temperature": 1.0, "top_p": 1.0, "num_beam_groups": 1, "diversity_penalty": 0.0})
+    settings.update({"transformers_version": "4.40.0", "_from_model_config": True, "use_cache": True, "max_time": None})
+    settings.update({"eos_token_id": 2, "pad_token_id": 1, "bos_token_id": 0, "decoder_start_token_id": 2})
     assert converted(settings)[1] == []
 
 
