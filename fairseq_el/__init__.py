@@ -21,7 +21,7 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 
 allow_fairseq_checkpoints()
 
-from fairseq_el import criterions, models, tasks  # noqa: E402, F401  (registers them)
+from fairseq_el import criterions, models, tasks, tokenization  # noqa: E402, F401  (registers them)
 from fairseq_el.errors import (  # noqa: E402
     CheckpointMismatchError,
     FairseqElError,

@@ -471,8 +471,16 @@ HUGGING_FACE: List[Row] = [
     (FROM, config(dropout=True), "dropout must be from 0 to 1; it is True"),
     (FROM, config(activation_function=["gelu"]), "activation_function must be one of gelu"),
     (FROM, config(scale_embedding="no"), "scale_embedding must be true or false; it is 'no'"),
-    (FROM, config(eos_token_id=-1), "ids of special tokens must be below vocab_size"),
-    (FROM, config(decoder_start_token_id="x"), "decoder_start_token_id must be one of the model's"),
+    (
+        FROM,
+        all_of(config(eos_token_id=-1), without("hf/generation_config.json")),
+        "ids of special tokens must be below vocab_size",
+    ),
+    (
+        FROM,
+        all_of(config(decoder_start_token_id="x"), without("hf/generation_config.json")),
+        "decoder_start_token_id must be one of the model's",
+    ),
     (FROM, config(task_specific_params=[1]), "task_specific_params must be settings by task"),
     (
         FROM,

@@ -89,8 +89,8 @@ class Pair:
         return found[0]["tokens"].tolist()[source.numel() - 1 :]
 
     def options(self) -> dict[str, Any]:
-        words = [word for word in shlex.split((self.out / OPTIONS).read_text()) if word != "--decoder-langtok"]
-        given = dict(zip(words[::2], words[1::2]))
+        words = shlex.split((self.out / OPTIONS).read_text())
+        given = {word: value for word, value in zip(words, words[1:]) if word.startswith("--")}
         return {
             "beam_size": int(given["--beam"]),
             "max_len_a": float(given["--max-len-a"]),

@@ -104,7 +104,7 @@ def _config(family: str, size: int, options: dict[str, Any]) -> Any:
         end = ids["<|endoftext|>"]
         sizes = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 24, "n_positions": 40}
         return transformers.GPT2Config(
-            vocab_size=size, **sizes, **{"bos_token_id": end, "eos_token_id": end, **options}
+            **{"vocab_size": size, **sizes, "bos_token_id": end, "eos_token_id": end, **options}
         )
     special: dict[str, Any] = {
         "bos_token_id": ids.get("<s>"),

@@ -30,19 +30,20 @@ BELOW = {  # what each part of the package may import
     "tasks": {"cards", "ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "reading", "whole_files"},
     "scoring": {"scoring", "errors", "text_lines"},
+    "tokenization": {"tokenization", "errors"},
     "conversion": {
-        *("modules", "conversion", "checkpoint_loading", "errors", "failure_report", "outputs", "reading"),
-        "whole_files",
+        *("modules", "conversion", "tokenization", "checkpoint_loading", "errors", "failure_report", "outputs"),
+        *("reading", "whole_files"),
     },
     "recipes": {
-        *("cards", "recipes", "planning", "scoring", "conversion", "errors", "programs", "reading", "records"),
-        *("text_lines", "whole_files", "workplace"),
+        *("cards", "recipes", "planning", "scoring", "conversion", "tokenization", "errors", "programs", "reading"),
+        *("records", "text_lines", "whole_files", "workplace"),
     },
     "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
     "cli": {
         *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("cards", "recipes", "errors", "failure_report", "outputs", "programs", "reading", "text_lines"),
-        "whole_files",
+        *("cards", "recipes", "tokenization", "errors", "failure_report", "outputs", "programs", "reading"),
+        *("text_lines", "whole_files"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -35,6 +35,12 @@ def add_kinds(kinds: Any) -> None:
     kind.add_argument(
         "--data", type=Path, metavar="DIR", help="directory with the dictionaries (default: that of the checkpoint)"
     )
+    kind.add_argument(
+        "--begin",
+        action="store_true",
+        help="sources and outputs of a BART model begin with <s>, as fairseq's hub has them (default: as "
+        "fairseq-generate has them)",
+    )
     _add_common(kind)
 
 
@@ -55,7 +61,8 @@ def _from_hf(options: argparse.Namespace) -> int:
 
 
 def _to_hf(options: argparse.Namespace) -> int:
-    _write(to_hf(options.source, options.out, options.data, options.force, options.verify), options.out)
+    report = to_hf(options.source, options.out, options.data, options.force, options.verify, options.begin)
+    _write(report, options.out)
     return 0
 
 

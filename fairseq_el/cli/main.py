@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
-from fairseq_el.cli import bench, bench_slim, bench_topk, convert, plan, recipe, score, verify
+from fairseq_el.cli import bench, bench_slim, bench_topk, convert, encode, plan, recipe, score, verify
 from fairseq_el.cli.output import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.system_errors import explain_system
 from fairseq_el.errors import FairseqElError, OptionError, shortened
@@ -56,7 +56,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def _run(given: List[str]) -> int:
     parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
     commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
-    for module in (plan, bench, bench_slim, bench_topk, convert, recipe, score, verify):
+    for module in (plan, bench, bench_slim, bench_topk, convert, encode, recipe, score, verify):
         module.add_parser(commands)
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):

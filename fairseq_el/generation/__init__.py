@@ -7,6 +7,7 @@ from fairseq_el.generation.generator import (
     el_generator,
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
+from fairseq_el.generation.transformers_search import TransformersRules
 from fairseq_el.modules import DecodeState
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DecodeState",
     "ELSequenceGenerator",
     "ELSequenceGeneratorWithAlignment",
+    "TransformersRules",
     "disable_el_attention",
     "el_generator",
     "enable_el_attention",

@@ -36,7 +36,7 @@ class WholeBatch(NamedTuple):
         if known is not None:
             return known
         source, src_lengths = source_of(sample, generator.pad, generator.eos)
-        max_len = longest_output(generator, source.size(1), src_lengths)
+        max_len = longest_output(generator, source.size(1), src_lengths, prefix_tokens)
         lengths = None if prefix_tokens is None else read_lengths(generator, prefix_tokens, max_len)
         return cls(max_len, lengths is not None)
 
@@ -90,7 +90,7 @@ def source_in(sample: Sample) -> Tensor:
     raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")
 
 
-def longest_output(generator: Any, src_len: int, src_lengths: Tensor) -> int:
+def longest_output(generator: Any, src_len: int, src_lengths: Tensor, prefix_tokens: Optional[Tensor]) -> int:
     """How many words hypotheses of a batch may have, without eos.
 
     Raises:
@@ -99,6 +99,12 @@ def longest_output(generator: Any, src_len: int, src_lengths: Tensor) -> int:
     if generator.match_source_len:
         max_len = int(src_lengths.max())
         limits = "the longest source of the batch, which --match-source-len goes by"
+    elif generator.max_new_tokens is not None:
+        max_len = min(max(prompt_lengths(generator, prefix_tokens)) + generator.max_new_tokens, generator.max_len) - 1
+        limits = (
+            f"--el-max-new-tokens {generator.max_new_tokens} after the longest prompt of the batch, less the eos, "
+            f"and at most {generator.max_len - 1}, which the decoder can write"
+        )
     else:
         max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
         limits = (
@@ -117,4 +123,11 @@ def read_lengths(generator: Any, prefix_tokens: Tensor, max_len: int) -> Optiona
     """How many words each prefix forces, where all can be read in one pass; None where the search is forced along."""
     if generator.lm_model is not None:
         return None
-    return forced_lengths(prefix_tokens[:, :max_len], generator.pad, generator.eos)
+    eos = None if generator.searches_as_transformers else generator.eos  # there an eos in a prompt ends nothing
+    return forced_lengths(prefix_tokens[:, :max_len], generator.pad, eos)
+
+
+def prompt_lengths(generator: Any, prefix_tokens: Optional[Tensor]) -> List[int]:
+    """Forced words of each sentence."""
+    assert prefix_tokens is not None
+    return prefix_tokens.ne(generator.pad).sum(dim=1).tolist()

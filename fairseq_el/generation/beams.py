@@ -24,13 +24,17 @@ class Candidates(NamedTuple):
 class Beams:
     """Words and scores of the hypotheses under way: ``B`` sentences with ``b`` beams each, side by side."""
 
-    def __init__(self, num_sentences: int, beam_size: int, max_len: int, pad: int, first: int, device: torch.device):
-        """``first``: the symbol that every hypothesis begins with; ``max_len``: words of the longest, without eos."""
+    def __init__(self, num_sentences: int, beam_size: int, max_len: int, pad: int, first: Tensor, device: torch.device):
+        """
+        Args:
+            max_len: words of the longest hypothesis, without eos.
+            first: the symbol that the hypotheses of each sentence begin with. *Shape:* ``(B)``.
+        """
         rows = num_sentences * beam_size
         self.beam_size = beam_size
         self.max_len = max_len
         self.tokens = torch.full((rows, max_len + 2), pad, dtype=torch.long, device=device)
-        self.tokens[:, 0] = first
+        self.tokens[:, 0] = first.repeat_interleave(beam_size)
         self.scores = torch.zeros(rows, max_len + 1, device=device)  # cumulative, of words 1, 2, ...
         self.attention: Optional[Tensor] = None  # (B * b, n, max_len + 2), if anybody asked for it
         # Beams that have ended, in sentences that have not: they are continued, and what becomes of them is ignored.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 from fairseq.search import BeamSearch
 from torch import Tensor
 
 from fairseq_el.errors import ConstraintsError
-from fairseq_el.generation.batch import WholeBatch, longest_output, read_lengths, source_of
+from fairseq_el.generation.batch import WholeBatch, longest_output, prompt_lengths, read_lengths, source_of
 from fairseq_el.generation.beams import Beams, Candidates, EndedHypotheses, Hypotheses
 from fairseq_el.generation.best_candidates import best_candidates
 from fairseq_el.generation.decoders import EnsembleDecoder
+from fairseq_el.generation.limits import Limits
 from fairseq_el.generation.prompt import Prompt
 
 
@@ -29,7 +30,12 @@ class BatchDecoding:
     """What fairseq's ``SequenceGenerator._generate`` does, step by step, for any of fairseq's search strategies.
 
     Symbols: ``B`` sentences still decoded, ``b`` beams, ``V`` words of the vocabulary, ``n`` source length.
+
+    Attributes:
+        scores_prompts: whether the scores of hypotheses count forced words.
     """
+
+    scores_prompts = True
 
     def __init__(
         self,
@@ -37,8 +43,9 @@ class BatchDecoding:
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
-        bos_token: Optional[int],
+        bos_token: Union[int, Tensor, None],
     ):
+        """``bos_token``: the first symbol, of all sentences or of each ``(B)``; by default the eos."""
         self.generator = generator
         source, self.src_lengths = source_of(sample, generator.pad, generator.eos)
         num_sentences, src_len = source.shape[:2]
@@ -48,18 +55,22 @@ class BatchDecoding:
                 "decode with --constraints (and without --sampling and other searches), or leave constraints out."
             )
         generator.search.init_constraints(constraints, generator.beam_size)
+        self.prefix_tokens = prefix_tokens
         self.whole = WholeBatch.of_part(sample)  # None unless this is a part of a batch
         self.max_len = (
-            longest_output(generator, src_len, self.src_lengths) if self.whole is None else self.whole.max_len
+            longest_output(generator, src_len, self.src_lengths, prefix_tokens)
+            if self.whole is None
+            else self.whole.max_len
         )
+        self.limits = self._limits(num_sentences, source.device)
         self.sentences = list(range(num_sentences))  # of the batch, that are still decoded
         self.finished: Set[int] = set()  # some of these may be among them: see _worth_dropping
         self.ids = (
             sample["id"] if isinstance(sample.get("id"), Tensor) else torch.arange(num_sentences).to(source.device)
         )
-        self.prefix_tokens = prefix_tokens
-
-        first = generator.eos if bos_token is None else bos_token
+        first = torch.full((num_sentences,), generator.eos, device=source.device)
+        if bos_token is not None:
+            first[:] = bos_token
         self.beams = Beams(num_sentences, generator.beam_size, self.max_len, generator.pad, first, source.device)
         self.ended = EndedHypotheses(num_sentences)
         self.decoders = EnsembleDecoder(generator, source, self.max_len + 1)
@@ -87,7 +98,18 @@ class BatchDecoding:
             self._advance(step, candidates, ended, kept)
         return self.ended.best_first()
 
-    def _read_prompt(self, first: int) -> Prompt:
+    def _limits(self, num_sentences: int, device: torch.device) -> Optional[Limits]:
+        """Where they are not the same for all sentences: with limits of what follows a prompt."""
+        generator = self.generator
+        at_least, at_most = generator.min_new_tokens, generator.max_new_tokens
+        if at_least is None and at_most is None:
+            return None
+        prompts = prompt_lengths(generator, self.prefix_tokens)
+        may_end = [max(generator.min_len, length + (at_least or 0)) for length in prompts]
+        last = [self.max_len if at_most is None else min(length + at_most - 1, self.max_len) for length in prompts]
+        return Limits(prompts, may_end, last, device)
+
+    def _read_prompt(self, first: Tensor) -> Prompt:
         """The first symbol, and the prefix where it can be read at once; else the search is forced along it."""
         generator = self.generator
         words = self.beams.tokens[:: generator.beam_size, :0]
@@ -99,7 +121,7 @@ class BatchDecoding:
         # Plain beam search has nothing to do within prompts; the other strategies may draw random numbers.
         skips = lengths is not None and type(generator.search) is BeamSearch
         prompt = Prompt(words, lengths, first_step=min(lengths) if skips and lengths else 0)
-        prompt.read(self.decoders, first, generator)
+        prompt.read(self.decoders, first, generator, self.scores_prompts)
         if prompt.first_step > 0:
             assert prompt.log_probs is not None
             begun = slice(0, prompt.first_step)
@@ -208,9 +230,7 @@ class BatchDecoding:
         blocks_first = read_prompt and not generator.ngram_blocking_as_stock  # a forced word may repeat what it likes
         if blocks_first:
             generator.block_ngrams(scores, beams.tokens[rows], step)
-        if step >= self.max_len:
-            scores[:, : generator.eos] = float("-inf")
-            scores[:, generator.eos + 1 :] = float("-inf")
+        self._limit(step, scores, part)
         if self._in_prefix(step):
             if read_prompt:
                 self.prompt.force(step, scores, part, generator.beam_size)  # type: ignore[union-attr]
@@ -229,6 +249,27 @@ class BatchDecoding:
         if not blocks_first:
             generator.block_ngrams(scores, beams.tokens[rows], step)
         return scores
+
+    def _limit(self, step: int, scores: Tensor, part: slice) -> None:
+        """Leaves the eos alone in the last step, and takes it away where it is too early after a prompt."""
+        generator, limits = self.generator, self.limits
+        if step >= self.max_len:
+            scores[:, : generator.eos] = float("-inf")
+            scores[:, generator.eos + 1 :] = float("-inf")
+        if limits is None:
+            return
+        ending = limits.ending(step, part, generator.beam_size)
+        if ending is not None:
+            eos = scores[:, generator.eos].clone()
+            scores.masked_fill_(ending, float("-inf"))
+            scores[:, generator.eos] = eos
+        too_early = limits.too_early(step, part, generator.beam_size)
+        if too_early is not None:
+            scores[:, generator.eos].masked_fill_(too_early.squeeze(1), float("-inf"))
+
+    def _last_step(self, sentence: int) -> int:
+        """Of a sentence, by its number among those that are still decoded."""
+        return self.max_len if self.limits is None else self.limits.last[sentence]
 
     def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
         """Takes out the hypotheses that end here.
@@ -249,7 +290,7 @@ class BatchDecoding:
                 taken.append((i, candidate))
         if taken:
             self._take(step, candidates, taken)
-        self.finished |= {self.sentences[i] for i in count if count[i] == beam_size or step == self.max_len}
+        self.finished |= {self.sentences[i] for i in count if count[i] == beam_size or step >= self._last_step(i)}
         return ended, [i for i, sentence in enumerate(self.sentences) if sentence not in self.finished]
 
     def _take(self, step: int, candidates: Candidates, taken: List[Tuple[int, int]]) -> None:
@@ -292,6 +333,8 @@ class BatchDecoding:
         self.beams.keep(kept)
         if self.prefix_tokens is not None:
             self.prefix_tokens = self.prefix_tokens.index_select(0, kept)
+        if self.limits is not None:
+            self.limits.keep(remaining, kept)
         if self.prompt is not None:
             self.prompt.keep(remaining, kept)
             for model in self.decoders.models:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
-from fairseq.search import DiverseBeamSearch
+from fairseq.search import BeamSearch, DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
@@ -16,11 +16,11 @@ from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
 from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.decoding import BatchDecoding
 from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
 from fairseq_el.generation.no_hypothesis import found_no_word, why
 from fairseq_el.generation.out_of_memory import free_frames
 from fairseq_el.generation.random_state import RandomState
+from fairseq_el.generation.transformers_search import TransformersRules, decoding_class
 from fairseq_el.modules import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.planning import output_rows_at_once
@@ -58,6 +58,10 @@ class ELSequenceGenerator(SequenceGenerator):
         memory_budget: bytes that cross-attention may keep of the source where the backend is ``"auto"`` (default: half
             of the memory that is free).
         ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
+        transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
+        first_symbol: that hypotheses begin with, if it is not the eos that ends them.
+        min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
+            ``min_len`` and ``max_len`` alone hold, which count the prompt.
         on_step: called after every step with its number and the decode states of the models, for measurements.
     """
 
@@ -65,6 +69,10 @@ class ELSequenceGenerator(SequenceGenerator):
     record_attention: bool = True
     memory_budget: Optional[int] = None
     ngram_blocking_as_stock: bool = False
+    transformers_rules: Optional[TransformersRules] = None
+    first_symbol: Optional[int] = None
+    min_new_tokens: Optional[int] = None
+    max_new_tokens: Optional[int] = None
     on_step: Optional[Callable[[int, List[DecodeState]], None]] = None
 
     def _generate(
@@ -72,7 +80,7 @@ class ELSequenceGenerator(SequenceGenerator):
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor] = None,
         constraints: Optional[Tensor] = None,
-        bos_token: Optional[int] = None,
+        bos_token: Union[int, Tensor, None] = None,
     ) -> Hypotheses:
         check_input(sample["net_input"])
         options = {"prefix_tokens": prefix_tokens, "constraints": constraints, "bos_token": bos_token}
@@ -83,7 +91,7 @@ class ELSequenceGenerator(SequenceGenerator):
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
-        bos_token: Optional[int],
+        bos_token: Union[int, Tensor, None],
     ) -> Hypotheses:
         """All sentences together."""
         for model in self.model.models:
@@ -92,16 +100,20 @@ class ELSequenceGenerator(SequenceGenerator):
         numbers = sample.get("id")
         if isinstance(self.search, DiverseBeamSearch):
             sample = _number_within_batch(sample)
-        batch = (sample, prefix_tokens, constraints, bos_token)
+        batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
         random_state = RandomState(source_in(sample).device)
         try:
-            return BatchDecoding(self, *batch).run()
+            return decoding_class(self)(self, *batch).run()
         except (AssertionError, RuntimeError) as error:
             if not found_no_word(error):
                 raise
             free_frames(error)
             random_state.restore()
             raise NoHypothesisError(why(self, batch, error, numbers)) from error
+
+    @property
+    def searches_as_transformers(self) -> bool:
+        return self.transformers_rules is not None and type(self.search) is BeamSearch
 
     @property
     def memory_record(self) -> MemoryRecord:

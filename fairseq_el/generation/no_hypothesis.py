@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fairseq_el.generation.beams import Candidates
 from fairseq_el.generation.decoding import BatchDecoding, NoWordLeftError
+from fairseq_el.generation.transformers_search import TransformersDecoding
 from fairseq_el.modules import SharedEncoderOut
 
 _NAMED = 5  # sentences, of many
@@ -33,7 +34,7 @@ class _Dead(NamedTuple):
     rules: List[str]
 
 
-class WatchedDecoding(BatchDecoding):
+class _Watched(BatchDecoding):
     """A batch that fails, with a note for each sentence that does. It waits for the device several times in a step.
 
     Attributes:
@@ -104,6 +105,10 @@ class WatchedDecoding(BatchDecoding):
         return rules
 
 
+class _WatchedAsTransformers(_Watched, TransformersDecoding):
+    """The same of a search as transformers has it."""
+
+
 def found_no_word(error: Exception) -> bool:
     """Whether decoding failed because there was no word to go on with: fairseq's sampling asks torch for one."""
     return isinstance(error, NoWordLeftError) or any(said in str(error) for said in _SAID_BY_SAMPLING)
@@ -117,7 +122,7 @@ def why(generator: Any, batch: Tuple[Any, ...], error: Exception, numbers: Optio
         error: what it raised.
         numbers: of the sentences in the data set. *Shape:* ``(B)``.
     """
-    watched = WatchedDecoding(generator, *batch)
+    watched = (_WatchedAsTransformers if generator.searches_as_transformers else _Watched)(generator, *batch)
     try:
         watched.run()
     except (AssertionError, RuntimeError) as again:

@@ -33,10 +33,14 @@ class Prompt:
         self.attention: Optional[Tensor] = None  # of every position: (B, p + 1, n)
         self._ends = torch.tensor(self.lengths, device=words.device)  # (B)
 
-    def read(self, decoders: EnsembleDecoder, first: int, generator: Any) -> None:
-        """Runs the decoders over the prompts, part by part, so that little is in flight at a time."""
-        first_column = self.words.new_full((self.words.size(0), 1), first)
-        tokens = torch.cat([first_column, self.words], dim=1)  # (B, p + 1)
+    def read(self, decoders: EnsembleDecoder, first: Tensor, generator: Any, scored: bool) -> None:
+        """Runs the decoders over the prompts, part by part, so that little is in flight at a time.
+
+        Args:
+            first: the first symbol of each sentence. *Shape:* ``(B)``.
+            scored: whether forced words have their log-probabilities; else 0, as if they were certain.
+        """
+        tokens = torch.cat([first.unsqueeze(1), self.words], dim=1)  # (B, p + 1)
         ends = None if self.shortest == self.longest else self._ends + 1
         part_size = sentences_at_once(generator.encoder_tokens, tokens.size(1))
         log_probs, attns = [], []
@@ -44,10 +48,12 @@ class Prompt:
             part = slice(begin, min(begin + part_size, tokens.size(0)))
             outputs = [model.prompt(tokens[part], ends, part, generator.record_attention) for model in decoders.models]
             attns.append(mean_attention([attn for _, attn in outputs]))
-            if self.longest > 0:
+            if self.longest > 0 and scored:
                 features = [features[:, :-1] for features, _ in outputs]
                 log_probs.append(_log_probs_of(self.words[part], features, decoders, generator))
         self.log_probs = torch.cat(log_probs) if log_probs else None
+        if self.longest > 0 and not scored:
+            self.log_probs = torch.zeros(self.words.shape, device=self.words.device)
         self.attention = torch.cat(attns) if attns[0] is not None else None  # type: ignore[arg-type]
 
     def in_search(self, step: int) -> Optional[Tensor]:
@@ -114,11 +120,11 @@ def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecod
     return generator.without_nan(torch.cat(result)).view_as(words)
 
 
-def forced_lengths(prefix_tokens: Tensor, pad: int, eos: int) -> Optional[List[int]]:
+def forced_lengths(prefix_tokens: Tensor, pad: int, eos: Optional[int]) -> Optional[List[int]]:
     """How many words each prompt forces; None if it can't be read in one pass (padded elsewhere, or with eos in it)."""
     is_word = prefix_tokens.ne(pad)
     lengths = is_word.sum(dim=1)
     at_ends = is_word == (torch.arange(prefix_tokens.size(1), device=lengths.device) < lengths.unsqueeze(1))
-    if not bool(at_ends.all()) or bool(prefix_tokens.eq(eos).any()):
+    if not bool(at_ends.all()) or (eos is not None and bool(prefix_tokens.eq(eos).any())):
         return None
     return lengths.tolist()

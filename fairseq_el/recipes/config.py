@@ -20,7 +20,12 @@ from fairseq_el.scoring import METRICS, SPLITS
 Say = Callable[[str], None]  # shows the user a line; every step is called with one
 
 TASKS = ("translation", "language_modeling")
-BPES = {"gpt2": ("encoder", "vocab"), "sentencepiece": ("model",), "split": ()}  # and the files that each needs
+BPES = {  # and the files that each needs
+    "gpt2": ("encoder", "vocab"),
+    "sentencepiece": ("model",),
+    "el_pieces": ("description",),
+    "split": (),
+}
 _DECODING = {  # options of fairseq-generate
     **dict.fromkeys(("beam", "max_len_b", "min_len", "no_repeat_ngram_size"), int),
     **dict.fromkeys(("lenpen", "max_len_a"), float),

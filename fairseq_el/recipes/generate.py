@@ -58,7 +58,9 @@ def generate(recipe: Recipe, work: Path, say: Say) -> None:
 def _arguments(recipe: Recipe, work: Path, batch_size: int) -> List[Any]:
     decoding: Dict[str, Any] = dict(recipe.decoding)
     if recipe.is_language_model:
-        decoding.setdefault("max_len_a", 1)  # fairseq counts the prompt in
+        if "max_len_a" not in decoding:  # fairseq would count the prompt in
+            decoding["el_max_new_tokens"] = decoding.pop("max_len_b") + 1  # the eos counts
+            decoding["el_min_new_tokens"] = decoding.pop("min_len", 0)
         how = ["--task", "el_language_modeling", "--sample-break-mode", "eos"]
     else:
         source, target = recipe.languages

@@ -100,7 +100,9 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
     data.refuse_to_replace()
     check_dictionaries(recipe, work)
     _check_lines(recipe, work)
-    pieces = Pieces(recipe.bpe, work)
+    pieces = open_pieces(recipe, work)
+    if pieces.added:
+        say(f"tokens that were added to the dictionary stay whole: {_shortened(pieces.added)}")
     languages = _languages(recipe, work, pieces)
 
     def write(directory: Path) -> None:
@@ -113,6 +115,21 @@ def preprocess(recipe: Recipe, work: Path, say: Say) -> None:
         (directory / _REPORT).write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
     data.make(write)
+
+
+def open_pieces(recipe: Recipe, work: Path) -> Pieces:
+    """The pieces of a recipe, with the tokens that were added to its dictionaries.
+
+    Raises:
+        FairseqElError: a file can't be read.
+    """
+    names = dict.fromkeys(recipe.dictionaries)
+    return Pieces(recipe.bpe, work, [read_dictionary(work / name) for name in names])
+
+
+def _shortened(words: List[str], shown: int = 8) -> str:
+    more = f", ... ({len(words):,} in all)" if len(words) > shown else ""
+    return ", ".join(words[:shown]) + more
 
 
 def _check_lines(recipe: Recipe, work: Path) -> None:

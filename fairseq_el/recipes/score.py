@@ -13,6 +13,7 @@ from fairseq_el.reading import read_json
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
+from fairseq_el.recipes.preprocess import open_pieces
 from fairseq_el.recipes.product import Product
 from fairseq_el.scoring import read_hypotheses
 from fairseq_el.text_lines import read_lines
@@ -54,7 +55,7 @@ def _as_table(result: Dict[str, Any]) -> str:
 
 
 def _score(recipe: Recipe, work: Path, directory: Path) -> None:
-    pieces = Pieces(recipe.bpe, work)
+    pieces = open_pieces(recipe, work)
     hypotheses = _hypotheses(recipe, work, pieces)
     references = [
         pieces.decode(line.split()) if recipe.bpe["name"] == "split" else line for line in _lines(work / recipe.text[1])
@@ -90,8 +91,7 @@ def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
     for number, prompt in enumerate(prompts):
         words = found[number][0].tokens.split(" ")  # as fairseq joins them; a word may have other white space in it
         if recipe.is_language_model:
-            # A batch goes on as long as its longest prompt needs, so shorter prompts may have got more words.
-            words = words[len(prompt.split()) :][: recipe.decoding["max_len_b"]]
+            words = words[len(prompt.split()) :]
         texts.append(pieces.decode(words))
     return texts
 

@@ -16,7 +16,7 @@ _NUMBERS = ("lenpen", "unkpen", "temperature", "max_len_a", "lm_weight", "sampli
 _POST_PROCESS = ("sentencepiece", "wordpiece", "letter", "silence", "_EOW", "subword_nmt", "@@ ", "@@", "none")
 
 
-def command_problems(command: Command, takes_constraints: bool = True, continues_source: bool = False) -> List[str]:
+def command_problems(command: Command, takes_constraints: bool = True, continues_prompts: bool = False) -> List[str]:
     """What is wrong with the command line of a program that reads a checkpoint.
 
     What stock fairseq does with an option is done here too; the problems are those with which it fails, mostly after
@@ -34,12 +34,12 @@ def command_problems(command: Command, takes_constraints: bool = True, continues
         problems.append(
             "--constraints can't be used with this --task: fairseq has them for pairs of two languages only"
         )
-    if continues_source and option("match_source_len", False) and int(option("prefix_size", 0)) < 1:
+    if continues_prompts and option("match_source_len", False) and int(option("prefix_size", 0)) < 1:
         problems.append(
             "--match-source-len leaves a language model no word to write, because its output begins with the source; "
             "leave it out"
         )
-    if continues_source and option("print_alignment"):
+    if continues_prompts and option("print_alignment"):
         problems.append(
             "--print-alignment needs a source beside the output, which language models do not have; leave it out"
         )

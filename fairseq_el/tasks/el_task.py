@@ -27,6 +27,7 @@ from fairseq_el.tasks.decoding_options import (
     input_problems,
 )
 from fairseq_el.tasks.options import el_options, memory_budget
+from fairseq_el.tasks.search_options import set_search
 from fairseq_el.tasks.whole_data import WholeData, shard_of
 
 logger = logging.getLogger(__name__)
@@ -49,13 +50,13 @@ class ELTask(WholeData):
     Attributes:
         reads_a_checkpoint: whether the program is one that does, not fairseq-train or a script.
         takes_constraints: whether the stock task has ``--constraints``.
-        continues_source: whether what is written begins with the source, as in language models.
+        continues_prompts: whether the models are language models: what is written begins with the source.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
     reads_a_checkpoint = False
     takes_constraints = True
-    continues_source = False
+    continues_prompts = False
     dictionary_hint = (
         "Run fairseq-preprocess again with the dictionaries the model was trained with: "
         "--srcdict dict.SRC.txt --tgtdict dict.TGT.txt"
@@ -78,7 +79,7 @@ class ELTask(WholeData):
         report_failures_without_traceback(explain_by_options)
         command = Command.of_task(cfg)
         if command.reads_a_checkpoint:
-            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_source))
+            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_prompts))
         warning = data_warning(command, getattr(cfg, "data", None))
         if warning:
             logger.warning(warning)
@@ -121,6 +122,8 @@ class ELTask(WholeData):
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
+            words = self.target_dictionary  # type: ignore[attr-defined]
+            set_search(generator, options, args, len(words), self.continues_prompts)
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
 

@@ -13,8 +13,10 @@ from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.modules import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION, TopkOptions
 from fairseq_el.planning import parse_size
 from fairseq_el.planning.dtypes import TORCH_DTYPES
+from fairseq_el.tasks.search_options import SEARCH_CHOICES, SearchOptions
 
 CHOICES = {
+    **SEARCH_CHOICES,
     "el_backend": list(BACKENDS),
     "el_dtype": ["as-loaded", *TORCH_DTYPES],
     "el_ngram_blocking": ["all", "stock"],
@@ -27,7 +29,7 @@ SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
 
 
 @dataclass
-class ELOptions(TopkOptions):
+class ELOptions(SearchOptions, TopkOptions):
     """Put it before the configuration of a task: ``class MyConfig(ELOptions, TranslationConfig)``."""
 
     el_backend: Backend = field(  # type: ignore[valid-type]

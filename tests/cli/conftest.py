@@ -37,7 +37,9 @@ def execute(monkeypatch, capsys):
         words = [word for word in words if word not in ("<", ">", *files.values())]
         if "<" in files:
             monkeypatch.setattr("sys.stdin", io.StringIO(Path(files["<"]).read_text(encoding="utf-8")))
-        if words[0] == "python":
+        if words[0] == "cp":
+            shutil.copyfile(words[1], words[2])
+        elif words[0] == "python":
             monkeypatch.setattr(sys, "argv", words[1:])
             runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
         else:

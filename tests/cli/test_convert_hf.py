@@ -17,20 +17,27 @@ import fairseq_el
 from fairseq_el.cli import main
 from fairseq_el.conversion.hf import verify
 
-FAMILIES = ["gpt2", "marian", "mbart50"]  # BART is in test_docs_convert.py
-
 
 def test_what_is_said_and_written(work, capsys):
     printed = convert(capsys, "from-hf", "hf", "--out", "out", "--verify")
     assert re.search(r"out: BART, fairseq's bart_large, 95 tensors, 47 symbols", printed)
     assert re.search(r"logits differ by at most \S+e-0[6-9] of the largest", printed)
-    assert "fairseq-generate DATA --path out/model.pt $(cat out/generate.args) --bpe gpt2" in printed
+    options = "--path out/model.pt $(cat out/generate.args) --bpe el_pieces --el-pieces out/pieces.json"
+    assert printed.splitlines()[2:] == [
+        f"fairseq-interactive out {options} < test.txt",
+        "fairseq-el encode out < test.txt > test.source",
+        "cp test.source test.target",
+        "fairseq-preprocess --source-lang source --target-lang target --testpref test --srcdict out/dict.txt --tgtdict "
+        "out/dict.txt --destdir DATA",
+        f"fairseq-generate DATA {options}",
+    ]
     assert sorted(path.name for path in work.iterdir()) == ["fairseq", "hf", "out"]
     lines = (work / "out" / "generate.args").read_text().splitlines()
     assert lines[0] in ("--user-dir fairseq_el", f"--user-dir {fairseq_el.__path__[0]}")
-    assert lines[1:3] == ["--task translation", "--required-batch-size-multiple 1"]
-    assert lines[3:5] == ["--source-lang source", "--target-lang target"]
-    assert lines[5:] == [
+    assert lines[1:3] == ["--task el_translation", "--required-batch-size-multiple 1"]
+    assert lines[3:6] == ["--source-lang source", "--target-lang target", "--el-source-template 0,X,2"]
+    assert lines[6:] == [
+        *("--el-search transformers", "--el-early-stopping true"),
         *("--beam 2", "--lenpen 1.0", "--min-len 2", "--max-len-a 0", "--max-len-b 10", "--no-repeat-ngram-size 0"),
     ]
     printed = convert(capsys, "to-hf", "out", "--out", "back", "--verify")
@@ -165,20 +172,3 @@ def test_fairseqs_hub(work):
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-4)
     (summary,) = bart.sample([" the the"], beam=2, max_len_b=8)
     assert isinstance(summary, str)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_command_lines(family, tmp_path, monkeypatch, execute):
-    """fairseq-interactive runs on the directory, with the options that were carried over."""
-    monkeypatch.chdir(tmp_path)
-    hf_models.save(hf_models.build(family, 4), family, tmp_path / "hf", num_beams=2, max_length=20, early_stopping=True)
-    printed = execute("fairseq-el convert from-hf hf --out out")
-    bpe = re.search(r"generate\.args\) *(.*)", printed)
-    options = bpe.group(1) if bpe else ""
-    if family == "mbart50":
-        options += " --source-lang en_XX --target-lang ro_RO --lang-pairs en_XX-ro_RO --fixed-dictionary out/dict.txt"
-    (tmp_path / "text").write_text(" the the\n" if family == "gpt2" else "▁w1 ▁w2 w3\n", encoding="utf-8")
-    printed = execute(f"fairseq-interactive out --path out/model.pt $(cat out/generate.args) {options} < text")
-    assert "H-0\t" in printed
-    if family == "gpt2":
-        assert "D-0" in printed and " the" in printed

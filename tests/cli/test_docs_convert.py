@@ -23,13 +23,13 @@ def test_the_commands_at_the_top_and_those_of_a_model_of_hugging_face(tmp_path, 
     for name in ("model.pt", "checkpoint_best.pt", "checkpoint8.pt", "checkpoint9.pt"):
         shutil.copy(EXAMPLE / "model.pt", name)
     hf_models.save(hf_models.build("bart", 4), "bart", tmp_path / "bart", num_beams=2, max_length=12)
-    for side in ("source", "target"):
-        (tmp_path / f"test.{side}").write_text("262 257\n257\n", encoding="utf-8")
-    commands = commands_of("^    (fairseq-.*)$")
+    (tmp_path / "test.txt").write_text("AB the\nC\n", encoding="utf-8")
+    commands = commands_of("^    ((?:fairseq-|cp ).*)$")
     kinds = ["info", "strip", "strip", "to-el", "to-stock", "from-hf", "to-hf"]
     assert [command.split()[2] for command in commands[:7]] == kinds
-    *_, generated = [execute(command) for command in commands]
-    assert len(re.findall("^D-", generated, re.M)) == 2
+    printed = [execute(command) for command in commands]
+    assert "\n".join(" ".join(command.split()) for command in commands[7:]) in printed[5]  # as it prints them itself
+    assert [len(re.findall("^D-", printed[number], re.M)) for number in (7, -1)] == [2, 2]
     one, other = (torch.load(name)["model"] for name in ("model.pt", "stock.pt"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

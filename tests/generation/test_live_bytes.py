@@ -23,7 +23,7 @@ def live_storages() -> dict[int, int]:
     """Address to bytes of the storage of every live tensor."""
     storages = {}
     for thing in gc.get_objects():
-        if type(thing) in (torch.Tensor, torch.nn.Parameter):
+        if type(thing) in (torch.Tensor, torch.nn.Parameter) and thing.layout is torch.strided:
             storage = thing.untyped_storage() if hasattr(thing, "untyped_storage") else thing.storage()
             size = storage.nbytes() if hasattr(storage, "nbytes") else storage.size() * thing.element_size()
             storages[storage.data_ptr()] = size

@@ -79,7 +79,8 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
     enable_el_attention(model, self_attention=self_attention)
     put_on(fake_cuda, model)
     encoder_out = shared_encoder_out(fake_cuda) if architecture == "transformer" else None
-    beams = Beams(NUM_SENTENCES, NUM_BEAMS, 9, words.pad(), words.eos(), fake_cuda)
+    first = torch.full((NUM_SENTENCES,), words.eos(), device=fake_cuda)
+    beams = Beams(NUM_SENTENCES, NUM_BEAMS, 9, words.pad(), first, fake_cuda)
     state = DecodeState(NUM_SENTENCES, NUM_BEAMS, backend=backend)
     incremental_state = {}
     state.put_into(incremental_state)

@@ -51,7 +51,10 @@ def test_no_path_is_absolute(path):
         ({"decoding": [4]}, "decoding must be a mapping; got a list"),
         ({"task": "summarization"}, "task must be one of translation, language_modeling; got 'summarization'"),
         ({"task": None}, "task must be a text; got None"),
-        ({"bpe": {"name": "wordpiece"}}, "bpe.name must be one of gpt2, sentencepiece, split; got 'wordpiece'"),
+        (
+            {"bpe": {"name": "wordpiece"}},
+            "bpe.name must be one of gpt2, sentencepiece, el_pieces, split; got 'wordpiece'",
+        ),
         ({"bpe": {"name": "sentencepiece"}}, "bpe.model is needed"),
         ({"bpe": {"name": "gpt2", "model": "spm.model"}}, "bpe.model is not known; known are encoder, name, vocab"),
         ({"text": "captions.de"}, "text must be a list of two texts, of source and target; got 'captions.de'"),

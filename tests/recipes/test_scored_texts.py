@@ -43,7 +43,7 @@ def decoded(tmp_path, monkeypatch):
     config = tmp_path / "recipe.yaml"
     config.write_text(yaml.safe_dump({**RECIPE, "files": {name: {"where": "Here."} for name in FILES}}))
     for name in FILES:
-        (tmp_path / name).write_text("x\n")
+        (tmp_path / name).write_text("x 1\n" if name == "dict.txt" else "x\n")
     (tmp_path / "test.target").write_bytes("\ufeff".encode() + "".join(f"{text}\r\n" for text in WORDS).encode())
     recipe = read_recipe(config)
     data_of(recipe, tmp_path).make(lambda path: (path / "test.source").write_text("x\n" * len(WORDS)))

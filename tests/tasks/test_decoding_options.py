@@ -22,7 +22,7 @@ WORDS = dictionary()
 
 def problems(**options):
     arguments = {"path": "model.pt", **options}
-    kinds = {name: arguments.pop(name) for name in ("takes_constraints", "continues_source") if name in arguments}
+    kinds = {name: arguments.pop(name) for name in ("takes_constraints", "continues_prompts") if name in arguments}
     return command_problems(Command(argparse.Namespace(**arguments)), **kinds)
 
 
@@ -44,7 +44,7 @@ NAN = float("nan")
         ({"max_len_a": float("inf")}, "--max-len-a must be finite; it is inf"),
         ({"lm_weight": float("inf")}, "--lm-weight must be finite; it is inf"),
         (
-            {"print_alignment": "hard", "continues_source": True},
+            {"print_alignment": "hard", "continues_prompts": True},
             "--print-alignment needs a source beside the output, which language models do not have; leave it out",
         ),
         ({"sampling": True}, "--nbest must be equal to --beam with --sampling; they are 1 and 5"),
@@ -99,7 +99,7 @@ NAN = float("nan")
             "--constraints can't be used with this --task: fairseq has them for pairs of two languages only",
         ),
         (
-            {"match_source_len": True, "continues_source": True},
+            {"match_source_len": True, "continues_prompts": True},
             "--match-source-len leaves a language model no word to write, because its output begins with the source; "
             "leave it out",
         ),
@@ -122,7 +122,7 @@ def test_what_can_not_work(options, message):
         {"min_len": 300, "max_len_a": 2.0},
         {"score_reference": True, "beam": 0, "constraints": "ordered", "takes_constraints": False},
         {"constraints": "unordered", "replace_unk": "", "post_process": "sentencepiece"},
-        {"match_source_len": True, "prefix_size": 1, "continues_source": True},
+        {"match_source_len": True, "prefix_size": 1, "continues_prompts": True},
     ],
 )
 def test_what_works_in_stock(options):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Tuple
 
 from fairseq_el.conversion.checkpoint import Checkpoint
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.config import config_problems, fairseq_settings, sizes_of
 from fairseq_el.conversion.hf.families import ONLY_EL_ACTIVATIONS, Family, Sizes, family_of
-from fairseq_el.conversion.hf.reading import CONFIG, HFDirectory
+from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, HFDirectory
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary, read_vocabulary
 from fairseq_el.conversion.strip import strip
 from fairseq_el.errors import FairseqElError
@@ -56,17 +56,22 @@ def convert(directory: HFDirectory) -> Converted:
     biased = "decoder.output_projection.bias" in model
     settings = fairseq_settings(
         family, sizes, vocabulary.start == EOS, biased, biased or sizes.activation in ONLY_EL_ACTIVATIONS,
-        vocabulary.languages, _pair(vocabulary.languages, tokenizer) if family.languages else ("source", "target"),
+        vocabulary.languages, _pair(vocabulary, directory, tokenizer) if family.languages else ("source", "target"),
     )  # fmt: skip
     state = strip(Checkpoint({"args": settings, "model": model}, str(directory.path)), None)
     return Converted(family, sizes, vocabulary, state)
 
 
-def _pair(languages: List[str], tokenizer: Dict[str, Any]) -> Tuple[str, str]:
-    """Source and target language: those that the tokenizer's files name, or else the first and the last."""
+def _pair(vocabulary: Vocabulary, directory: HFDirectory, tokenizer: Dict[str, Any]) -> Tuple[str, str]:
+    """Source and target: those that the files name (the target as what decoding begins with), or the first and last."""
+    languages, symbols = vocabulary.languages, dict(zip(vocabulary.ids, vocabulary.symbols))
     source, target = (tokenizer.get(name) for name in ("src_lang", "tgt_lang"))
+    generation = directory.json(GENERATION) or directory.config
+    for index in (generation.get("forced_bos_token_id"), directory.config.get("decoder_start_token_id")):
+        forced = symbols.get(index, "")[1:-1] if isinstance(index, int) else ""
+        target = forced if forced in languages else target
     others = [language for language in languages if language not in (source, target)] or languages
     return (
-        source if source in languages else others[0],
-        target if target in languages and target != source else others[-1],
+        source if source in languages and source != target else others[0],
+        target if target in languages else others[-1],
     )

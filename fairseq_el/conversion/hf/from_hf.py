@@ -17,11 +17,13 @@ from fairseq_el.conversion.hf.families import MBART25
 from fairseq_el.conversion.hf.generation import fairseq_options, generation_settings
 from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, HFDirectory
 from fairseq_el.conversion.hf.report import Report
-from fairseq_el.conversion.hf.tokens import SENTENCEPIECE, TOKENIZER_FILES
+from fairseq_el.conversion.hf.tokenizer import Tokenizer, read_tokenizer, written
+from fairseq_el.conversion.hf.tokens import DICTIONARY, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import read_counts
 from fairseq_el.conversion.relabel import PREFIX
 from fairseq_el.outputs import refuse_to_overwrite_directory
+from fairseq_el.tokenization import DESCRIPTION
 from fairseq_el.whole_files import write_whole_directory
 
 _BY = "fairseq-el convert from-hf"
@@ -40,17 +42,18 @@ def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) 
     directory = HFDirectory(source)
     refuse_to_overwrite_directory(out, "--out", force, _BY, [source, *source.iterdir()])
     converted = convert(directory)
-    lines, notes = _options(directory, converted)
     settings, vocabulary = converted.settings, converted.vocabulary
+    tokenizer = read_tokenizer(directory, converted.family, vocabulary, SPM)
+    lines, notes = _options(directory, converted, tokenizer)
     report = Report(converted.family.name, settings.arch, len(converted.state["model"]), len(vocabulary.symbols))
-    report.notes = [*vocabulary.notes, *notes, *_family_notes(converted)]
+    report.notes = [*vocabulary.notes, *tokenizer.notes, *notes, *_family_notes(converted)]
+    report.usage = _usage(directory, converted, tokenizer)
 
     def write(unfinished: Path) -> None:
         save_checkpoint(converted.state, unfinished / MODEL)
         _write_dictionaries(unfinished, converted, read_counts(source, vocabulary))
         (unfinished / OPTIONS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        report.usage = [f"fairseq-generate DATA --path {{out}}/{MODEL} $(cat {{out}}/{OPTIONS})"]
-        report.usage[0] += _write_tokenizer(directory, unfinished, converted)
+        _write_tokenizer(directory, unfinished, converted, tokenizer)
         if verify:
             report.largest_difference = compare_logits(source, unfinished)
 
@@ -58,23 +61,57 @@ def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) 
     return report
 
 
-def _options(directory: HFDirectory, converted: Converted) -> Tuple[List[str], List[str]]:
+def _options(directory: HFDirectory, converted: Converted, tokenizer: Tokenizer) -> Tuple[List[str], List[str]]:
     family = converted.family
     # fairseq 0.12.3 leaves out up to seven sentences otherwise.
-    lines = [f"--user-dir {_user_dir()}", f"--task {family.task}", "--required-batch-size-multiple 1"]
+    lines = [f"--user-dir {_user_dir()}", f"--task el_{family.task}", "--required-batch-size-multiple 1"]
     if family.languages:
         languages = ",".join(converted.vocabulary.languages)
         lines.append(f"--langs {languages}")
         if family is not MBART25:
             lines.extend(["--lang-tok-style mbart", "--encoder-langtok src", "--decoder-langtok"])
-    elif not family.decoder_only:
+    elif family.decoder_only:
+        lines.append("--sample-break-mode eos")
+        if not tokenizer.before:
+            lines.append("--el-plain-prompts")
+    else:
         lines.extend(["--source-lang source", "--target-lang target"])
+        if tokenizer.template:
+            lines.append(f"--el-source-template {tokenizer.template}")
     found = generation_settings(directory.config, directory.json(GENERATION))
-    options, notes = fairseq_options(found, directory.config.get("pad_token_id"), family.decoder_only)
+    options, notes = fairseq_options(found, family, converted.vocabulary, converted.sizes.positions)
     if directory.config.get("task_specific_params"):
         names = ", ".join(directory.config["task_specific_params"])
         notes.append(f"task_specific_params of config.json are not used: {names}")
     return [*lines, *options], notes
+
+
+def _usage(directory: HFDirectory, converted: Converted, tokenizer: Tokenizer) -> List[str]:
+    """Commands from raw text to text, with {out} for the directory."""
+    family, settings = converted.family, converted.settings
+    bpe = f" --bpe el_pieces --el-pieces {{out}}/{DESCRIPTION}" if tokenizer.described is not None else ""
+    source, target = (getattr(settings, f"{side}_lang", side) or side for side in ("source", "target"))
+    options = f"--path {{out}}/{MODEL} $(cat {{out}}/{OPTIONS})"
+    if family.languages:
+        options += f" --source-lang {source} --target-lang {target}"
+        if family is not MBART25:
+            options += f" --lang-pairs {source}-{target}"
+    options += bpe
+    dictionary = f"{{out}}/{DICTIONARY}"
+    encode = "fairseq-el encode {out} < test.txt > "
+    if family.decoder_only:
+        commands = [f"{encode}test.pieces"]
+        commands.append(
+            f"fairseq-preprocess --only-source --testpref test.pieces --srcdict {dictionary} --destdir DATA"
+        )
+    else:
+        commands = [f"{encode}test.{source}", f"cp test.{source} test.{target}"]
+        commands.append(
+            f"fairseq-preprocess --source-lang {source} --target-lang {target} --testpref test --srcdict {dictionary} "
+            f"--tgtdict {dictionary} --destdir DATA"
+        )
+    interactive = f"fairseq-interactive {{out}} {options} < test.txt"
+    return [interactive, *commands, f"fairseq-generate DATA {options}"]
 
 
 def _user_dir() -> str:
@@ -89,20 +126,8 @@ def _family_notes(converted: Converted) -> List[str]:
     if settings.arch.startswith(PREFIX):
         why = "a bias of the output projection" if getattr(settings, "output_bias", False) else settings.activation_fn
         notes.append(f"the architecture is {settings.arch}, because fairseq's own has not {why}: it needs --user-dir")
-    if family is MBART25:
-        notes.append(
-            "fairseq's translation_from_pretrained_bart goes on after </s> until the target language's symbol, "
-            "transformers stops at </s>: hypotheses are the same up to </s>, but beams are ranked by scores with one "
-            "more word, and may differ"
-        )
-    if family.decoder_only:
-        notes.append("prompts must begin with <|endoftext|>, which fairseq's language_modeling task puts before them")
-    if family.sinusoidal and not family.pre_norm:
-        notes.append(
-            "MarianTokenizer's normalisation of punctuation and its >>language<< words are not in fairseq's --bpe"
-        )
     if family.languages:
-        notes.append("name the languages with --source-lang, --target-lang and --lang-pairs SOURCE-TARGET")
+        notes.append("name other languages with --source-lang, --target-lang and --lang-pairs SOURCE-TARGET")
     return notes
 
 
@@ -116,8 +141,7 @@ def _write_dictionaries(out: Path, converted: Converted, counts: Dict[str, int])
         (out / LANGUAGES).write_text("".join(f"{name}\n" for name in vocabulary.languages), encoding="utf-8")
 
 
-def _write_tokenizer(directory: HFDirectory, out: Path, converted: Converted) -> str:
-    """Copies the tokenizer, and returns the options that name it."""
+def _write_tokenizer(directory: HFDirectory, out: Path, converted: Converted, tokenizer: Tokenizer) -> None:
     (out / ORIGINALS).mkdir()
     for name in (CONFIG, GENERATION, *TOKENIZER_FILES):
         if directory.has(name):
@@ -126,9 +150,7 @@ def _write_tokenizer(directory: HFDirectory, out: Path, converted: Converted) ->
     if merges is not None:
         (out / "encoder.json").write_text(json.dumps(encoder_of(merges)), encoding="utf-8")
         (out / "vocab.bpe").write_bytes(merges_text(merges).encode("utf-8"))
-        return " --bpe gpt2 --gpt2-encoder-json {out}/encoder.json --gpt2-vocab-bpe {out}/vocab.bpe"
-    for name in ("source.spm", *SENTENCEPIECE.values()):
-        if directory.has(name):
-            shutil.copyfile(directory.path / name, out / SPM)
-            return f" --bpe sentencepiece --sentencepiece-model {{out}}/{SPM}"
-    return ""
+    for name, copy in tokenizer.copies:
+        shutil.copyfile(directory.path / name, out / copy)
+    if tokenizer.described is not None:
+        (out / DESCRIPTION).write_text(written(tokenizer.described), encoding="utf-8")

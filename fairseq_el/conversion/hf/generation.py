@@ -3,57 +3,50 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from fairseq_el.conversion.hf.families import MBART25, Family
+from fairseq_el.conversion.hf.vocabulary import EOS, PAD, Vocabulary
 from fairseq_el.conversion.limits import is_number, shown
 from fairseq_el.errors import FairseqElError
 
 Settings = Dict[str, Any]
 
-
-class _Carried(NamedTuple):
-    """A setting that both programs have. ``shift`` is Hugging Face's value less fairseq's."""
-
-    hf: str
-    option: str
-    kind: Callable[[Any], Any]
-    shift: int = 0
-
-
-# Hugging Face's lengths count the decoder's first symbol and the eos, fairseq's neither.
+# transformers' own default of every setting that changes outputs and has no option here.
+_NOT_CARRIED: Settings = {
+    **dict.fromkeys(
+        ("do_sample", "remove_invalid_values", "renormalize_logits", "is_assistant", "token_healing"), False
+    ),
+    **dict.fromkeys(("temperature", "top_p", "typical_p", "repetition_penalty", "encoder_repetition_penalty"), 1.0),
+    **dict.fromkeys(("diversity_penalty", "epsilon_cutoff", "eta_cutoff", "encoder_no_repeat_ngram_size"), 0),
+    **{"top_k": 50, "num_beam_groups": 1, "guidance_scale": 1, "num_assistant_tokens": 20},
+    **{"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.4},
+    **{"assistant_lookbehind": 10, "target_lookbehind": 10},
+}
 _CARRIED = (
-    _Carried("num_beams", "--beam", int),
-    _Carried("length_penalty", "--lenpen", float),
-    _Carried("min_length", "--min-len", int, 1),
-    _Carried("max_length", "--max-len-b", int, 2),
-    _Carried("no_repeat_ngram_size", "--no-repeat-ngram-size", int),
+    *("num_beams", "length_penalty", "min_length", "max_length", "min_new_tokens", "max_new_tokens"),
+    *("no_repeat_ngram_size", "early_stopping", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+    *("forced_bos_token_id", "forced_eos_token_id", "num_return_sequences"),
 )
-_DEFAULTS = {"num_beams": 1, "length_penalty": 1.0, "min_length": 0, "no_repeat_ngram_size": 0}
-# Settings that change what is written and have no option in fairseq, with the value that changes nothing.
-_NEUTRAL: Tuple[Tuple[str, Any], ...] = (
-    ("do_sample", False),
-    ("num_beam_groups", 1),
-    ("diversity_penalty", 0.0),
-    ("repetition_penalty", 1.0),
-    ("encoder_no_repeat_ngram_size", 0),
-    ("encoder_repetition_penalty", 1.0),
-    ("exponential_decay_length_penalty", None),
-    ("begin_suppress_tokens", None),
-    ("suppress_tokens", None),
-    ("forced_decoder_ids", None),
-    ("sequence_bias", None),
-    ("force_words_ids", None),
-    ("constraints", None),
-    ("guidance_scale", None),
-    ("penalty_alpha", None),
-    ("remove_invalid_values", False),
+_SPECIAL = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id")  # read with config.json
+_WITHOUT_EFFECT = (
+    *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "output_attentions", "output_scores"),
+    *("output_hidden_states", "output_logits", "return_dict_in_generate", "return_legacy_cache", "compile_config"),
+    *("disable_compile", "prefill_chunk_size", "transformers_version", "_from_model_config", "_commit_hash"),
+    *("low_memory", "continuous_batching_config"),
 )
-_READ = (
-    *(carried.hf for carried in _CARRIED), *(name for name, _ in _NEUTRAL),
-    "early_stopping", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "max_new_tokens", "min_new_tokens",
-)  # fmt: skip
-
-_NUMBERS = (*(carried.hf for carried in _CARRIED), "max_new_tokens", "min_new_tokens")
+_OLD = (  # settings that older models have in config.json, of those that are not carried over
+    *_NOT_CARRIED,
+    *("exponential_decay_length_penalty", "forced_decoder_ids", "sequence_bias", "force_words_ids", "constraints"),
+    *("penalty_alpha", "stop_strings", "max_time"),
+)
+_NUMBERS = (
+    *("num_beams", "length_penalty", "min_length", "max_length", "min_new_tokens", "max_new_tokens"),
+    *("no_repeat_ngram_size", "num_return_sequences"),
+)
+_NEW_TOKENS = 20  # of transformers, where neither max_length nor max_new_tokens is set
+# fairseq-generate's own.
+_FAIRSEQ = {"--beam": 5, "--lenpen": 1, "--min-len": 1, "--max-len-a": 0, "--max-len-b": 200}
 
 
 def generation_settings(config: Settings, generation: Settings) -> Settings:
@@ -62,89 +55,185 @@ def generation_settings(config: Settings, generation: Settings) -> Settings:
     Raises:
         FairseqElError: they are of other types than transformers writes.
     """
-    source = generation or config
-    found = {name: source[name] for name in _READ if source.get(name) is not None}
-    wrong = [name for name in _NUMBERS if not is_number(found.get(name, 0))]
-    if wrong:
-        listed = "; ".join(f"{name} is {shown(found[name])}" for name in wrong)
-        raise FairseqElError(f"generation settings must be numbers; {listed}. Copy the model's generation_config.json")
-    if not isinstance(found.get("bad_words_ids", []), list):
-        raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {shown(found['bad_words_ids'])}")
+    if generation:
+        found = {name: value for name, value in generation.items() if value is not None}
+    else:
+        found = {name: config[name] for name in (*_CARRIED, *_OLD) if config.get(name) is not None}
+    problems = [
+        f"{name} is {shown(found[name])}" for name in _NUMBERS
+        if not is_number(found.get(name, 0)) or (name != "length_penalty" and found.get(name, 0) < 0)
+    ]  # fmt: skip
+    if problems:
+        raise FairseqElError(
+            f"generation settings must be numbers; {'; '.join(problems)}. Copy the model's generation_config.json"
+        )
+    bad = found.get("bad_words_ids", [])
+    if not isinstance(bad, list) or not all(isinstance(words, list) and words and _are_ids(words) for words in bad):
+        raise FairseqElError(f"bad_words_ids must be a list of words' ids; it is {shown(bad)}")
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        if not isinstance(found.get(name, []), list) or not _are_ids(found.get(name, [])):
+            raise FairseqElError(f"{name} must be a list of ids; it is {shown(found[name])}")
     return found
 
 
-def fairseq_options(found: Settings, pad: Optional[int], decoder_only: bool) -> Tuple[List[str], List[str]]:
-    """Options of ``fairseq-generate``, one a line, and notes on all that they can't say."""
-    settings = {**_DEFAULTS, **found}
-    if "max_new_tokens" in found:
-        settings["max_length"] = found["max_new_tokens"] + 1
-    if "min_new_tokens" in found:
-        settings["min_length"] = found["min_new_tokens"] + 1
-    lines = []
-    for carried in _CARRIED:
-        if carried.hf in settings:
-            value = carried.kind(settings[carried.hf])
-            lines.append(f"{carried.option} {max(value - carried.shift, 0) if carried.shift else value}")
-        if carried.option == "--max-len-b" and carried.hf in settings:
-            lines.insert(-1, "--max-len-a 0")
-    return lines, list(_notes(settings, found, pad, decoder_only))
+def _are_ids(values: List[Any]) -> bool:
+    return all(type(value) is int for value in values)
 
 
-def _notes(settings: Settings, found: Settings, pad: Optional[int], decoder_only: bool) -> List[str]:
-    notes = []
-    beams = settings["num_beams"]
-    if "max_length" not in settings:
-        notes.append(
-            "max_length is not set: transformers stops after 20 tokens, fairseq-generate after --max-len-b 200"
-        )
-    if beams > 1 and settings.get("early_stopping") is not True:
-        notes.append(
-            f"early_stopping is {settings.get('early_stopping', False)!r}: fairseq always stops as with true, as soon "
-            "as it has as many hypotheses as beams"
-        )
-    if settings.get("forced_bos_token_id") is not None:
-        notes.append(
-            f"forced_bos_token_id is {settings['forced_bos_token_id']}: fairseq forces first words by prefix tokens "
-            "(--prefix-size, or the hub interface), and counts their log-probability, which transformers takes to be 0"
-        )
-    if settings.get("forced_eos_token_id") is not None:
-        notes.append(
-            "forced_eos_token_id: fairseq, too, ends the longest hypotheses with an eos, but counts its "
-            "log-probability, which transformers takes to be 0"
-        )
-    bad = [words for words in settings.get("bad_words_ids") or [] if words != [pad]]
+def fairseq_options(found: Settings, family: Family, vocabulary: Vocabulary, size: int) -> Tuple[List[str], List[str]]:
+    """Options of ``fairseq-generate``, one a line, and notes on all that they can't say.
+
+    Args:
+        size: positions of the model.
+    """
+    words = _Words(vocabulary)
+    beams = int(found.get("num_beams", 1))
+    lines = ["--el-search transformers", f"--beam {beams}", f"--lenpen {float(found.get('length_penalty', 1.0))}"]
+    if beams > 1:
+        lines.insert(1, f"--el-early-stopping {_early_stopping(found)}")
+    lines.extend(_lengths(found, family, size))
+    lines.append(f"--no-repeat-ngram-size {int(found.get('no_repeat_ngram_size', 0))}")
+    if not family.languages or family is MBART25:  # of mBART-50 it is the language, which the task forces
+        lines.extend(words.forced(found, "forced_bos_token_id", "--el-forced-first"))
+    lines.extend(words.forced(found, "forced_eos_token_id", "--el-forced-last"))
+    bad = [words.indices(sequence) for sequence in found.get("bad_words_ids", [])]
+    bad = [sequence for sequence in bad if sequence and sequence not in ([EOS], [PAD])]
+    bad += [[index] for index in words.indices(found.get("suppress_tokens", []), leave_out=True)]
     if bad:
-        notes.append(f"bad_words_ids forbids {bad}: fairseq-generate has no such option (padding is never written)")
-    if decoder_only and beams > 1 and settings["length_penalty"] != 0:
-        notes.append(
-            f"length_penalty is {settings['length_penalty']}: fairseq's scores count the prompt and its length, so "
-            "beams of different lengths may be ranked differently; with 0 both programs agree"
-        )
+        lines.append("--el-forbidden " + ",".join("+".join(map(str, sequence)) for sequence in bad))
+    first = words.indices(found.get("begin_suppress_tokens", []), leave_out=True)
+    if first:
+        lines.append("--el-forbidden-first " + ",".join(map(str, first)))
+    if found.get("num_return_sequences", 1) > 1:
+        lines.append(f"--nbest {int(found['num_return_sequences'])}")
+    return lines, [*words.notes, *_notes(found, family)]
+
+
+def _early_stopping(found: Settings) -> str:
+    value = found.get("early_stopping", False)
+    return "never" if value == "never" else str(value is True).lower()
+
+
+def _lengths(found: Settings, family: Family, size: int) -> Iterator[str]:
+    """Hugging Face's lengths count the first symbol, or a prompt, and the eos; fairseq's neither, but a prompt."""
+    new = found.get("max_new_tokens", None if "max_length" in found else _NEW_TOKENS)
+    longest = size - 1 if new is None else min(int(new), size) - 1
+    if new is None:
+        longest = int(found["max_length"]) - 2
+    if family.decoder_only:
+        least = found.get("min_new_tokens")
+        yield f"--min-len {0 if least is not None else max(min(int(found.get('min_length', 0)) - 1, size - 2), 0)}"
+        if least:
+            yield f"--el-min-new-tokens {int(least)}"
+        if new is not None:
+            yield f"--el-max-new-tokens {int(new)}"
+            longest = size - 2
+    else:
+        least = found.get("min_new_tokens", found.get("min_length", 0) - 1)
+        yield f"--min-len {max(min(int(least), longest), 0)}"
+    yield "--max-len-a 0"
+    yield f"--max-len-b {max(longest, 0)}"
+
+
+class _Words:
+    """Ids of a model's words as indices of fairseq's dictionary, with a note on each that has none."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self._index_of = {row: index for index, row in enumerate(vocabulary.ids) if row is not None}
+        self.notes: List[str] = []
+
+    def indices(self, ids: List[int], leave_out: bool = False) -> List[int]:
+        """Of all, or none if one has none (``leave_out``: of those that have one)."""
+        found = [self._index_of[row] for row in ids if row in self._index_of]
+        return found if leave_out or len(found) == len(ids) else []
+
+    def forced(self, found: Settings, name: str, option: str) -> Iterator[str]:
+        value = found.get(name)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if type(value) is int and value in self._index_of:
+            yield f"{option} {self._index_of[value]}"
+        elif value is not None:
+            self.notes.append(f"{name} is {value!r}: it is not carried over, because it is none of the model's tokens")
+
+
+def _notes(found: Settings, family: Family) -> List[str]:
+    notes = []
+    if found.get("do_sample") is True:
+        notes.append("do_sample is True: it is not carried over; add --sampling and options of it to draw words")
+    ends = found.get("eos_token_id")
+    if isinstance(ends, list) and len(ends) > 1:
+        notes.append(f"eos_token_id is {ends!r}: outputs end at one of them only, the eos_token_id of config.json")
+    known = (*_CARRIED, *_SPECIAL, *_WITHOUT_EFFECT, "do_sample")
     notes.extend(
-        f"{name} is {found[name]!r}: it is not carried over" for name, neutral in _NEUTRAL
-        if name in found and found[name] != neutral
-    )  # fmt: skip
+        f"{name} is {value!r}: it is not carried over"
+        for name, value in found.items()
+        if name not in known and not (name in _NOT_CARRIED and value == _NOT_CARRIED[name])
+    )
+    if family.languages and family is not MBART25 and found.get("forced_bos_token_id") is None:
+        notes.append(
+            "forced_bos_token_id is not set: transformers forces no language then; fairseq that of --target-lang"
+        )
     return notes
 
 
-def hf_settings(lines: List[str]) -> Settings:
-    """Hugging Face's settings for options in a file of them; the reverse of :func:`fairseq_options`.
+def _ids_given(given: Dict[str, Any]) -> Settings:
+    """Settings that name words, of a model whose ids are fairseq's."""
+    found: Settings = {}
+    for option, name in (("--el-forced-first", "forced_bos_token_id"), ("--el-forced-last", "forced_eos_token_id")):
+        if int(given.get(option, -1)) >= 0:
+            found[name] = int(given[option])
+    for option, name in (("--el-forbidden", "bad_words_ids"), ("--el-forbidden-first", "begin_suppress_tokens")):
+        sequences = [list(map(int, part.split("+"))) for part in str(given.get(option, "")).split(",") if part]
+        if sequences:
+            found[name] = sequences if name == "bad_words_ids" else [words[0] for words in sequences]
+    return found
+
+
+def hf_settings(
+    lines: List[str], eos: Optional[int] = None, pad: Optional[int] = None, size: Optional[int] = None
+) -> Settings:
+    """Hugging Face's settings for options in a file of them, or for fairseq-generate's own defaults.
+
+    Args:
+        eos: id of the eos, which ends the longest hypotheses of fairseq.
+        pad: id of the padding, which fairseq never writes.
+        size: positions of the model, which fairseq never exceeds.
 
     Raises:
         FairseqElError: what must be a number is none.
     """
-    found: Settings = {"early_stopping": True}
     try:
         words = shlex.split(" ".join(lines))
-        given = {word: value for word, value in zip(words, words[1:]) if word.startswith("--")}
-        for carried in _CARRIED:
-            if carried.option in given:
-                found[carried.hf] = carried.kind(given[carried.option]) + carried.shift
-        if float(given.get("--max-len-a", 0)) != 0:
+        given: Dict[str, Any] = {**_FAIRSEQ, "--no-repeat-ngram-size": 0, "--nbest": 1}
+        given.update((word, value) for word, value in zip(words, words[1:]) if word.startswith("--"))
+        as_transformers = given.get("--el-search") == "transformers"
+        found: Settings = {
+            "num_beams": int(given["--beam"]),
+            "length_penalty": float(given["--lenpen"]),
+            "min_length": int(given["--min-len"]) + 1,
+            "max_length": min(int(given["--max-len-b"]), size - 1 if size else 10**9) + 2,
+            "no_repeat_ngram_size": int(given["--no-repeat-ngram-size"]),
+            "num_return_sequences": int(given["--nbest"]),
+        }
+        if float(given["--max-len-a"]) != 0:
+            found.pop("max_length")
+        if "--el-max-new-tokens" in given:
             found.pop("max_length", None)
+            found["max_new_tokens"] = int(given["--el-max-new-tokens"])
+        if "--el-min-new-tokens" in given:
+            found.pop("min_length")
+            found["min_new_tokens"] = int(given["--el-min-new-tokens"])
     except ValueError as error:
         raise FairseqElError(
             f"generate.args must hold options of fairseq-generate, one on each line; {error}"
         ) from error
-    meaningless = {("no_repeat_ngram_size", 0), *([] if found.get("num_beams", 1) > 1 else [("early_stopping", True)])}
-    return {name: value for name, value in found.items() if (name, value) not in meaningless}
+    if found["num_beams"] > 1:
+        stops = given.get("--el-early-stopping", "false") if as_transformers else "true"
+        found["early_stopping"] = {"true": True, "false": False}.get(str(stops), "never")
+    if not as_transformers and eos is not None:
+        found["forced_eos_token_id"] = eos
+    if pad is not None:
+        found["bad_words_ids"] = [[pad]]
+    found.update(_ids_given(given))
+    meaningless = {("no_repeat_ngram_size", 0), ("num_return_sequences", 1), ("min_length", 1)}
+    return {name: value for name, value in found.items() if isinstance(value, list) or (name, value) not in meaningless}

@@ -38,7 +38,7 @@ class HFDirectory:
                 f"DIR must be a directory with a Hugging Face model, as save_pretrained writes it; {path} has no "
                 f"{CONFIG}. To convert a fairseq checkpoint use to-hf, to-el or strip"
             )
-        self.config = read_json(path / CONFIG)
+        self.config = {**read_json(path / CONFIG), **_special_ids(self.json(GENERATION))}
 
     def has(self, name: str) -> bool:
         """Whether there is something of that name; what it is, is told when it is read."""
@@ -83,6 +83,17 @@ class HFDirectory:
             require_file(path, "weights must be in a file")
             tensors.update(_read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path))
         return tensors
+
+
+def _special_ids(generation: Dict[str, Any]) -> Dict[str, int]:
+    """Special tokens of generation_config.json, which generate() takes before those of config.json."""
+    found = {}
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        value = generation.get(name)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if type(value) is int and value >= 0:
+            found[name] = value
+    return found
 
 
 def _read_safetensors(path: Path) -> Dict[str, Tensor]:

@@ -13,7 +13,7 @@ from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
 from fairseq_el.conversion.hf.config import config_of, config_problems
 from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, ORIGINALS, SPM
-from fairseq_el.conversion.hf.families import MBART25, Family
+from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, MBART25, MBART50, Family
 from fairseq_el.conversion.hf.generation import hf_settings
 from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, safetensors_torch
 from fairseq_el.conversion.hf.report import Report
@@ -21,7 +21,7 @@ from fairseq_el.conversion.hf.source import Source, read_source
 from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.outputs import refuse_to_overwrite_directory
 from fairseq_el.reading import read_json, read_text
 from fairseq_el.whole_files import write_whole_directory
@@ -30,13 +30,21 @@ _BY = "fairseq-el convert to-hf"
 _SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
 
 
-def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = False, verify: bool = False) -> Report:
+def to_hf(
+    path: Path,
+    out: Path,
+    data: Optional[Path] = None,
+    force: bool = False,
+    verify: bool = False,
+    begin: bool = False,
+) -> Report:
     """Writes the directory ``out``.
 
     Args:
         path: of a checkpoint, or of a directory with ``model.pt``.
         data: directory of the dictionary (default: that of the checkpoint).
         verify: compare logits before ``out`` has its name.
+        begin: sources and outputs of a BART model begin with ``<s>``, as fairseq's hub has them.
 
     Raises:
         OptionError: ``out`` exists, or is not to be replaced, or the checkpoint or its dictionary does not.
@@ -46,6 +54,7 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
     save_file = safetensors_torch().save_file
     source = read_source(path, data)
     originals = source.directory / ORIGINALS
+    begin = _begins(source, originals, begin)
     vocabulary = _vocabulary(source, originals)
     tensors = weights.to_hf(source.weights, source.family, source.sizes, vocabulary)
     report = Report(source.family.name, source.settings.arch, len(tensors), len(vocabulary.symbols))
@@ -55,8 +64,8 @@ def to_hf(path: Path, out: Path, data: Optional[Path] = None, force: bool = Fals
         _save_tensors(save_file, tensors, unfinished / SAFE)
         _write_json(unfinished / CONFIG, _config(source, vocabulary, originals))
         (unfinished / SAFE).chmod((unfinished / CONFIG).stat().st_mode)  # safetensors' own is for the owner alone
-        _write_generation(unfinished, source, vocabulary, originals)
-        report.notes.extend(_write_tokenizer(unfinished, source, vocabulary, originals))
+        report.notes.extend(_write_generation(unfinished, source, vocabulary, originals, begin))
+        report.notes.extend(_write_tokenizer(unfinished, source, vocabulary, originals, begin))
         if verify:
             report.largest_difference = compare_logits(unfinished, source.path)
 
@@ -121,17 +130,51 @@ def _config(source: Source, vocabulary: Vocabulary, originals: Path) -> Dict[str
     return {**original, **mine}
 
 
-def _write_generation(out: Path, source: Source, vocabulary: Vocabulary, originals: Path) -> None:
+def _begins(source: Source, originals: Path, begin: bool) -> bool:
+    """Whether sources begin with ``<s>``: by the option, or by the ``generate.args`` of a directory of from-hf."""
+    if begin and (source.family is not BART or (originals / CONFIG).is_file()):
+        raise OptionError(
+            "--begin is for BART models of fairseq's own: others have no <s> before their sources, and those that came "
+            "from Hugging Face have their tokenizer as it was; leave it out"
+        )
+    return begin or f"--el-source-template {BOS},X,{EOS}" in _lines(source)
+
+
+def _lines(source: Source) -> List[str]:
+    """Of ``generate.args``, if there is one."""
+    path = source.directory / OPTIONS
+    return read_text(path, f"{OPTIONS} must be text").split("\n") if path.is_file() else []
+
+
+def _write_generation(out: Path, source: Source, vocabulary: Vocabulary, originals: Path, begin: bool) -> List[str]:
+    """The settings with which ``generate()`` writes what fairseq writes, and notes on what it does otherwise."""
     if (originals / CONFIG).is_file():
         if (originals / GENERATION).is_file():
             shutil.copyfile(originals / GENERATION, out / GENERATION)
-        return
-    options = source.directory / OPTIONS
-    lines = read_text(options, f"{OPTIONS} must be text").split("\n") if options.is_file() else []
-    _write_json(out / GENERATION, {**_ids(vocabulary, source.family), **hf_settings(lines)})
+        return []
+    lines, ids = _lines(source), _ids(vocabulary, source.family)
+    found = hf_settings(lines, ids["eos_token_id"], ids["pad_token_id"], source.sizes.positions)
+    language = f"[{getattr(source.settings, 'target_lang', None)}]"
+    if source.family is MBART50 and language in vocabulary.symbols:
+        found["forced_bos_token_id"] = vocabulary.ids[vocabulary.symbols.index(language)]
+    elif begin and not lines:  # as the hub forces it
+        found["forced_bos_token_id"] = vocabulary.ids[BOS]
+    if source.family is MBART25 and language in vocabulary.symbols:
+        ids["decoder_start_token_id"] = vocabulary.ids[vocabulary.symbols.index(language)]
+    _write_json(out / GENERATION, {**ids, **found})
+    notes = []
+    if "--el-search transformers" not in lines:
+        notes.append(
+            f"{GENERATION} has fairseq-generate's {'options of ' + OPTIONS if lines else 'own defaults'}; outputs that "
+            "are as long as they may be can be ranked otherwise, because fairseq counts their last eos, or forced "
+            "first words"
+        )
+        if source.family.decoder_only and found["num_beams"] > 1:
+            notes.append("fairseq's scores count the prompt and its length: with length_penalty 0 both programs agree")
+    return notes
 
 
-def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, originals: Path) -> List[str]:
+def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, originals: Path, begin: bool) -> List[str]:
     """What is known of the tokenizer, and notes on what is not."""
     words = source.words
     pairs = zip(words.symbols[words.nspecial :], words.count[words.nspecial :])
@@ -143,11 +186,11 @@ def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, original
     if copied:
         return []
     if source.family.byte_bpe and (source.directory / "vocab.bpe").is_file():
-        return _write_byte_bpe(out, source, vocabulary)
-    return _write_sentencepiece(out, source, vocabulary)
+        return _write_byte_bpe(out, source, vocabulary, begin)
+    return _write_sentencepiece(out, source, vocabulary, begin)
 
 
-def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary) -> List[str]:
+def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary, begin: bool) -> List[str]:
     path = source.directory / "vocab.bpe"
     try:
         text = path.read_text("utf-8")
@@ -159,32 +202,39 @@ def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary) -> List[s
     named = {tokens.get(symbol, symbol): index for index, symbol in enumerate(vocabulary.symbols)}
     _write_json(out / "vocab.json", named)
     (out / "merges.txt").write_bytes(text.encode("utf-8"))
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    if source.family.decoder_only:
-        special["bos_token"] = "</s>"
-    elif "<mask>" in named:
+    special: Dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    if "<mask>" in named and not source.family.decoder_only:
         special["mask_token"] = "<mask>"
+    if not begin:  # BartTokenizer would put <s> before a text
+        special["tokenizer_class"] = GPT2.tokenizer
+        special["add_bos_token"], special["add_eos_token"] = source.family.decoder_only, not source.family.decoder_only
+    if source.family.decoder_only:  # fairseq's prompts begin with the eos
+        special["bos_token"] = "</s>"
     _write_json(out / "tokenizer_config.json", {"tokenizer_class": source.family.tokenizer, **special})
-    return []
+    if source.family is not BART:
+        return []
+    fed = "<s> X </s>, as fairseq's hub feeds a text X" if begin else "X </s>, as fairseq-generate feeds a text X"
+    return [f"the tokenizer gives {fed}" + ("" if begin else "; for a model that reads <s> X </s>, give --begin")]
 
 
-def _write_sentencepiece(out: Path, source: Source, vocabulary: Vocabulary) -> List[str]:
+def _write_sentencepiece(out: Path, source: Source, vocabulary: Vocabulary, begin: bool) -> List[str]:
     family = source.family
     model = next((source.directory / name for name in _SPM_NAMES if (source.directory / name).is_file()), None)
-    if model is None or family.byte_bpe:
+    if model is None or family.decoder_only or begin:
         return [
             f"the tokenizer is not known, so none was written; {DICTIONARY} has the tokens in the order of their ids, "
             "from 4 on, after <s> <pad> </s> <unk>"
         ]
-    if family.sinusoidal and not family.pre_norm:
-        _write_json(out / "vocab.json", {symbol: index for index, symbol in enumerate(vocabulary.symbols)})
-        for name in ("source.spm", "target.spm"):
-            shutil.copyfile(model, out / name)
+    if family.languages:
+        shutil.copyfile(model, out / SENTENCEPIECE[family.model_type])
         _write_json(out / "tokenizer_config.json", {"tokenizer_class": family.tokenizer})
-        return []
-    shutil.copyfile(model, out / SENTENCEPIECE[family.model_type])
-    _write_json(out / "tokenizer_config.json", {"tokenizer_class": family.tokenizer})
-    return [f"check that {family.tokenizer} gives the ids of {DICTIONARY}: it has an order of its own"]
+        return [f"check that {family.tokenizer} gives the ids of {DICTIONARY}: it has an order of its own"]
+    # Marian's is the one that looks pieces up in a dictionary, as fairseq does, and gives X </s>.
+    _write_json(out / "vocab.json", {symbol: index for index, symbol in enumerate(vocabulary.symbols)})
+    for name in ("source.spm", "target.spm"):
+        shutil.copyfile(model, out / name)
+    _write_json(out / "tokenizer_config.json", {"tokenizer_class": MARIAN.tokenizer})
+    return [f"{MARIAN.tokenizer} normalises punctuation where the package sacremoses is installed; fairseq does not"]
 
 
 def _write_json(path: Path, content: Dict[str, Any]) -> None:

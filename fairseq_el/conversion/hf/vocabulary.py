@@ -73,14 +73,17 @@ def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
     _pad_words(words, absent)
     special = _special_ids(config, tokens, family)
     rest = [i for i in range(config["vocab_size"]) if i not in special]
-    symbols = [*_SPECIALS, *(words[i] for i in rest)]
+    languages = []
+    if family.languages:
+        rest = _languages_last(rest, words, directory.path)
+        languages = [words[i] for i in rest if is_language(words[i])]
+    symbols = [*_SPECIALS, *(f"[{words[i]}]" if words[i] in languages else words[i] for i in rest)]
     renamed = _make_writable(symbols)
     if renamed:
         notes.append(f"{renamed} tokens have white space in them, or are there twice; their symbols are <token...>")
     vocabulary = Vocabulary(symbols, [*special, *rest], EOS, merges=merges, notes=notes)
     vocabulary.start = _start(vocabulary, config, family)
-    if family.languages:
-        vocabulary.languages = _bracket_languages(vocabulary, directory)
+    vocabulary.languages = languages
     return vocabulary
 
 
@@ -143,20 +146,18 @@ def _start(vocabulary: Vocabulary, config: Dict[str, Any], family: Family) -> in
     return vocabulary.ids.index(start)
 
 
-def _bracket_languages(vocabulary: Vocabulary, directory: HFDirectory) -> List[str]:
-    """Names symbols of languages as fairseq's tasks do, and returns the languages."""
-    symbols = vocabulary.symbols
-    found = [index for index, symbol in enumerate(symbols) if is_language(symbol)]
-    if not found or symbols[found[-1] + 1 :] != ["<mask>"] or found[0] + len(found) != len(symbols) - 1:
+def _languages_last(order: List[int], words: Dict[int, str], path: Path) -> List[int]:
+    """Ids with those of languages and <mask> at the end, where fairseq's task adds them to the dictionary."""
+    languages = [index for index in order if is_language(words[index])]
+    mask = [index for index in order if words[index] == "<mask>"]
+    if not languages or not mask:
         raise FairseqElError(
-            "mBART's vocabulary must end with its languages and <mask>, because fairseq's task adds them there; that "
-            f"of {directory.path} ends with {', '.join(symbols[-4:])}. Use the tokenizer that the model was published "
-            "with"
+            "mBART's vocabulary must have its languages and <mask>, which fairseq's task adds to the dictionary; "
+            f"that of {path} ends with {', '.join(words[index] for index in order[-4:])}. Use the tokenizer that the "
+            "model was published with"
         )
-    languages = [symbols[index] for index in found]
-    for index in found:
-        symbols[index] = f"[{symbols[index]}]"
-    return languages
+    last = [*languages, *mask]
+    return [*(index for index in order if index not in last), *last]
 
 
 def read_counts(directory: Path, vocabulary: Vocabulary) -> Dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,5 +124,11 @@ def test_the_tokenizer_of_fairseqs_own_files(family, tmp_path):
     bpe = get_encoder(str(directory / "encoder.json"), str(directory / "vocab.bpe"))
     expected = [words.index(str(index)) for index in bpe.encode("in the other")]
     assert tokenizer("in the other", add_special_tokens=False)["input_ids"] == expected
+    around = {"bart": ([], [2]), "gpt2": ([2], [])}[family]  # as fairseq-generate feeds them
+    assert tokenizer("in the other")["input_ids"] == [*around[0], *expected, *around[1]]
     if family == "bart":
+        to_hf(directory, tmp_path / "begun", begin=True)
+        tokenizer = hf_models.transformers.AutoTokenizer.from_pretrained(str(tmp_path / "begun"))
         assert tokenizer("in the other")["input_ids"] == [0, *expected, 2]
+        settings = json.loads((tmp_path / "begun" / "generation_config.json").read_text())
+        assert settings["forced_bos_token_id"] == 0

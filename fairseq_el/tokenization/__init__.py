@@ -1,0 +1,20 @@
+"""Text to the symbols of a dictionary and back, with tokens that were added to a tokenizer.
+
+``--bpe el_pieces`` is registered when this package is imported.
+"""
+
+from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
+from fairseq_el.tokenization.bpe import DESCRIPTION, PiecesBPE
+from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec, read_codec
+
+__all__ = [
+    "DESCRIPTION",
+    "AddedToken",
+    "AddedTokens",
+    "Codec",
+    "Gpt2Codec",
+    "PiecesBPE",
+    "SentencepieceCodec",
+    "TokenizersCodec",
+    "read_codec",
+]

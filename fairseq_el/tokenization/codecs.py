@@ -1,0 +1,199 @@
+"""Three tokenizers with added tokens: GPT-2's byte-level BPE and sentencepiece as fairseq has them, and tokenizers'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
+from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
+
+from fairseq_el.errors import FairseqElError
+from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
+
+_CLEAN = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
+    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+_SPACE = "\u2581"
+
+
+class Codec:
+    """Text as symbols of a dictionary, and back."""
+
+    def encode(self, text: str) -> List[str]:
+        raise NotImplementedError
+
+    def decode(self, symbols: List[str]) -> str:
+        """Symbols that stand for no text (special tokens, padding of a dictionary) are left out."""
+        raise NotImplementedError
+
+
+class Gpt2Codec(Codec):
+    """GPT-2's BPE. Symbols are the ids of ``encoder.json``."""
+
+    def __init__(
+        self,
+        encoder: Path,
+        vocab: Path,
+        added: AddedTokens,
+        prefix_space: bool = False,
+        others: Optional[Dict[str, str]] = None,
+    ):
+        """
+        Args:
+            prefix_space: put a space in front of a text that has none.
+            others: tokens of symbols that are neither ids nor added tokens; no text is encoded as one.
+        """
+        self._bpe = GPT2BPE(GPT2BPEConfig(gpt2_encoder_json=str(encoder), gpt2_vocab_bpe=str(vocab))).bpe
+        self._added, self._prefix_space, self._others = added, prefix_space, others or {}
+
+    def encode(self, text: str) -> List[str]:
+        return self._added.encode(text, self._encode_part)
+
+    def _encode_part(self, text: str) -> List[str]:
+        if self._prefix_space and not text.startswith(" "):
+            text = f" {text}"
+        return list(map(str, self._bpe.encode(text)))
+
+    def decode(self, symbols: List[str]) -> str:
+        return b"".join(map(self._bytes_of, symbols)).decode("utf-8", errors="replace")
+
+    def _bytes_of(self, symbol: str) -> bytes:
+        added = self._added.by_symbol.get(symbol)
+        if added is not None:
+            return b"" if added.special else added.token.encode("utf-8")
+        token = self._others.get(symbol) or (self._bpe.decoder.get(int(symbol)) if symbol.isdecimal() else None)
+        if token is None:
+            return b""
+        if all(letter in self._bpe.byte_decoder for letter in token):
+            return bytes(self._bpe.byte_decoder[letter] for letter in token)
+        return token.encode("utf-8")
+
+
+class SentencepieceCodec(Codec):
+    """A sentencepiece model. Symbols are its pieces."""
+
+    def __init__(self, model: Path, added: AddedTokens, marian: bool = False, clean_up: bool = False):
+        """
+        Args:
+            marian: a text may begin with a language code ``>>xx<<``, which is a symbol, and its punctuation is
+                normalised where the package sacremoses is installed: as MarianTokenizer does.
+            clean_up: take spaces before punctuation out of decoded text.
+        """
+        self._model = SentencepieceBPE(SentencepieceConfig(sentencepiece_model=str(model)))
+        self._added, self._marian, self._clean_up = added, marian, clean_up
+        self._normalize = _punctuation_normalizer() if marian else None
+
+    def pieces(self) -> List[str]:
+        """All pieces of the model."""
+        return [self._model.sp.id_to_piece(index) for index in range(len(self._model.sp))]
+
+    def encode(self, text: str) -> List[str]:
+        if self._normalize is not None and text:
+            text = self._normalize(text)
+        return self._added.encode(text, self._encode_part)
+
+    def _encode_part(self, text: str) -> List[str]:
+        before: List[str] = []
+        after: List[str] = []
+        end = text.find("<<")
+        if self._marian and text.startswith(">>") and end != -1:
+            before, text = [text[: end + 2]], text[end + 2 :]
+        elif not self._marian and text[-1:].isspace():  # before an added token; sentencepiece would leave it out
+            after = [_SPACE]
+        return [*before, *(self._model.encode(text).split(" ") if text.strip() else []), *after]
+
+    def decode(self, symbols: List[str]) -> str:
+        return _joined(symbols, self._added, self._clean_up)
+
+
+class TokenizersCodec(Codec):
+    """A ``tokenizer.json`` of Hugging Face's, by the package tokenizers. Symbols are its tokens."""
+
+    def __init__(self, path: Path, added: AddedTokens, renamed: Dict[str, str], clean_up: bool = False):
+        """
+        Args:
+            renamed: symbols of tokens whose names a dictionary can't have.
+
+        Raises:
+            FairseqElError: tokenizers is not installed.
+        """
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise FairseqElError(f"{path} needs the package tokenizers: pip install tokenizers") from error
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        symbols = {**renamed, **{token.token: token.symbol for token in added.tokens}}
+        self._symbols = symbols
+        self._tokens = {symbol: token for token, symbol in symbols.items()}
+        self._clean_up = clean_up
+
+    def encode(self, text: str) -> List[str]:
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        tokens = [str(self._tokenizer.id_to_token(index)) for index in ids]
+        return [self._symbols.get(token, token) for token in tokens]
+
+    def decode(self, symbols: List[str]) -> str:
+        ids = [self._tokenizer.token_to_id(self._tokens.get(symbol, symbol)) for symbol in symbols]
+        text = self._tokenizer.decode([index for index in ids if index is not None], skip_special_tokens=True)
+        return _cleaned(text) if self._clean_up else text
+
+
+def _joined(pieces: List[str], added: AddedTokens, clean_up: bool) -> str:
+    """Text of sentencepiece's pieces, where ``▁`` is a space."""
+    parts = []
+    for piece in pieces:
+        token = added.by_symbol.get(piece)
+        if token is not None:
+            parts.append("" if token.special else token.token)
+        elif not piece.startswith("madeupword"):
+            parts.append(piece)
+    text = "".join(parts).replace(_SPACE, " ").strip()
+    return _cleaned(text) if clean_up else text
+
+
+def _cleaned(text: str) -> str:
+    for spaced, closed in _CLEAN:
+        text = text.replace(spaced, closed)
+    return text
+
+
+def _punctuation_normalizer() -> Any:
+    try:
+        from sacremoses import MosesPunctNormalizer  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    return MosesPunctNormalizer().normalize
+
+
+def read_codec(path: Path) -> Codec:
+    """The tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
+
+    Raises:
+        FairseqElError: the file, or one that it names, is not what it should be.
+    """
+    try:
+        described = json.loads(path.read_text("utf-8"))
+        added = AddedTokens(AddedToken.of_json(values) for values in described["added"])
+        kind, directory = described["kind"], path.parent
+        if kind == "gpt2":
+            files = (directory / described["encoder"], directory / described["vocab"])
+            return Gpt2Codec(*files, added, bool(described["prefix_space"]), dict(described["others"]))
+        if kind == "sentencepiece":
+            model = directory / described["model"]
+            return SentencepieceCodec(model, added, bool(described["marian"]), bool(described["clean_up"]))
+        if kind == "tokenizers":
+            file, renamed = directory / described["file"], dict(described["renamed"])
+            return TokenizersCodec(file, added, renamed, bool(described["clean_up"]))
+        raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")
+    except FairseqElError:
+        raise
+    except Exception as error:  # json, sentencepiece, tokenizers and fairseq each raise their own
+        raise FairseqElError(
+            f"{path} must describe a tokenizer, as fairseq-el convert from-hf writes it, with its files beside it; "
+            f"{type(error).__name__}: {error}. Convert the model again"
+        ) from error

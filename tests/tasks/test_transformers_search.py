@@ -1,0 +1,103 @@
+"""Options for models that came from transformers, and limits of what follows a prompt."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import build_language_model, dictionary
+
+from fairseq_el import enable_el_attention
+from fairseq_el.errors import OptionError
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules
+from fairseq_el.tasks.prompts import split_first
+from fairseq_el.tasks.search_options import SearchOptions, set_search
+from fairseq_el.tasks.source_template import source_template
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"el_forced_first": 20},
+            "--el-forced-first must be the number of one of the dictionary's 20 symbols, or -1; it",
+        ),
+        ({"el_forced_last": -2}, "--el-forced-last must be .*; it is -2"),
+        (
+            {"el_forbidden": "7,x"},
+            "--el-forbidden must have numbers of the dictionary's 20 symbols, as 7,8.9; it has 'x'",
+        ),
+        ({"el_forbidden": "7+99999999999"}, "--el-forbidden must have numbers"),
+        ({"el_forbidden_first": "7+8"}, "--el-forbidden-first has single symbols; it is 7.8"),
+        ({"el_search": "fairseq", "el_forbidden": "7"}, "need --el-search transformers"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    given = {**vars(SearchOptions()), "el_search": "transformers", **options}
+    with pytest.raises(OptionError, match=message):
+        set_search(SimpleNamespace(), SimpleNamespace(**given), SimpleNamespace(), 20, False)
+
+
+@pytest.mark.parametrize("name", ["lm_path", "print_alignment", "retain_dropout", "match_source_len"])
+def test_options_that_do_not_go_with_it(name):
+    options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
+    message = f"--{name.replace('_', '-')} does not go with --el-search transformers"
+    with pytest.raises(OptionError, match=message):
+        set_search(SimpleNamespace(), options, SimpleNamespace(**{name: "yes"}), 20, False)
+
+
+@pytest.mark.parametrize("text", ["0,2", "X,X", "0,X,20", "0 X 2", "0,X,-1", ","])
+def test_templates_that_are_none(text):
+    with pytest.raises(OptionError, match="--el-source-template must have one X, the text, among numbers"):
+        source_template(text, 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "expected"),
+    [
+        ("0,X,2", None, [0, 7, 8, 2]),
+        ("X", None, [7, 8]),
+        ("5,6,X,2,9", None, [5, 6, 7, 8, 2, 9]),
+        ("0,X,2", 3, [0, 7, 2]),
+    ],
+)
+def test_templates(text, longest, expected):
+    template = source_template(text, 20, 2)
+    assert template is not None
+    assert template.apply(torch.tensor([7, 8, 2]), longest).tolist() == expected
+    assert template.added == (len(expected) - 3 if longest is None else 1)
+
+
+def test_prompts_without_words_begin_with_the_eos():
+    first, rest, has_words = split_first(torch.tensor([[5, 6, 1], [1, 1, 1]]), pad=1, eos=2)
+    assert first.tolist() == [5, 2] and rest.tolist() == [[6, 1], [1, 1]] and has_words.tolist() == [True, False]
+    first, rest, _ = split_first(torch.zeros(2, 0).long(), pad=1, eos=2)
+    assert first.tolist() == [2, 2] and rest.shape == (2, 0)
+
+
+@pytest.mark.parametrize("rules", [None, TransformersRules(continues_prompts=True)], ids=["fairseq", "transformers"])
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_new_tokens_are_counted_after_each_prompt(rules, beam_size):
+    """Prompts of 2, 12 and 5 words in one batch: as if each were alone; exactly so many tokens if no eos may come."""
+    words = dictionary(16)
+    model = build_language_model(words, seed=3)
+    enable_el_attention(model)
+    generator = ELSequenceGenerator([model], words, beam_size=beam_size)
+    generator.transformers_rules, generator.min_new_tokens, generator.max_new_tokens = rules, 6, 7
+    lengths = [2, 12, 5]
+    prompts = torch.full((3, 12), words.pad())
+    for row, length in enumerate(lengths):
+        prompts[row, :length] = torch.randint(4, 20, (length,), generator=torch.Generator().manual_seed(row))
+    found = decode(generator, model, prompts)
+    for row, length in enumerate(lengths):
+        (alone,) = decode(generator, model, prompts[row : row + 1, :length])
+        assert found[row][0]["tokens"].tolist() == alone[0]["tokens"].tolist()
+        assert len(found[row][0]["tokens"]) == length + 7
+
+
+def decode(generator: ELSequenceGenerator, model: torch.nn.Module, prompts: torch.Tensor) -> list:
+    source = torch.nn.functional.pad(prompts, (1, 0), value=2)
+    lengths = source.ne(1).sum(dim=1)
+    sample = {"id": torch.arange(len(source)), "net_input": {"src_tokens": source, "src_lengths": lengths}}
+    return generator.generate([model], sample, prefix_tokens=prompts, bos_token=2)
