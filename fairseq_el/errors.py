@@ -33,7 +33,7 @@ class OptionError(FairseqElError):
 
 
 def as_message(problems: Sequence[str]) -> str:
-    """All problems of a command line, of which there is at least one."""
+    """All problems of a command line, at least one."""
     if len(problems) == 1:
         return problems[0]
     return f"{len(problems)} options can't be used:" + "".join(f"\n  - {each}" for each in problems)

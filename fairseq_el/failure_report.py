@@ -57,8 +57,8 @@ def explain(error: BaseException) -> Optional[str]:
     if isinstance(error, RuntimeError) and str(error).startswith("Mask Type should be defined"):
         return (
             "fairseq 0.12.2's fused encoder, which post-norm models such as BART use, does not work with torch "
-            f"1.13 or later, and torch {torch.__version__} is installed. Install torch==1.12.1, or use Python 3.11 or "
-            "later with fairseq-fixed."
+            f"1.13 or later, and torch {torch.__version__} is installed. Decode with a task el_*, which does not use "
+            "it, or install torch==1.12.1, or use Python 3.11 or later with fairseq-fixed."
         )
     missing_kernel = explain_missing_kernel(error)
     if missing_kernel is not None:

@@ -76,7 +76,7 @@ def refuse_to_overwrite_directory(path: Path, option: str, force: bool, by: str,
         refuse_unless_own(path, by)
     except FairseqElError as error:
         raise OptionError(
-            f"{option} {path} exists already, and --force replaces only what convert has written: {error}"
+            f"{option} {path} exists already, and --force replaces only what the same command has written: {error}"
         ) from error
 
 

@@ -44,6 +44,6 @@ def test_scripts_of_users_keep_their_tracebacks():
 
 def test_explain():
     fused_encoder = explain(RuntimeError("Mask Type should be defined"))  # what torch 2 says to fairseq 0.12.2
-    assert "fairseq 0.12.2" in fused_encoder and "Install torch==1.12.1" in fused_encoder
+    assert "fairseq 0.12.2" in fused_encoder and "a task el_*" in fused_encoder
     assert explain(FairseqElError("x")) == "x"
     assert "- one\n  - two" in str(explain(UnsupportedModelError("Model", ["one", "two"])))

@@ -125,7 +125,7 @@ def _why_not(card: Card) -> str:
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return f"CUDA_VISIBLE_DEVICES is {visible!r}, which names none that torch {torch.__version__} can use."
+        return f"CUDA_VISIBLE_DEVICES is {visible!r}, which names no card that torch {torch.__version__} can use."
     try:
         torch.cuda.init()
         said = "torch does not say why"

@@ -46,7 +46,7 @@ def add_kinds(kinds: Any) -> None:
 
 def _add_common(kind: Any) -> None:
     kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="the directory to write")
-    kind.add_argument("--force", action="store_true", help="let --out replace a directory that convert has written")
+    kind.add_argument("--force", action="store_true", help="let --out replace what this command has written")
     kind.add_argument(
         "--verify",
         action="store_true",

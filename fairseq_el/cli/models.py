@@ -30,7 +30,7 @@ def shape_of_checkpoint(path: str) -> ModelShape:
 
     Raises:
         OptionError: there is no such file, or it holds no Transformer.
-        FairseqElError: it can't be read, or has settings such as no model has.
+        FairseqElError: it can't be read, or has settings that no model has.
     """
     checkpoint = load_checkpoint(path, "--path")
     settings: Any = flat_settings(checkpoint)
@@ -51,7 +51,7 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
     """
     Raises:
         KeyError: a weight or a setting that a Transformer has is not there.
-        ValueError: it is none that a Transformer has.
+        ValueError: a weight or a setting has a value that no Transformer has.
     """
     decoder_only = "encoder.embed_tokens.weight" not in weights
     sides: Dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Types of options: what is no number of the kind is refused by argparse, in one line."""
+"""Types of options: numbers within limits. argparse refuses anything else in one line."""
 
 from __future__ import annotations
 

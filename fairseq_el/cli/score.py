@@ -42,9 +42,10 @@ Of the output of fairseq-generate, hypotheses are the lines D- (detokenised, if 
 references the lines T-. BLEU and chrF are sacrebleu's, ROUGE is rouge-score's with Porter's stemmer; each comes with
 the signature that repeats it, and with --confidence with the interval that holds 95 % of bootstrap samples.
 
-Files are UTF-8, and only a newline ends a line. A hypothesis of fairseq's may have line ends in it, and some models
-write them as <n> or <q>: they end sentences for ROUGE-Lsum, and are spaces for all other scores. --extract writes
-spaces for line ends, and <n> and <q> as they are. ROUGE sees no letters but a to z; a warning says if many are lost."""
+Files are UTF-8. Only a newline ends a line, or CR LF if all lines of the file end so. A hypothesis of fairseq's may
+have line ends in it, and some models write them as <n> or <q>: they end sentences for ROUGE-Lsum, and are spaces for
+all other scores. --extract writes spaces for line ends, and <n> and <q> as they are. ROUGE sees no letters but a to z;
+a warning says if many are lost."""
 
 _EXAMPLE = """\
 examples:

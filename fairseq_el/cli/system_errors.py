@@ -21,7 +21,7 @@ _ADVICE = {
     errno.EISDIR: "It is a directory: name a file",
     errno.EEXIST: "Name another one",
     errno.ENAMETOOLONG: "The name is too long for this file system: use a shorter one",
-    errno.ELOOP: "Its links lead in a circle: name what they were to lead to",
+    errno.ELOOP: "Its links lead in a circle: name the file itself",
     errno.EMFILE: "Too many files are open: raise the limit (ulimit -n)",
     errno.EIO: "The disk or its connection has failed: use another one",
 }

@@ -88,7 +88,7 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
     """All settings of a checkpoint's model, flat, with those that are left to its architecture.
 
     Raises:
-        FairseqElError: there is no such architecture, or settings are such as no model has; all of them are named.
+        FairseqElError: there is no such architecture, or settings that no model has; all of them are named.
     """
     arch = checkpoint.arch
     if arch not in ARCH_CONFIG_REGISTRY:
@@ -111,7 +111,7 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
     """A checkpoint's settings of its model, by name; those of ``encoder`` and ``decoder`` as ``encoder_...``.
 
     Raises:
-        FairseqElError: it has none, or such as no model has; all of them are named.
+        FairseqElError: it has none, or some that no model has; all of them are named.
     """
     all_settings = checkpoint.model_settings()
     if not all_settings:

@@ -69,7 +69,7 @@ def _names(settings: Any) -> Any:
 
 
 def _history_problems(state: Dict[Any, Any]) -> List[str]:
-    """``optimizer_history``, of which fairseq reads the last entry."""
+    """``optimizer_history``; fairseq reads its last entry."""
     history = state.get("optimizer_history")
     if not history:
         return []

@@ -41,7 +41,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         UnsupportedModelError: a model can't be decoded exactly; it lists every reason. No model has been changed.
         NoKernelsError: a model is on a card that this torch was not built for. A model that is moved to such a card
             later raises it when it decodes.
-        ValueError: ``backend`` or ``self_attention`` is none of these.
+        ValueError: ``backend`` or ``self_attention`` has another value.
     """
     modules.enable_el_attention(models, backend, self_attention)
     if isinstance(models, GeneratorHubInterface) and not models.__dict__.get(_IS_FOLLOWED):

@@ -194,8 +194,8 @@ def _rule_of(search: Any) -> str:
     if isinstance(search, LexicallyConstrainedBeamSearch):
         return "--constraints forbids the end before all are there"
     if isinstance(search, PrefixConstrainedBeamSearch):
-        return "prefix_allowed_tokens_fn allows none of the rest"
-    return f"{type(search).__name__} takes none of the rest"
+        return "prefix_allowed_tokens_fn allows no other word"
+    return f"{type(search).__name__} takes no other word"
 
 
 def _nan_in(encoder_out: Any, beam_size: int) -> List[int]:

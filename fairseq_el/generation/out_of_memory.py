@@ -87,7 +87,7 @@ def what_to_try(generator: Any, failed: Size, fitted: int, too_many: int) -> str
     if plan is not None and fitted <= plan.fits < too_many:
         return (
             f"By the arithmetic of `fairseq-el plan`, {plan.fits} of them fit in the {format_size(plan.usable)} that "
-            f"it can use: --batch-size {plan.fits}."
+            f"this process can use: --batch-size {plan.fits}."
         )
     return f"Batches of {fitted} fitted: --batch-size {fitted}."
 
@@ -101,7 +101,7 @@ def does_not_fit(generator: Any, failed: Size, number: int, error: BaseException
     why = ""
     if plan is not None:
         needed, usable = format_size(plan.needed), format_size(plan.usable)
-        why = f" By the arithmetic of `fairseq-el plan` it takes {needed} of the {usable} that it can use" + (
+        why = f" By the arithmetic of `fairseq-el plan` it takes {needed} of the {usable} that this process can use" + (
             "; something else needs memory too." if plan.needed <= plan.usable else "."
         )
     return f"{what}.{why} Use a smaller --beam, --max-len-a or --max-len-b, or leave out sources that are so long."

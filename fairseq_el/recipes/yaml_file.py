@@ -31,13 +31,13 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise FairseqElError(f"CONFIG must be YAML; {path} is not: {where}{shortened(str(error.problem))}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates and numbers that are none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates and numbers that do not exist
         raise FairseqElError(f"CONFIG must be YAML; {path} is not: {summary_of(error)}") from error
     return values
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's own loader takes the last."""
+    """Refuses a key that is there twice; YAML's own loader takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]

@@ -42,7 +42,7 @@ class GenerateOutput:
             raise FairseqElError(
                 f"the output of fairseq-generate must have a line for every sentence from 0 to {last}; {what} are "
                 f"missing of {missing}: {_listed(shown, missing)}. Decode again without --skip-invalid-size-inputs-"
-                "valid-test, and to the end; outputs of several shards are to be given one after the other in one file"
+                "valid-test, and to the end; put outputs of several shards one after the other in one file"
             )
         return [texts[number] for number in range(last + 1)]
 

@@ -87,8 +87,8 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
         is_ended: whether the last line has an end.
 
     Raises:
-        FairseqElError: a text is cut off, something is in the middle of it, or a number or score is none; with the
-            number of the line.
+        FairseqElError: a text is cut off, something is in the middle of it, or a number or score can't be read; with
+            the number of the line.
     """
     is_whole = any(kind_of(line) == "P" for line in lines)  # else somebody has taken lines out
     text: List[str] = []  # lines of the record that is not over, which began in line ``start``

@@ -198,7 +198,7 @@ def _program_problems(command: Command) -> List[str]:
 
 
 def data_warning(command: Command, data: Any) -> str:
-    """What to tell a user whose DATA are several directories, of which one is read; empty if that is not so."""
+    """What to tell a user whose DATA are several directories, because only one is read; else empty."""
     paths = utils.split_paths(data) if isinstance(data, str) else []
     if len(paths) < 2 or not command.reads_a_checkpoint:
         return ""

@@ -52,7 +52,7 @@ class ELLanguageModelingTask(ELTask, PromptedTask):
         at_least, at_most = (getattr(self.args, f"el_{end}_new_tokens", 0) for end in ("min", "max"))
         if at_least < 0 or at_most < 0 or 0 < at_most <= at_least:
             raise OptionError(
-                "--el-max-new-tokens must be more than --el-min-new-tokens (the eos counts), and none of them below 0; "
+                "--el-max-new-tokens must be more than --el-min-new-tokens (the eos counts), and both at least 0; "
                 f"they are {at_most} and {at_least}"
             )
         if isinstance(generator, ELSequenceGenerator) and (at_least or at_most):

@@ -64,7 +64,7 @@ def _does_not_fit(error: Exception, dataset: Any, given: Dict[str, Any]) -> Opti
     """What to tell a user whose sentences do not fit the model or the batches; None if fairseq said something else."""
     said = str(error)
     if said.startswith("Size of sample"):
-        return f"{said}. They count source and target tokens; cutting the text loses none of the others"
+        return f"{said}. They count source and target tokens. Cut the text, so that no sentence is left out"
     if isinstance(error, AssertionError) and "max_tokens" in said:
         longest = max(dataset.num_tokens(index) for index in range(len(dataset)))
         return (
@@ -126,7 +126,7 @@ class Shard:
 
 
 class _Part(BaseWrapperDataset):
-    """A data set of which only a shard is ordered, and so put into batches; sentences keep their numbers."""
+    """A data set that orders only its shard, which alone is put into batches; sentences keep their numbers."""
 
     def __init__(self, dataset: Any, shard: Shard):
         super().__init__(dataset)

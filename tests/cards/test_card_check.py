@@ -185,7 +185,7 @@ def test_other_reasons_are_torchs_own(fake_torch, nvidia_smi, monkeypatch):
     monkeypatch.setattr(torch.cuda, "init", fail)
     assert check.why_no_card().endswith("can't use it: CUDA unknown error - this may be due to something")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert "CUDA_VISIBLE_DEVICES is '7', which names none that torch 2.10.0+cu128 can use" in check.why_no_card()
+    assert "CUDA_VISIBLE_DEVICES is '7', which names no card that torch 2.10.0+cu128 can use" in check.why_no_card()
 
 
 @pytest.mark.parametrize("hidden", ["", " ", "-1", "NoDevFiles"])

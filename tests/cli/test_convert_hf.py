@@ -65,7 +65,7 @@ def test_outputs_are_not_overwritten(work, capsys):
     )
     (work / "mine").mkdir()
     (work / "mine" / "precious").write_text("precious")
-    assert "--force replaces only what convert has written" in error(
+    assert "--force replaces only what the same command has written" in error(
         capsys, "from-hf", "hf", "--out", "mine", "--force"
     )
     (work / "file").write_text("precious")
@@ -76,7 +76,8 @@ def test_outputs_are_not_overwritten(work, capsys):
     model = (work / "fairseq" / "model.pt").read_bytes()
     (work / "fairseq" / "model.pt").write_text("precious")
     assert re.search(
-        "--force replaces only what convert has written: .* were changed since: model.pt. Nothing was replaced",
+        "--force replaces only what the same command has written: .* were changed since: model.pt. Nothing was "
+        "replaced",
         error(capsys, "from-hf", "hf", "--out", "fairseq", "--force"),
     )
     assert (work / "fairseq" / "model.pt").read_text() == "precious"

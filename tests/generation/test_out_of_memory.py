@@ -86,7 +86,7 @@ def test_not_even_one_fits(monkeypatch):
     assert re.fullmatch(
         r"Decoding sentence \d+, 9 tokens, by itself with beam 4 and outputs of up to 30 words ran out of memory "
         r"\(RuntimeError: \[enforce fail\] DefaultCPUAllocator: can't allocate memory\)\. By the arithmetic of "
-        r"`fairseq-el plan` it takes 60\d MiB of the 1\.00 GiB that it can use; something else needs memory too\. Use "
-        r"a smaller --beam, --max-len-a or --max-len-b, or leave out sources that are so long\.",
+        r"`fairseq-el plan` it takes 60\d MiB of the 1\.00 GiB that this process can use; something else needs memory "
+        r"too\. Use a smaller --beam, --max-len-a or --max-len-b, or leave out sources that are so long\.",
         str(caught.value),
     )

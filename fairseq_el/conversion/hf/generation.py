@@ -153,7 +153,7 @@ class _Words:
         if type(value) is int and value in self._index_of:
             yield f"{option} {self._index_of[value]}"
         elif value is not None:
-            self.notes.append(f"{name} is {value!r}: it is not carried over, because it is none of the model's tokens")
+            self.notes.append(f"{name} is {value!r}: it is not carried over, because the model has no such token")
 
 
 def _notes(found: Settings, family: Family) -> List[str]:
@@ -200,7 +200,7 @@ def hf_settings(
         size: positions of the model, which fairseq never exceeds.
 
     Raises:
-        FairseqElError: what must be a number is none.
+        FairseqElError: a value is not a number.
     """
     try:
         words = shlex.split(" ".join(lines))
