@@ -23,7 +23,7 @@ help:
 	@echo 'All install what they need, once. Choose a Python with PYTHON=python3.x (3.8 to 3.13), and a torch with'
 	@echo 'TORCH=torch==x.y.z (default: one with kernels for the cards that nvidia-smi shows).'
 
-INSTALLER = setup.py scripts/install.sh scripts/choose_torch.py fairseq_el/cards/torch_builds.py
+INSTALLER = setup.py scripts/install.sh scripts/choose_torch.py fairseq_el/cards/torch_builds.py fairseq_el/cards/nvidia_smi.py
 
 $(VENV)/.installed: $(INSTALLER)
 	@scripts/install.sh '$(PYTHON)' '$(VENV)'
