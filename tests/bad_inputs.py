@@ -439,7 +439,20 @@ SIZES: List[Row] = [  # settings that say more, or something else, than the weig
 ]
 
 FROM = "convert from-hf hf --out new"
+_ARGS = "bart/generate.args"
+_NEED = "generate.args must hold options of fairseq-generate"
 HUGGING_FACE: List[Row] = [
+    (TO, fifo(_ARGS), "generate.args is a FIFO"),
+    (TO, fifo("bart/vocab.bpe"), "vocab.bpe is a FIFO"),
+    (TO, content("bart/vocab.bpe", b"\xff"), "vocab.bpe must be GPT-2's merges, in UTF-8; byte 0"),
+    (TO, content(_ARGS, b"\xff"), "generate.args must be text, in UTF-8; byte 0"),
+    (TO, content(_ARGS, "--beam x\n"), f"{_NEED}, .* 'x'"),
+    (TO, content(_ARGS, "--beam 0\n"), f"{_NEED}, .* num_beams would be 0"),
+    (TO, content(_ARGS, f"--beam {DIGITS}\n"), f"{_NEED}, .* num_beams would be a number of more than 20 digits"),
+    (TO, content(_ARGS, "--lenpen nan\n"), f"{_NEED}, .* length_penalty would be nan"),
+    (TO, content(_ARGS, "--min-len -5\n"), f"{_NEED}, .* min_length would be -4"),
+    (TO, content(_ARGS, "'"), f"{_NEED}, .* No closing quotation"),
+    (TO, content(_ARGS, "--el-source-template 9,X,2\n"), "--el-source-template in generate.args must be 0,X,2"),
     ("convert from-hf nowhere --out new", nothing, "there is no directory nowhere"),
     ("convert from-hf model.pt --out new", nothing, "there is no directory model.pt"),
     ("convert from-hf bart --out new", nothing, "bart has no config.json"),
@@ -700,9 +713,6 @@ def added_token(**changed: Any) -> Change:
 
 
 _DESCRIPTION = "pieces/pieces.json"
-_ARGS = "bart/generate.args"
-_NEED = "generate.args must hold options of fairseq-generate"
-TO_HF = "convert to-hf bart --out new"
 TOKENIZATION: List[Row] = [
     ("encode < text", nothing, "required: DIR"),
     ("encode nowhere < text", nothing, "DIR must be a directory that .* wrote; nowhere/pieces.json does not exist"),
@@ -760,17 +770,6 @@ TOKENIZATION: List[Row] = [
         "the text must be text in UTF-8; standard input has byte 3, in line 2",
     ),
     (ENCODE, pieces(content("text", "in\n".encode("utf-16"))), "must be text in UTF-8; standard input is in UTF-16"),
-    (TO_HF, fifo(_ARGS), "generate.args is a FIFO"),
-    (TO_HF, fifo("bart/vocab.bpe"), "vocab.bpe is a FIFO"),
-    (TO_HF, content("bart/vocab.bpe", b"\xff"), "vocab.bpe must be GPT-2's merges, in UTF-8; byte 0"),
-    (TO_HF, content(_ARGS, b"\xff"), "generate.args must be text, in UTF-8; byte 0"),
-    (TO_HF, content(_ARGS, "--beam x\n"), f"{_NEED}, .* 'x'"),
-    (TO_HF, content(_ARGS, "--beam 0\n"), f"{_NEED}, .* num_beams would be 0"),
-    (TO_HF, content(_ARGS, f"--beam {DIGITS}\n"), f"{_NEED}, .* num_beams would be a number of more than 20 digits"),
-    (TO_HF, content(_ARGS, "--lenpen nan\n"), f"{_NEED}, .* length_penalty would be nan"),
-    (TO_HF, content(_ARGS, "--min-len -5\n"), f"{_NEED}, .* min_length would be -4"),
-    (TO_HF, content(_ARGS, "'"), f"{_NEED}, .* No closing quotation"),
-    (TO_HF, content(_ARGS, "--el-source-template 9,X,2\n"), "--el-source-template in generate.args must be 0,X,2"),
     (
         RECIPE,
         all_of(
