@@ -67,12 +67,19 @@ def read_text(path: Path, rule: str, unreadable: Type[FairseqElError] = FairseqE
         FairseqElError: it is no text in UTF-8.
     """
     require_file(path, rule)
+    content = read_content(path, rule, unreadable)
     try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise unreadable(f"{rule}; {path} can't be read: {error.strerror}") from error
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FairseqElError(f"{rule}, in UTF-8; byte {error.start} of {path} is not: {error.reason}") from error
+
+
+def read_content(path: Path, rule: str, unreadable: Type[FairseqElError] = OptionError) -> bytes:
+    """All bytes of a file, or of a pipe of a shell; see :func:`refuse_endless`. ``unreadable`` is raised otherwise."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise unreadable(f"{rule}; {path} can't be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_json(path: Path) -> Dict[str, Any]:

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 from typing import List, NamedTuple, Optional
 
-from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.reading import refuse_endless
+from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import read_content, refuse_endless
 
 BYTE_ORDER_MARK = "\ufeff"
 _UTF_16_AND_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -35,12 +35,18 @@ def read_lines(path: Path, name: str) -> TextLines:
         OptionError: the file can't be read.
         FairseqElError: it is empty or is not in UTF-8; with the line.
     """
-    refuse_endless(path, f"{name} must be a file that can be read")
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise OptionError(f"{name} must be a file that can be read; {path}: {reason}") from error
+    rule = f"{name} must be a file that can be read"
+    refuse_endless(path, rule)
+    content = read_content(path, rule)
+    return lines_of(content, str(path), name)
+
+
+def lines_of(content: bytes, path: str, name: str) -> TextLines:
+    """The same of what was read already. ``path`` says where.
+
+    Raises:
+        FairseqElError: it is empty or is not in UTF-8; with the line.
+    """
     text = _decode(content, path, name)
     if not text:
         raise FairseqElError(f"{name} must have lines; {path} is empty")
@@ -61,12 +67,12 @@ def one_line(text: str) -> str:
     return text.replace("\r\n", " ").replace("\r", " ").replace("\n", " ")
 
 
-def _decode(content: bytes, path: Path, name: str) -> str:
+def _decode(content: bytes, path: str, name: str) -> str:
     other = _other_encoding(content)
     if other is not None:
         raise FairseqElError(
             f"{name} must be text in UTF-8; {path} is in {other}. Convert it: "
-            f"iconv -f {other} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
+            f"iconv -f {other} -t UTF-8 {shlex.quote(path)} > {shlex.quote(f'{path}.utf8')}"
         )
     try:
         return content.decode("utf-8")

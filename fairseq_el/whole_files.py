@@ -54,7 +54,7 @@ def write_whole(path: Path, write: Callable[[Path], object], replace: bool = Fal
     """Has a file written elsewhere, and gives it its name when it is whole.
 
     Args:
-        path: of the file.
+        path: of the file. Its directory is made.
         write: writes the file to the path it is given, which has the same name.
         replace: whether a file of that name may be replaced; nothing else ever is.
 
@@ -62,6 +62,7 @@ def write_whole(path: Path, write: Callable[[Path], object], replace: bool = Fal
         FairseqElError: there is something of that name now which must stay.
     """
     path = followed(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with workplace(path) as place:
         unfinished = place / path.name
         write(unfinished)

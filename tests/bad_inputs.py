@@ -228,6 +228,10 @@ OPTIONS: List[Row] = [
     (f"{PLAN} --path model.pt", nothing, "not allowed with argument"),
     (f"{PLAN} --plot out.txt", nothing, "--plot must name a .png, .pdf or .svg file; got out.txt"),
     (f"{PLAN} --memory 1KiB --batch 1 --plot hf", nothing, "--plot must name a .png"),
+    (f"{PLAN} --memory 1KiB --plot new/x.png", nothing, "not one sentence fits"),
+    ("bench . --path model.pt --out new", nothing, "not a directory that fairseq-preprocess wrote"),
+    (f"{PLAN} --plot {'x' * 300}.png", nothing, "File name too long"),
+    (f"{PLAN} --plot text/new/x.png", nothing, "--plot text/new/x.png must be in a directory .*/text is a file"),
     ("bench", nothing, "bench needs DATA and --path model.pt, or --calibrate alone"),
     ("bench .", nothing, "bench needs DATA and --path"),
     ("bench nowhere --path model.pt", nothing, "there is no directory nowhere"),
@@ -435,7 +439,20 @@ SIZES: List[Row] = [  # settings that say more, or something else, than the weig
 ]
 
 FROM = "convert from-hf hf --out new"
+_ARGS = "bart/generate.args"
+_NEED = "generate.args must hold options of fairseq-generate"
 HUGGING_FACE: List[Row] = [
+    (TO, fifo(_ARGS), "generate.args is a FIFO"),
+    (TO, fifo("bart/vocab.bpe"), "vocab.bpe is a FIFO"),
+    (TO, content("bart/vocab.bpe", b"\xff"), "vocab.bpe must be GPT-2's merges, in UTF-8; byte 0"),
+    (TO, content(_ARGS, b"\xff"), "generate.args must be text, in UTF-8; byte 0"),
+    (TO, content(_ARGS, "--beam x\n"), f"{_NEED}, .* 'x'"),
+    (TO, content(_ARGS, "--beam 0\n"), f"{_NEED}, .* num_beams would be 0"),
+    (TO, content(_ARGS, f"--beam {DIGITS}\n"), f"{_NEED}, .* num_beams would be a number of more than 20 digits"),
+    (TO, content(_ARGS, "--lenpen nan\n"), f"{_NEED}, .* length_penalty would be nan"),
+    (TO, content(_ARGS, "--min-len -5\n"), f"{_NEED}, .* min_length would be -4"),
+    (TO, content(_ARGS, "'"), f"{_NEED}, .* No closing quotation"),
+    (TO, content(_ARGS, "--el-source-template 9,X,2\n"), "--el-source-template in generate.args must be 0,X,2"),
     ("convert from-hf nowhere --out new", nothing, "there is no directory nowhere"),
     ("convert from-hf model.pt --out new", nothing, "there is no directory model.pt"),
     ("convert from-hf bart --out new", nothing, "bart has no config.json"),
@@ -667,6 +684,106 @@ SCORES: List[Row] = [
     ("score output.txt", content("output.txt", "H-0\t-0.1\tw1\nD-0\n"), "."),
 ]
 
+ENCODE = "encode pieces < text"
+_PIECES = {
+    "added": [{"token": "<hl>", "symbol": "<hl>"}],
+    "kind": "gpt2",
+    "encoder": "encoder.json",
+    "vocab": "vocab.bpe",
+    "prefix_space": False,
+    "others": {},
+}
+
+
+def pieces(*changes: Change, **changed: Any) -> Change:
+    """A tokenizer of English letters."""
+
+    def make(directory: Path) -> None:
+        letters = {chr(code): code for code in range(33, 127)}
+        (directory / "pieces").mkdir()
+        (directory / "pieces" / "pieces.json").write_text(json.dumps({**_PIECES, **changed}))
+        (directory / "pieces" / "encoder.json").write_text(json.dumps({**letters, "Ġ": 200}))
+        (directory / "pieces" / "vocab.bpe").write_text("#version: 0.2\ni n\n")
+
+    return all_of(make, *changes)
+
+
+def added_token(**changed: Any) -> Change:
+    return pieces(added=[{"token": "<hl>", "symbol": "<hl>", **changed}])
+
+
+_DESCRIPTION = "pieces/pieces.json"
+TOKENIZATION: List[Row] = [
+    ("encode < text", nothing, "required: DIR"),
+    ("encode nowhere < text", nothing, "DIR must be a directory that .* wrote; nowhere/pieces.json does not exist"),
+    ("encode text < text", nothing, "text/pieces.json can't be opened: Not a directory"),
+    (f"encode {'x' * 300} < text", nothing, "can't be opened: File name too long"),
+    (ENCODE, pieces(fifo(_DESCRIPTION)), "pieces.json is a FIFO"),
+    (ENCODE, pieces(folder(_DESCRIPTION)), "pieces.json is a directory"),
+    (ENCODE, pieces(link(_DESCRIPTION, "/dev/zero")), "pieces.json is a device"),
+    (ENCODE, pieces(content(_DESCRIPTION, "")), "pieces.json must be a JSON file"),
+    (ENCODE, pieces(content(_DESCRIPTION, DEEP)), "pieces.json must be a JSON file"),
+    (ENCODE, pieces(content(_DESCRIPTION, b"\xff{}")), "in UTF-8; byte 0 .* is not"),
+    (ENCODE, pieces(content(_DESCRIPTION, "[]")), "must hold a JSON object; it holds a list"),
+    (ENCODE, pieces(content(_DESCRIPTION, "{}")), "added must be a list; it is None"),
+    (ENCODE, pieces(kind="nonsense"), "kind must be gpt2, sentencepiece or tokenizers; it is 'nonsense'"),
+    (ENCODE, pieces(kind=["gpt2"]), "kind must be a str"),
+    (ENCODE, pieces(kind="x" * 5000), r"\([\d,]+ characters\)"),
+    (ENCODE, pieces(encoder="../text"), "encoder must be the name of a file beside it; it is '../text'"),
+    (ENCODE, pieces(encoder="/dev/zero"), "encoder must be the name of a file beside it"),
+    (ENCODE, pieces(encoder=""), "encoder in .* must name a file beside it; pieces is a directory"),
+    (ENCODE, pieces(encoder=7), "encoder must be a str; it is 7"),
+    (ENCODE, pieces(vocab="nowhere"), "vocab in .* must name a file beside it; pieces/nowhere does not exist"),
+    (ENCODE, pieces(fifo("pieces/vocab.bpe")), "vocab.bpe is a FIFO"),
+    (ENCODE, pieces(prefix_space="no"), "prefix_space must be a bool; it is 'no'"),
+    (ENCODE, pieces(others={"x": 7}), "others must have a text for every text"),
+    (ENCODE, pieces(others=[]), "others must be a dict"),
+    (ENCODE, pieces(content("pieces/encoder.json", "nonsense")), "must describe a tokenizer"),
+    (ENCODE, pieces(content("pieces/encoder.json", DEEP)), "must describe a tokenizer"),
+    (ENCODE, pieces(content("pieces/encoder.json", "[]")), "must describe a tokenizer"),
+    (ENCODE, pieces(content("pieces/encoder.json", '{"a": "b c"}')), "ids of tokens must be whole numbers"),
+    (ENCODE, pieces(content("pieces/encoder.json", '{"a": []}')), "must describe a tokenizer"),
+    (ENCODE, pieces(content("pieces/encoder.json", '{"a": ' + MANY_DIGITS + "}")), "."),
+    (ENCODE, pieces(content("pieces/vocab.bpe", b"\xff")), "must describe a tokenizer"),
+    (ENCODE, pieces(content("text", "ü\n")), "encoder.json must have an id for every piece of a text; it has none for"),
+    (ENCODE, pieces(content("text", "a\nin\n")), "encoder.json must have .*; it has none for 'in'"),
+    (
+        ENCODE,
+        pieces(kind="sentencepiece", model="vocab.bpe", marian=False, clean_up=False),
+        "must describe a tokenizer",
+    ),
+    (
+        ENCODE,
+        pieces(kind="tokenizers", file="vocab.bpe", renamed={}, clean_up=False),
+        "(must describe|needs the package)",
+    ),
+    (ENCODE, added_token(symbol="a b"), "symbol of an added token must have no white space in it; it is 'a b'"),
+    (ENCODE, added_token(symbol=""), "token and symbol of an added token must be texts"),
+    (ENCODE, added_token(token=None), "token and symbol of an added token must be texts"),
+    (ENCODE, added_token(lstrip="no"), "flags of an added token must be true or false"),
+    (ENCODE, added_token(nonsense=1), "an added token must have token, symbol and no others"),
+    (ENCODE, pieces(added=[7]), "an added token must have token, symbol"),
+    (ENCODE, pieces(content("text", "")), "the text must have lines; standard input is empty"),
+    (
+        ENCODE,
+        pieces(content("text", b"in\n\xff\n")),
+        "the text must be text in UTF-8; standard input has byte 3, in line 2",
+    ),
+    (ENCODE, pieces(content("text", "in\n".encode("utf-16"))), "must be text in UTF-8; standard input is in UTF-16"),
+    (
+        RECIPE,
+        all_of(
+            pieces(prefix_space=7),
+            recipe(
+                bpe={"name": "el_pieces", "description": _DESCRIPTION}, **{f"files__{_DESCRIPTION}": {"where": "x"}}
+            ),
+            content("source", "a\n"),
+            content("target", "a\n"),
+        ),
+        "prefix_space must be a bool; it is 7",
+    ),
+]
+
 TABLES = {
     "options": OPTIONS,
     "checkpoints": CHECKPOINTS,
@@ -674,4 +791,5 @@ TABLES = {
     "hugging-face": HUGGING_FACE,
     "recipes": RECIPES,
     "scores": SCORES,
+    "tokenization": TOKENIZATION,
 }

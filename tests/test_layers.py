@@ -30,7 +30,7 @@ BELOW = {  # what each part of the package may import
     "tasks": {"cards", "ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
     "planning": {"planning", "errors", "reading", "whole_files"},
     "scoring": {"scoring", "errors", "text_lines"},
-    "tokenization": {"tokenization", "errors"},
+    "tokenization": {"tokenization", "errors", "reading"},
     "conversion": {
         *("modules", "conversion", "tokenization", "checkpoint_loading", "errors", "failure_report", "outputs"),
         *("reading", "whole_files"),

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_el.cli.output import write_line
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import require_file
+from fairseq_el.text_lines import lines_of
 from fairseq_el.tokenization import DESCRIPTION, read_codec
 
 
@@ -17,7 +19,7 @@ def add_parser(commands: Any) -> None:
         "encode",
         help="text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
         description="Reads text from standard input, one sentence a line, and writes the pieces of each line with a "
-        "space between them, as --bpe el_pieces has them.",
+        "space between them, as --bpe el_pieces has them. Text is UTF-8, and only a newline ends a line.",
         allow_abbrev=False,
     )
     command.set_defaults(run=_run)
@@ -26,12 +28,19 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     path = options.directory / DESCRIPTION
-    if not path.is_file():
-        raise OptionError(f"DIR must be a directory that fairseq-el convert from-hf wrote; there is no {path}")
+    require_file(path, "DIR must be a directory that fairseq-el convert from-hf wrote")
     codec = read_codec(path)
-    try:
-        for line in sys.stdin:
-            write_line(" ".join(codec.encode(line.strip())))  # fairseq-interactive strips lines too
-    except UnicodeDecodeError as error:
-        raise FairseqElError(f"standard input must be text in UTF-8, and is not: {error.reason}") from error
+    for line in lines_of(_standard_input(), "standard input", "the text").lines:
+        write_line(" ".join(codec.encode(line.strip())))  # fairseq-interactive strips lines too
     return 0
+
+
+def _standard_input() -> bytes:
+    """Whole, whatever the encoding of this terminal is, before anything is written."""
+    if sys.stdin is None:
+        raise FairseqElError("the text must come from standard input, which is closed. Give it with < FILE")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        error.filename = "standard input"
+        raise

@@ -170,16 +170,16 @@ def run(options: argparse.Namespace) -> int:
     plan = Plan(shape, _workload(options), options.memory or free_memory(options.device), options.batch)
     recommended = options.el_self_attention
     write_line(json.dumps(plan.as_dict(recommended), indent=2) if options.json else plan.as_text(recommended))
-    if options.plot is not None:
-        from fairseq_el.cli.plot import draw  # matplotlib is an extra
-
-        draw(Path(options.plot), shape, plan.work, plan.limit, plan.methods, options.force)
     if options.batch is None and plan.largest[recommended] == 0:
         needed = memory(recommended, shape, replace(plan.work, batch=1)).total
         raise FairseqElError(
             f"not one sentence fits: EL-attention needs {format_size(needed)} for a batch of one, and there are "
             f"{format_size(plan.limit)}. Use a smaller --beam, --tgt-len or --dtype, or a larger --memory"
         )
+    if options.plot is not None:
+        from fairseq_el.cli.plot import draw  # matplotlib is an extra
+
+        draw(Path(options.plot), shape, plan.work, plan.limit, plan.methods, options.force)
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Where commands write reports and pictures: checked before anything is computed."""
+"""Where commands write reports and pictures: checked before anything is computed, and made when it is written."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -13,8 +14,7 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--plot") -> None:
-    """Also makes the directory that the option names a file in.
-
+    """
     Args:
         inputs: what the command reads.
 
@@ -29,8 +29,7 @@ def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--pl
 
 
 def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> None:
-    """Also makes the directory that the option names a file in.
-
+    """
     Args:
         inputs: what the command reads.
 
@@ -38,14 +37,13 @@ def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> Non
         OptionError: it can't be written there, or would overwrite something.
     """
     refuse_to_overwrite(path, option, force, inputs)
-    _make_directory(path.absolute().parent, f"{option} {path}")
+    _need_directory_or_room(path.absolute().parent, f"{option} {path}")
 
 
 def check_directory(
     directory: Path, names: Sequence[str], force: bool, inputs: Inputs = (), plot: Optional[Path] = None
 ) -> None:
-    """Also makes the directory that ``--out`` names.
-
+    """
     Args:
         names: of the files that will be written in it.
         inputs: what the command reads.
@@ -67,7 +65,7 @@ def check_directory(
         refuse_to_overwrite(directory / name, "--out", force, inputs)
         if plot is not None and followed(plot) == followed(directory / name):
             raise OptionError(f"--plot must not be one of the files of --out; both are {plot}")
-    _make_directory(directory, f"--out {directory}")
+    _need_directory_or_room(directory.absolute(), f"--out {directory}")
 
 
 def _need_matplotlib(option: str) -> None:
@@ -77,10 +75,12 @@ def _need_matplotlib(option: str) -> None:
         raise FairseqElError(f"{option} needs matplotlib ({error}): pip install fairseq_el[plot]") from error
 
 
-def _make_directory(directory: Path, option: str) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(
-            f"{option} must be in a directory that exists or can be made; {directory} can't: {error.strerror}"
-        ) from error
+def _need_directory_or_room(directory: Path, option: str) -> None:
+    there = next(above for above in (directory, *directory.parents) if kind_of(above) is not None)
+    if kind_of(there) != DIRECTORY:
+        reason = f"{there} is {kind_of(there)}"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{there} can't be written to"
+    else:
+        return
+    raise OptionError(f"{option} must be in a directory that exists or can be made; {reason}")

@@ -193,7 +193,6 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
         "processor": asdict(this_processor(device)),
         "rates": {dtype: asdict(value) for dtype, value in rates.items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": _VERSION, "devices": devices}, indent=2) + "\n"
     write_whole(path, lambda unfinished: unfinished.write_text(text, "utf-8"), replace=True)
     return path

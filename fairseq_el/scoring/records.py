@@ -7,7 +7,8 @@ One record each, in the order of decoding, with the number of the sentence in th
 
 and lines of other kinds (``A-``, ``I-``, ``W-``, ...) and messages, which are skipped. A text may have newlines in it,
 which byte-level BPE can write. It then goes on in the next lines, to the next record of the same sentence: ``P-`` comes
-after every hypothesis, and nothing else comes between.
+after every hypothesis, and nothing else comes between. Where somebody has sorted the lines, with ``sort`` or
+``sort -V``, or by the numbers, each must be a record or a message: then no text has had a newline in it.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
         FairseqElError: a text is cut off, something is in the middle of it, or a number or score can't be read; with
             the number of the line.
     """
-    is_whole = any(kind_of(line) == "P" for line in lines)  # else somebody has taken lines out
+    # Else somebody has taken lines out, or sorted them.
+    is_whole = any(kind_of(line) == "P" for line in lines) and not _are_sorted(lines)
     text: List[str] = []  # lines of the record that is not over, which began in line ``start``
     start = 0
     for number, line in enumerate(lines, start=1):
@@ -104,7 +106,7 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
                 continue
         elif text:
             _check_next(text, line, number, is_whole)
-        elif kind == "P":
+        elif kind == "P" and is_whole:
             raise FairseqElError(
                 f"line {number} has {name_of(line)}, and no hypothesis before it. The file must be as fairseq wrote it"
             )
@@ -121,6 +123,25 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
         )
     if text:
         yield _record(text, start)
+
+
+def _are_sorted(lines: Sequence[str]) -> bool:
+    """Whether records are in an order in which fairseq never writes them: by letter, or by number and letter.
+
+    A text that seems to hold records can't pass for that: scores follow all hypotheses, or come before a source.
+    """
+    kinds = [(kind_of(line), line) for line in lines]
+    if any(kind is None and line.strip() and not is_message(line) for kind, line in kinds):
+        return False
+    records = [(kind, int(sentence_of(line)[:_LONGEST_NUMBER])) for kind, line in kinds if kind is not None]
+    scored = {number for kind, number in records if kind == "P"}
+    if scored != {number for kind, number in records if kind in "HD"}:
+        return False
+    letters = [kind for kind, _ in records]
+    if letters == sorted(letters):
+        return len(scored) > 1
+    numbers = [(number, kind) for kind, number in records]
+    return numbers == sorted(numbers) and "S" in letters
 
 
 def _check(line: str, number: int) -> None:
@@ -178,7 +199,7 @@ def _check_next(text: Sequence[str], line: str, number: int, is_whole: bool) -> 
     if is_whole and not (is_next or is_next_sentence):
         raise FairseqElError(
             f"line {number} begins {kind}-{sentence} before {name_of(text[0])} is over. The file must be as fairseq "
-            "wrote it: one run, its lines in their order"
+            "wrote it: one run, its lines in their order (or all sorted, if no text has a line end in it)"
         )
 
 

@@ -4,8 +4,9 @@
 """
 
 from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
-from fairseq_el.tokenization.bpe import DESCRIPTION, PiecesBPE
-from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec, read_codec
+from fairseq_el.tokenization.bpe import PiecesBPE
+from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec
+from fairseq_el.tokenization.description import DESCRIPTION, read_codec
 
 __all__ = [
     "DESCRIPTION",

@@ -42,7 +42,12 @@ class AddedToken:
             )
         if not all(isinstance(values[name], str) and values[name] for name in ("token", "symbol")):
             raise ValueError(f"token and symbol of an added token must be texts; they are {values!r}")
-        return cls(**{**values, **{name: bool(values.get(name, False)) for name in list(known)[2:]}})
+        if values["symbol"].split() != [values["symbol"]]:
+            raise ValueError(f"the symbol of an added token must have no white space in it; it is {values['symbol']!r}")
+        flags = {name: values.get(name, False) for name in list(known)[2:]}
+        if not all(isinstance(flag, bool) for flag in flags.values()):
+            raise ValueError(f"flags of an added token must be true or false; they are {flags!r}")
+        return cls(**{**values, **flags})
 
 
 class AddedTokens:

@@ -7,9 +7,7 @@ from pathlib import Path
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
-from fairseq_el.tokenization.codecs import read_codec
-
-DESCRIPTION = "pieces.json"
+from fairseq_el.tokenization.description import DESCRIPTION, read_codec
 
 
 @dataclass

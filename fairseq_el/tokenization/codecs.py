@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -10,7 +9,7 @@ from fairseq.data.encoders.gpt2_bpe import GPT2BPE, GPT2BPEConfig
 from fairseq.data.encoders.sentencepiece_bpe import SentencepieceBPE, SentencepieceConfig
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
+from fairseq_el.tokenization.added_tokens import AddedTokens
 
 _CLEAN = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
@@ -45,9 +44,16 @@ class Gpt2Codec(Codec):
         Args:
             prefix_space: put a space in front of a text that has none.
             others: tokens of symbols that are neither ids nor added tokens; no text is encoded as one.
+
+        Raises:
+            ValueError: ids of tokens are no whole numbers. fairseq raises others for files that can't be read.
         """
         self._bpe = GPT2BPE(GPT2BPEConfig(gpt2_encoder_json=str(encoder), gpt2_vocab_bpe=str(vocab))).bpe
-        self._added, self._prefix_space, self._others = added, prefix_space, others or {}
+        wrong = next((index for index in self._bpe.encoder.values() if type(index) is not int), None)
+        if wrong is not None:
+            raise ValueError(f"ids of tokens must be whole numbers; one is {wrong!r}")
+        self._tokens = {**{str(index): token for token, index in self._bpe.encoder.items()}, **(others or {})}
+        self._added, self._prefix_space, self._encoder = added, prefix_space, encoder
 
     def encode(self, text: str) -> List[str]:
         return self._added.encode(text, self._encode_part)
@@ -55,7 +61,13 @@ class Gpt2Codec(Codec):
     def _encode_part(self, text: str) -> List[str]:
         if self._prefix_space and not text.startswith(" "):
             text = f" {text}"
-        return list(map(str, self._bpe.encode(text)))
+        try:
+            return list(map(str, self._bpe.encode(text)))
+        except KeyError as error:
+            raise FairseqElError(
+                f"{self._encoder} must have an id for every piece of a text; it has none for {error}. Take the files "
+                "that the model was trained with"
+            ) from error
 
     def decode(self, symbols: List[str]) -> str:
         return b"".join(map(self._bytes_of, symbols)).decode("utf-8", errors="replace")
@@ -64,7 +76,7 @@ class Gpt2Codec(Codec):
         added = self._added.by_symbol.get(symbol)
         if added is not None:
             return b"" if added.special else added.token.encode("utf-8")
-        token = self._others.get(symbol) or (self._bpe.decoder.get(int(symbol)) if symbol.isdecimal() else None)
+        token = self._tokens.get(symbol)
         if token is None:
             return b""
         if all(letter in self._bpe.byte_decoder for letter in token):
@@ -168,32 +180,3 @@ def _punctuation_normalizer() -> Any:
     except ImportError:
         return None
     return MosesPunctNormalizer().normalize
-
-
-def read_codec(path: Path) -> Codec:
-    """The tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
-
-    Raises:
-        FairseqElError: the file, or one that it names, is not what it should be.
-    """
-    try:
-        described = json.loads(path.read_text("utf-8"))
-        added = AddedTokens(AddedToken.of_json(values) for values in described["added"])
-        kind, directory = described["kind"], path.parent
-        if kind == "gpt2":
-            files = (directory / described["encoder"], directory / described["vocab"])
-            return Gpt2Codec(*files, added, bool(described["prefix_space"]), dict(described["others"]))
-        if kind == "sentencepiece":
-            model = directory / described["model"]
-            return SentencepieceCodec(model, added, bool(described["marian"]), bool(described["clean_up"]))
-        if kind == "tokenizers":
-            file, renamed = directory / described["file"], dict(described["renamed"])
-            return TokenizersCodec(file, added, renamed, bool(described["clean_up"]))
-        raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")
-    except FairseqElError:
-        raise
-    except Exception as error:  # json, sentencepiece, tokenizers and fairseq each raise their own
-        raise FairseqElError(
-            f"{path} must describe a tokenizer, as fairseq-el convert from-hf writes it, with its files beside it; "
-            f"{type(error).__name__}: {error}. Convert the model again"
-        ) from error

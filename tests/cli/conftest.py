@@ -36,7 +36,7 @@ def execute(monkeypatch, capsys):
         files = {mark: words[words.index(mark) + 1] for mark in ("<", ">") if mark in words}
         words = [word for word in words if word not in ("<", ">", *files.values())]
         if "<" in files:
-            monkeypatch.setattr("sys.stdin", io.StringIO(Path(files["<"]).read_text(encoding="utf-8")))
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(files["<"]).read_bytes()), "utf-8"))
         if words[0] == "cp":
             shutil.copyfile(words[1], words[2])
         elif words[0] == "python":

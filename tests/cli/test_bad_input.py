@@ -140,11 +140,14 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("table", "command", "change", "message"), ROWS)
-def test_bad_input(table, command, change, message, work, capsys):
+def test_bad_input(table, command, change, message, work, monkeypatch, capsys):
     if table in NEED_SAFETENSORS:
         pytest.importorskip("safetensors")
     change(work)
     before = contents(work)
+    command, _, given = command.partition(" < ")
+    if given:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((work / given).read_bytes())))
     status = run(shlex.split(command))
     said = capsys.readouterr().err
     assert status in (1, 2), said

@@ -179,7 +179,12 @@ def assert_same(execute, model, tokenizer, lines: list[str], **options: Any) -> 
         assert found == expected
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+def one_python_but(names: Any, *others: str) -> list[Any]:
+    """The names, of which CI tries ``others`` with every Python, and the rest with one: other numbers, same code."""
+    return [pytest.param(name, marks=[] if name in others else pytest.mark.long) for name in names]
+
+
+@pytest.mark.parametrize("name", one_python_but(SETTINGS, "early"))
 def test_bart(name, tmp_path, monkeypatch, execute):
     monkeypatch.chdir(tmp_path)
     settings = SETTINGS[name]
@@ -190,7 +195,7 @@ def test_bart(name, tmp_path, monkeypatch, execute):
 
 
 @needs_numpy_1
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", one_python_but(SETTINGS, "never"))
 def test_gpt2(name, tmp_path, monkeypatch, execute):
     monkeypatch.chdir(tmp_path)
     settings = {**SETTINGS[name]}
@@ -209,7 +214,7 @@ SPM_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["published", "saved"])
-@pytest.mark.parametrize("family", SPM_SETTINGS)
+@pytest.mark.parametrize("family", one_python_but(SPM_SETTINGS, "marian", "mbart50"))
 def test_sentencepiece(family, saved, pieces, tmp_path, monkeypatch, execute):
     """Published files have a sentencepiece model; transformers 5 saves a tokenizer.json."""
     monkeypatch.chdir(tmp_path)
@@ -269,6 +274,7 @@ def test_added_tokens(family, saved, pieces, tmp_path, monkeypatch, execute):
     assert "<hl>" in codec.encode(MARKED[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "number"), [("bart", 0), ("bart", 1), ("marian", 0)])
 def test_a_model_that_writes_added_tokens(family, number, pieces, tmp_path, monkeypatch, execute):
     """Special ones are left out of the text by both programs, others are shown."""
@@ -316,6 +322,7 @@ def test_the_hub_writes_the_same(tmp_path, monkeypatch):
     assert all(mine.strip() == theirs for mine, theirs, whole in zip(found, expected, ended) if whole)
 
 
+@pytest.mark.long
 @needs_numpy_1
 def test_prompts_that_are_empty_or_have_an_end_of_text(tmp_path, monkeypatch, execute):
     """transformers begins with <|endoftext|> where a prompt has nothing, and reads one that is in a prompt."""

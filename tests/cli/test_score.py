@@ -111,7 +111,7 @@ FILES = {
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.txt"], "FILE must be a file that can be read; nowhere.txt: No such file"),
+        (["nowhere.txt"], "FILE must be a file that can be read; nowhere.txt can't be read: No such file"),
         (["{output}", "--ref", "nowhere.txt"], "--ref must be a file that can be read"),
         (["{output}", "--ref", "{output}"], "has 2 hypotheses, .* has 7 lines"),
         (["{output}", "--metrics", "meteor"], "must name metrics out of bleu, chrf, rouge; got 'meteor'"),

@@ -123,6 +123,30 @@ def test_a_last_line_that_is_cut_off(tmp_path):
     assert read(tmp_path, "\n".join([S, H, D, ""])).hypotheses == {0: "b"}
 
 
+def _by_number(line):
+    number = line.partition("\t")[0].partition("-")[2]
+    return (int(number) if number.isdecimal() else -1, line)
+
+
+@pytest.mark.parametrize("key", [None, _by_number], ids=["sort", "sort -t- -k2n"])
+@pytest.mark.parametrize("nbest", [1, 3])
+def test_sorted_lines(key, nbest):
+    """Each is whole, if no text had a newline; if one had, it is refused."""
+    texts = [f"text {number}" for number in range(12)]
+    lines = printed(texts, texts[::-1], nbest).replace("worse\n", "worse ")[:-1].split("\n")
+    output = read_generate_output(sorted(lines, key=key))
+    assert output.in_order(output.hypotheses, "hypotheses") == texts
+    assert output.in_order(output.references, "references") == texts[::-1]
+    with pytest.raises(FairseqElError, match=r"line \d+ .* \(or all sorted, if no text has a line end in it"):
+        read_generate_output(sorted([*lines, "rest of a text"], key=key))
+
+
+def test_records_in_a_text_are_not_taken_for_sorted_ones():
+    text = "b\nD-1\t-1\tc\nP-1\t-0.5000"
+    with pytest.raises(FairseqElError, match="line"):
+        read_generate_output([*f"H-0\t-1\tx\nD-0\t-1\t{text}".split("\n"), P])
+
+
 @pytest.mark.parametrize("number", [10**11, 123_456_789])
 def test_a_damaged_number_takes_no_memory(number):
     output = read_generate_output([S, H, D, f"S-{number}\ta"])

@@ -223,7 +223,11 @@ def hf_settings(
         if "--el-min-new-tokens" in given:
             found.pop("min_length")
             found["min_new_tokens"] = int(given["--el-min-new-tokens"])
-    except ValueError as error:
+        wrong = [name for name in found if not is_number(found[name]) or (name != "length_penalty" and found[name] < 0)]
+        if wrong or found["num_beams"] < 1:
+            name = next(iter(wrong), "num_beams")
+            raise ValueError(f"{name} would be {shown(found[name])}")
+    except (ValueError, OverflowError) as error:
         raise FairseqElError(
             f"generate.args must hold options of fairseq-generate, one on each line; {error}"
         ) from error

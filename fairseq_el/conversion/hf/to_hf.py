@@ -21,12 +21,13 @@ from fairseq_el.conversion.hf.source import Source, read_source
 from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.outputs import refuse_to_overwrite_directory
 from fairseq_el.reading import read_json, read_text
 from fairseq_el.whole_files import write_whole_directory
 
 _BY = "fairseq-el convert to-hf"
+_TEMPLATE = "--el-source-template"
 _SPM_NAMES = (SPM, "spm.model", "sentencepiece.model")
 
 
@@ -137,13 +138,20 @@ def _begins(source: Source, originals: Path, begin: bool) -> bool:
             "--begin is for BART models of fairseq's own: others have no <s> before their sources, and those that came "
             "from Hugging Face have their tokenizer as it was; leave it out"
         )
-    return begin or f"--el-source-template {BOS},X,{EOS}" in _lines(source)
+    templates = {line.partition(" ")[2] for line in _lines(source) if line.startswith(_TEMPLATE)}
+    known = f"{BOS},X,{EOS}"
+    if not templates <= {known} and not (originals / CONFIG).is_file():
+        raise FairseqElError(
+            f"{_TEMPLATE} in {OPTIONS} must be {known}, as BART's tokenizer has it, or not be there; it is "
+            f"{shortened(', '.join(sorted(templates)))}"
+        )
+    return begin or known in templates
 
 
 def _lines(source: Source) -> List[str]:
     """Of ``generate.args``, if there is one."""
     path = source.directory / OPTIONS
-    return read_text(path, f"{OPTIONS} must be text").split("\n") if path.is_file() else []
+    return read_text(path, f"{OPTIONS} must be text").split("\n") if os.path.lexists(path) else []
 
 
 def _write_generation(out: Path, source: Source, vocabulary: Vocabulary, originals: Path, begin: bool) -> List[str]:
@@ -185,15 +193,15 @@ def _write_tokenizer(out: Path, source: Source, vocabulary: Vocabulary, original
         shutil.copyfile(originals / name, out / name)
     if copied:
         return []
-    if source.family.byte_bpe and (source.directory / "vocab.bpe").is_file():
+    if source.family.byte_bpe and os.path.lexists(source.directory / "vocab.bpe"):
         return _write_byte_bpe(out, source, vocabulary, begin)
     return _write_sentencepiece(out, source, vocabulary, begin)
 
 
 def _write_byte_bpe(out: Path, source: Source, vocabulary: Vocabulary, begin: bool) -> List[str]:
     path = source.directory / "vocab.bpe"
+    text = read_text(path, f"{path.name} must be GPT-2's merges")
     try:
-        text = path.read_text("utf-8")
         read_merges(text.split("\n"))
     except ValueError as error:
         raise FairseqElError(f"{path} must be GPT-2's merges, pairs of symbols; {error}. Copy it again") from error

@@ -1,0 +1,77 @@
+"""``pieces.json``: which tokenizer a converted model has, and which files beside it hold that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict
+
+from fairseq_el.errors import FairseqElError, OptionError, summary_of
+from fairseq_el.reading import read_json, require_file
+from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
+from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec
+
+DESCRIPTION = "pieces.json"
+
+
+def read_codec(path: Path) -> Codec:
+    """The tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
+
+    Raises:
+        FairseqElError: the file, or one that it names, is not what it should be.
+    """
+    described = _Described(path)
+    try:
+        return _open(described)
+    except OptionError as error:
+        raise FairseqElError(str(error)) from error
+    except FairseqElError:
+        raise
+    except Exception as error:  # sentencepiece, tokenizers and fairseq each raise their own
+        raise FairseqElError(
+            f"{path} must describe a tokenizer, as fairseq-el convert from-hf writes it, with its files beside it; "
+            f"{summary_of(error)}. Convert the model again"
+        ) from error
+
+
+class _Described:
+    """What the file says, each value looked at when it is asked for; ValueError for one that can't be."""
+
+    def __init__(self, path: Path):
+        self._path, self._values = path, read_json(path)
+
+    def value(self, key: str, kind: type) -> Any:
+        value = self._values.get(key)
+        if not isinstance(value, kind):
+            raise ValueError(f"{key} must be a {kind.__name__}; it is {value!r}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        return bool(self.value(key, bool))
+
+    def texts(self, key: str) -> Dict[str, str]:
+        texts: Dict[str, str] = self.value(key, dict)
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError(f"{key} must have a text for every text; it is {texts!r}")
+        return texts
+
+    def file(self, key: str) -> Path:
+        """Beside the description and nowhere else, whoever wrote it."""
+        name = str(self.value(key, str))
+        if Path(name).name != name:
+            raise ValueError(f"{key} must be the name of a file beside it; it is {name!r}")
+        path = self._path.parent / name
+        require_file(path, f"{key} in {self._path} must name a file beside it")
+        return path
+
+
+def _open(described: _Described) -> Codec:
+    added = AddedTokens(AddedToken.of_json(values) for values in described.value("added", list))
+    kind = described.value("kind", str)
+    if kind == "gpt2":
+        files = (described.file("encoder"), described.file("vocab"))
+        return Gpt2Codec(*files, added, described.flag("prefix_space"), described.texts("others"))
+    if kind == "sentencepiece":
+        return SentencepieceCodec(described.file("model"), added, described.flag("marian"), described.flag("clean_up"))
+    if kind == "tokenizers":
+        return TokenizersCodec(described.file("file"), added, described.texts("renamed"), described.flag("clean_up"))
+    raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")
