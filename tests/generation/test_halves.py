@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import itertools
 import sys
 import weakref
 from typing import Any
@@ -192,7 +193,7 @@ def check_against_whole(data: Any, models: list, options: dict, given: dict, set
     assert [[h["tokens"].tolist() for h in found] for found in parts] == [
         [h["tokens"].tolist() for h in found] for found in whole
     ]
-    for found, expected in zip(sum(parts, []), sum(whole, [])):
+    for found, expected in zip(itertools.chain(*parts), itertools.chain(*whole)):
         torch.testing.assert_close(found["score"], expected["score"], rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(found["attention"], expected["attention"], rtol=1e-6, atol=1e-6)
     assert memory is not None and (memory.failures > 0) == (len(whole) > fits)
