@@ -23,7 +23,7 @@ class SearchOptions:
     el_search: Search = field(  # type: ignore[valid-type]
         default="fairseq",
         metadata={
-            "help": "rules of plain beam search: transformers ends, forces and scores hypotheses as its generate() does; "
+            "help": "rules of plain beam search: transformers ends, forces and scores hypotheses as generate() does; "
             "the options --el-early-stopping to --el-forbidden-first go with it"
         },
     )
