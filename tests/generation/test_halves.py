@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import sys
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -466,7 +467,7 @@ def test_rows_of_whatever_a_batch_holds():
         "other": torch.zeros(4, 3),
         "texts": ["a", "b", "c"],
         "pair": (torch.arange(3), "x"),
-        "net_input": {"src_tokens": torch.arange(6).view(3, 2), "features": {"x": torch.zeros(3, 2, 2)}},
+        "net_input": OrderedDict(src_tokens=torch.arange(6).view(3, 2), features={"x": torch.zeros(3, 2, 2)}),
     }
     part = rows_of(sample, slice(1, 3), 3)
     assert part["id"].tolist() == [1, 2] and part["texts"] == ["b", "c"]
