@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import fairseq
 import torch
@@ -57,7 +57,7 @@ def part_of(sample: Sample, rows: slice, whole: WholeBatch) -> Sample:
 
 def rows_of(value: Any, rows: slice, num_sentences: int) -> Any:
     """The same for some sentences: of tensors and lists with a row or an item for each, and of dictionaries of them."""
-    if type(value) is dict:
+    if isinstance(value, Mapping):  # fairseq's language models have an OrderedDict
         return {name: rows_of(item, rows, num_sentences) for name, item in value.items()}
     if isinstance(value, Tensor):
         return value[rows] if value.dim() > 0 and value.size(0) == num_sentences else value

@@ -73,7 +73,7 @@ class _Watched(BatchDecoding):
         failing = stuck & alive
         draws = isinstance(self.generator.search, Sampling)  # a word for every beam
         for i in (failing.any(dim=1) if draws else failing.eq(alive).all(dim=1)).nonzero().view(-1).tolist():
-            rules = self._rules(step) if bool((had_words[i] & failing[i]).any()) else []
+            rules = self._rules(step, part.start + i) if bool((had_words[i] & failing[i]).any()) else []
             self._note(part.start + i, step, bool((is_nan[i] & failing[i]).any()), rules)
         return scores
 
@@ -81,32 +81,56 @@ class _Watched(BatchDecoding):
         candidates = super()._search(step, outputs)
         for i, found in enumerate(_any_finite(candidates.scores).tolist()):
             if not found:
-                self._note(i, step, False, [*self._rules(step), _rule_of(self.generator.search)])
+                self._note(i, step, False, [*self._rules(step, i), _rule_of(self.generator.search)])
         return candidates
 
     def _note(self, i: int, step: int, is_nan: bool, rules: List[str]) -> None:
         if self.sentences[i] not in self.finished:
             self.dead.setdefault(self.sentences[i], _Dead(step, is_nan, rules))
 
-    def _rules(self, step: int) -> List[str]:
-        """Those of :meth:`BatchDecoding._under_rules` that are in force."""
-        generator, rules = self.generator, []
-        if step >= self.max_len:
-            rules.append(f"after {self.max_len} words only the end may follow (--max-len-a, --max-len-b)")
-        if self._in_prefix(step):
-            rules.append("its prefix forces this word")
-        elif step < generator.min_len:
-            rules.append(f"--min-len {generator.min_len} forbids the end before")
+    def _rules(self, step: int, i: int) -> List[str]:
+        """Those of :meth:`_under_rules` that are in force for a sentence, by its number among those still decoded."""
+        generator, rules, last = self.generator, [], self._last_step(i)
+        if step >= last:
+            limit = "--max-len-a, --max-len-b"
+            if generator.max_new_tokens is not None:
+                limit = f"--el-max-new-tokens {generator.max_new_tokens}"
+            rules.append(f"after {last} words only the end may follow ({limit})")
+        rules += self._beginning(step, i)
         if generator.token_indices_to_suppress is not None:
             rules.append(f"tokens_to_suppress forbids {len(generator.token_indices_to_suppress)} words")
-        if generator.repeat_ngram_blocker is not None:
-            size = generator.repeat_ngram_blocker.no_repeat_ngram_size
-            rules.append(f"--no-repeat-ngram-size {size} forbids what would repeat")
-        return rules
+        return rules + self._repetition()
+
+    def _beginning(self, step: int, i: int) -> List[str]:
+        """What a prefix forces, or else when the end is too early."""
+        generator, limits = self.generator, self.limits
+        prefix = self.prefix_tokens if self._in_prefix(step) else None
+        if prefix is not None and int(prefix[i, step]) != generator.pad:
+            return ["its prefix forces this word"]
+        at_least = generator.min_new_tokens
+        if limits is not None and at_least is not None and step < limits.prompts[i] + at_least:
+            return [f"--el-min-new-tokens {at_least} forbids the end before"]
+        if (prefix is None or limits is not None) and step < generator.min_len:
+            return [f"--min-len {generator.min_len} forbids the end before"]
+        return []
+
+    def _repetition(self) -> List[str]:
+        blocker = self.generator.repeat_ngram_blocker
+        if blocker is None:
+            return []
+        return [f"--no-repeat-ngram-size {blocker.no_repeat_ngram_size} forbids what would repeat"]
 
 
 class _WatchedAsTransformers(_Watched, TransformersDecoding):
     """The same of a search as transformers has it."""
+
+    def _rules(self, step: int, i: int) -> List[str]:
+        rules, given = self._beginning(step, i), self.rules
+        if given.forbidden:
+            rules.append(f"--el-forbidden forbids {len(given.forbidden)} words or sequences of words")
+        if given.forbidden_first and step == self.limits.prompts[i] + int(given.forced_first is not None):
+            rules.append(f"--el-forbidden-first forbids {len(given.forbidden_first)} words here")
+        return rules + self._repetition()
 
 
 def found_no_word(error: Exception) -> bool:

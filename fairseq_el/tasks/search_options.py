@@ -23,8 +23,8 @@ class SearchOptions:
     el_search: Search = field(  # type: ignore[valid-type]
         default="fairseq",
         metadata={
-            "help": "rules of beam search: transformers ends, forces and scores hypotheses as its generate() does; the "
-            "options --el-early-stopping to --el-forbidden-first go with it"
+            "help": "rules of plain beam search: transformers ends, forces and scores hypotheses as generate() does; "
+            "the options --el-early-stopping to --el-forbidden-first go with it"
         },
     )
     el_early_stopping: EarlyStopping = field(  # type: ignore[valid-type]
@@ -85,6 +85,10 @@ def set_search(generator: ELSequenceGenerator, options: Any, args: Any, size: in
                 ("--print-alignment", getattr(args, "print_alignment", None)),
                 ("--retain-dropout", getattr(args, "retain_dropout", False)),
                 ("--match-source-len", getattr(args, "match_source_len", False)),
+                ("--sampling", getattr(args, "sampling", False)),
+                ("--constraints", getattr(args, "constraints", None)),
+                ("--diverse-beam-groups", (getattr(args, "diverse_beam_groups", None) or -1) > 0),
+                ("--diversity-rate", (getattr(args, "diversity_rate", None) or -1) > 0),
             )
             if is_given
         )

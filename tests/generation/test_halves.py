@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
+import itertools
 import sys
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -28,7 +31,7 @@ from test_against_stock import (
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model
 
 import fairseq_el
-from fairseq_el.generation import ELSequenceGenerator, out_of_memory
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules, out_of_memory
 from fairseq_el.generation.batch import rows_of
 from fairseq_el.generation.out_of_memory import Size
 
@@ -154,6 +157,94 @@ def test_prompts_of_language_models(data):
     begun = torch.cat([torch.full((len(lengths), 1), WORDS.eos()), prompts], dim=1)
     sample = {"id": torch.arange(len(lengths)), "net_input": {"src_tokens": begun, "src_lengths": begun.ne(1).sum(1)}}
     check(data, [data.draw(language_models())], options, (sample, prompts, None))
+
+
+@st.composite
+def transformers_rules(draw: Any, continues_prompts: bool) -> TransformersRules:
+    symbols = st.integers(4, len(WORDS) - 1)
+    return TransformersRules(
+        early_stopping=draw(st.sampled_from([True, False, "never"])),
+        forced_first=draw(st.sampled_from([None, 0, 7])),
+        forced_last=draw(st.sampled_from([None, WORDS.eos()])),
+        forbidden=tuple(draw(st.lists(st.lists(symbols, min_size=1, max_size=2).map(tuple), max_size=3))),
+        forbidden_first=tuple(draw(st.lists(symbols, max_size=2))),
+        continues_prompts=continues_prompts,
+    )
+
+
+def check_against_whole(data: Any, models: list, options: dict, given: dict, settings: dict, sample: Any) -> None:
+    """A generator with settings that stock does not have, against itself with memory for everything."""
+    task = TinyELTask(WORDS, data.draw(el_options()))
+    fits, place = data.draw(st.integers(1, 3)), data.draw(st.floats(0, 0.99))
+    error = data.draw(st.sampled_from([RuntimeError(MESSAGE), MemoryError()]))
+    results, memory = [], None
+    for has_memory in (True, False):
+        generator = task.build_generator(models, argparse.Namespace(**options))
+        vars(generator).update(settings)
+        if not has_memory:
+            memory = FailingMemory(generator, fits, place, error)
+        try:
+            results.append(generator.generate(models, copy.deepcopy(sample), **given))
+        except (AssertionError, ValueError) as failure:
+            results.append(failure)
+    whole, parts = results
+    if isinstance(whole, Exception):
+        assert type(parts) is type(whole)
+        return
+    assert [[h["tokens"].tolist() for h in found] for found in parts] == [
+        [h["tokens"].tolist() for h in found] for found in whole
+    ]
+    for found, expected in zip(itertools.chain(*parts), itertools.chain(*whole)):
+        torch.testing.assert_close(found["score"], expected["score"], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found["attention"], expected["attention"], rtol=1e-6, atol=1e-6)
+    assert memory is not None and (memory.failures > 0) == (len(whole) > fits)
+
+
+def plain_searches(data: Any) -> dict:
+    options = searches(data)
+    for name in ("diverse_beam_groups", "diverse_beam_strength", "diversity_rate", "constraints", "match_source_len"):
+        options.pop(name, None)
+    return {**options, "print_alignment": None}
+
+
+@settings(max_examples=CASES_PER_TEST // 8)
+@given(data=st.data())
+def test_search_as_transformers_with_a_first_symbol_for_each_sentence(data):
+    models = [make_model(data.draw(model_options())) for _ in range(data.draw(st.sampled_from([1, 1, 2])))]
+    sample, prefix, _ = data.draw(samples(constrained=False))
+    first = data.draw(st.sampled_from([None, 5, torch.arange(4, 4 + len(sample["id"]))]))
+    rules = data.draw(transformers_rules(continues_prompts=False))
+    prefix = None if rules.forced_first is not None else prefix
+    given = {"prefix_tokens": prefix, "bos_token": first}
+    check_against_whole(data, models, plain_searches(data), given, {"transformers_rules": rules}, sample)
+
+
+@settings(max_examples=CASES_PER_TEST // 4)
+@given(data=st.data())
+def test_limits_of_new_tokens_after_prompts(data):
+    lengths = data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=5))
+    seeded = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    prompts = torch.randint(4, len(WORDS), (len(lengths), max(lengths)), generator=seeded)
+    prompts[torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)] = WORDS.pad()
+    begun = torch.cat([torch.full((len(lengths), 1), WORDS.eos()), prompts], dim=1)
+    sample = {"id": torch.arange(len(lengths)), "net_input": {"src_tokens": begun, "src_lengths": begun.ne(1).sum(1)}}
+    as_transformers = data.draw(st.booleans())
+    if as_transformers:
+        options, rules = plain_searches(data), data.draw(transformers_rules(continues_prompts=True))
+        rules = dataclasses.replace(rules, forced_first=None)
+    else:
+        options, rules = {**searches(data), "print_alignment": None}, None
+        options.pop("constraints", None)
+        options.pop("match_source_len", None)
+    at_least = data.draw(st.sampled_from([None, 1, 3]))
+    limits = {
+        "transformers_rules": rules,
+        "min_new_tokens": at_least,
+        "max_new_tokens": data.draw(st.sampled_from([None, 3, 5, 60])),
+    }
+    first = data.draw(st.sampled_from([None, torch.arange(4, 4 + len(lengths))]))
+    given = {"prefix_tokens": prompts, "bos_token": first}
+    check_against_whole(data, [data.draw(language_models())], {**options, "max_len_b": 12}, given, limits, sample)
 
 
 def el_model(**options: Any) -> Any:
@@ -376,7 +467,7 @@ def test_rows_of_whatever_a_batch_holds():
         "other": torch.zeros(4, 3),
         "texts": ["a", "b", "c"],
         "pair": (torch.arange(3), "x"),
-        "net_input": {"src_tokens": torch.arange(6).view(3, 2), "features": {"x": torch.zeros(3, 2, 2)}},
+        "net_input": OrderedDict(src_tokens=torch.arange(6).view(3, 2), features={"x": torch.zeros(3, 2, 2)}),
     }
     part = rows_of(sample, slice(1, 3), 3)
     assert part["id"].tolist() == [1, 2] and part["texts"] == ["b", "c"]

@@ -135,6 +135,25 @@ def test_prefixes_and_scores(load):
     assert type(lm.task.build_generator(lm.models, lm.cfg.generation)) is ELSequenceGenerator
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hub_that_runs_out_of_memory(kind, load, monkeypatch, caplog):
+    hub = load(kind)
+    plain = found(hub, beam=3)
+    fairseq_el.enable_el_attention(hub)
+    decode, tried = ELSequenceGenerator._decode, []
+
+    def decode_one(self, sample, *args, **options):
+        tried.append(sample["net_input"]["src_tokens"].size(0))
+        if tried[-1] > 1:
+            raise RuntimeError("CUDA out of memory")
+        return decode(self, sample, *args, **options)
+
+    monkeypatch.setattr(ELSequenceGenerator, "_decode", decode_one)
+    assert_same(found(hub, beam=3), plain)
+    assert tried == [3, 2, 1, 1, 1]
+    assert "Batches of 1 fitted" in caplog.text
+
+
 def test_a_shallow_copy_shares_the_task(load):
     """Deep copies of a hub interface end in a RecursionError in stock, too: fairseq's tasks can't be copied."""
     hub = fairseq_el.enable_el_attention(load("bart"))

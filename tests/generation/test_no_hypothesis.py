@@ -12,7 +12,7 @@ from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model,
 
 import fairseq_el
 from fairseq_el.errors import ConstraintsError, LengthLimitsError, NoHypothesisError
-from fairseq_el.generation import ELSequenceGenerator
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules
 
 WORDS = dictionary()
 NAN = float("nan")
@@ -175,6 +175,86 @@ def test_words_that_nobody_may_write():
     more = {"extra_gen_cls_kwargs": {"tokens_to_suppress": every}}
     message = failure(model, more=more, min_len=2, unkpen=math.inf)
     assert "no word is left after 0: --min-len 2 forbids the end before; tokens_to_suppress forbids 17 words" in message
+
+
+EVERY = tuple((word,) for word in range(len(WORDS)))
+AFTER_8 = tuple((8, word) for word in range(len(WORDS)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "options", "expected"),
+    [
+        (
+            {"forbidden": EVERY},
+            {},
+            "no word is left after 0: --min-len 1 forbids the end before; --el-forbidden forbids 20 words or sequences",
+        ),
+        (
+            {"forced_first": 5, "forbidden_first": tuple(range(len(WORDS)))},
+            {},
+            "no word is left after 1: --el-forbidden-first forbids 20 words here. Loosen one of these.",
+        ),
+        (
+            {},
+            {"no_repeat_ngram_size": 1, "min_len": 25, "max_len_b": 30},
+            "no word is left after 18: --min-len 25 forbids the end before; --no-repeat-ngram-size 1 forbids what",
+        ),
+    ],
+)
+def test_rules_of_transformers(rules, options, expected):
+    with pytest.raises(NoHypothesisError) as caught:
+        as_transformers(TransformersRules(**rules), build_model("transformer", WORDS, seed=1), options)
+    assert f"have no hypothesis: {expected}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def as_transformers(rules, model, options, sample=None, new_tokens=None, **given):
+    args = argparse.Namespace(**{"beam": 3, "max_len_b": 6, **options})
+    generator = TinyELTask(WORDS).build_generator([model], args)
+    generator.transformers_rules, generator.min_new_tokens = rules, new_tokens
+    return generator.generate([model], batch(WORDS, [5, 3, 2], seed=3) if sample is None else sample, **given)
+
+
+def test_one_sentence_as_transformers():
+    """Its prefix is over, and those of others are not."""
+    sample = batch(WORDS, [5, 3, 2], seed=3)
+    prefix = torch.tensor([[9, 7], [8, WORDS.pad()], [5, 6]])
+    model, rules = build_model("transformer", WORDS, seed=1), TransformersRules(forbidden=AFTER_8)
+    with pytest.raises(NoHypothesisError) as caught:
+        as_transformers(rules, model, {}, sample, prefix_tokens=prefix)
+    assert str(caught.value) == (
+        f"Sentence {int(sample['id'][1])} of the data has no hypothesis: no word is left after 1: --el-forbidden "
+        "forbids 20 words or sequences of words. Loosen one of these."
+    )
+
+
+@pytest.mark.parametrize("rules", [None, TransformersRules(continues_prompts=True)], ids=["fairseq", "transformers"])
+def test_new_tokens(rules):
+    prompts = torch.tensor([[5, 6, 7], [8, WORDS.pad(), WORDS.pad()]])
+    source = torch.nn.functional.pad(prompts, (1, 0), value=2)
+    sample = {"id": torch.arange(2), "net_input": {"src_tokens": source, "src_lengths": source.ne(1).sum(dim=1)}}
+    options = {"no_repeat_ngram_size": 1, "max_len_b": 40}
+    with pytest.raises(NoHypothesisError) as caught:
+        as_transformers(rules, build_language_model(WORDS, seed=1), options, sample, 25, prefix_tokens=prompts)
+    assert str(caught.value).endswith(
+        "no word is left after 18: --el-min-new-tokens 25 forbids the end before; --no-repeat-ngram-size 1 forbids "
+        "what would repeat. Loosen one of these."
+    )
+
+
+def test_an_empty_prompt_with_one_new_token():
+    """Beside a prompt that is not: its only word would be the end, and that may not be the first."""
+    prompts = torch.tensor([[5, 6], [WORDS.pad(), WORDS.pad()]])
+    source = torch.nn.functional.pad(prompts, (1, 0), value=2)
+    sample = {"id": torch.arange(2), "net_input": {"src_tokens": source, "src_lengths": source.ne(1).sum(dim=1)}}
+    model = build_language_model(WORDS, seed=1)
+    generator = TinyELTask(WORDS).build_generator([model], argparse.Namespace(beam=2))
+    generator.max_new_tokens = 1
+    with pytest.raises(NoHypothesisError) as caught:
+        generator.generate([model], sample, prefix_tokens=prompts)
+    assert str(caught.value) == (
+        "Sentence 1 of the data has no hypothesis: no word is left after 0: after 0 words only the end may follow "
+        "(--el-max-new-tokens 1); --min-len 1 forbids the end before. Loosen one of these."
+    )
 
 
 def test_many_sentences():

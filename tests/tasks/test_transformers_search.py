@@ -39,12 +39,33 @@ def test_options_that_make_no_sense(options, message):
         set_search(SimpleNamespace(), SimpleNamespace(**given), SimpleNamespace(), 20, False)
 
 
-@pytest.mark.parametrize("name", ["lm_path", "print_alignment", "retain_dropout", "match_source_len"])
-def test_options_that_do_not_go_with_it(name):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lm_path", "yes"),
+        ("print_alignment", "hard"),
+        ("retain_dropout", True),
+        ("match_source_len", True),
+        # Other searches, which would leave out what the model forbids or forces
+        ("sampling", True),
+        ("constraints", "ordered"),
+        ("diverse_beam_groups", 5),
+        ("diversity_rate", 0.5),
+    ],
+)
+def test_options_that_do_not_go_with_it(name, value):
     options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
     message = f"--{name.replace('_', '-')} does not go with --el-search transformers"
     with pytest.raises(OptionError, match=message):
-        set_search(SimpleNamespace(), options, SimpleNamespace(**{name: "yes"}), 20, False)
+        set_search(SimpleNamespace(), options, SimpleNamespace(**{name: value}), 20, False)
+
+
+def test_other_searches_that_are_not_asked_for():
+    options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
+    generator = SimpleNamespace()
+    args = SimpleNamespace(sampling=False, constraints=None, diverse_beam_groups=-1, diversity_rate=-1.0)
+    set_search(generator, options, args, 20, False)
+    assert generator.transformers_rules == TransformersRules()
 
 
 @pytest.mark.parametrize("text", ["0,2", "X,X", "0,X,20", "0 X 2", "0,X,-1", ","])

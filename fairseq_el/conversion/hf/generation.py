@@ -159,7 +159,10 @@ class _Words:
 def _notes(found: Settings, family: Family) -> List[str]:
     notes = []
     if found.get("do_sample") is True:
-        notes.append("do_sample is True: it is not carried over; add --sampling and options of it to draw words")
+        notes.append(
+            "do_sample is True: it is not carried over; to draw words give --sampling and options of it in place of "
+            "--el-search transformers, --el-early-stopping, --el-forced-... and --el-forbidden..."
+        )
     ends = found.get("eos_token_id")
     if isinstance(ends, list) and len(ends) > 1:
         notes.append(f"eos_token_id is {ends!r}: outputs end at one of them only, the eos_token_id of config.json")
