@@ -8,7 +8,7 @@ import fairseq
 import torch
 from torch import Tensor
 
-from fairseq_el.errors import LengthLimitsError
+from fairseq_el.errors import LengthLimitsError, OptionError
 from fairseq_el.generation.prompt import forced_lengths
 
 Sample = Dict[str, Any]
@@ -128,6 +128,13 @@ def read_lengths(generator: Any, prefix_tokens: Tensor, max_len: int) -> Optiona
 
 
 def prompt_lengths(generator: Any, prefix_tokens: Optional[Tensor]) -> List[int]:
-    """Forced words of each sentence."""
-    assert prefix_tokens is not None
+    """Forced words of each sentence.
+
+    Raises:
+        OptionError: there are no prompts.
+    """
+    if prefix_tokens is None:
+        raise OptionError(
+            "min_new_tokens and max_new_tokens need prompts; the generator was called without prefix_tokens"
+        )
     return prefix_tokens.ne(generator.pad).sum(dim=1).tolist()

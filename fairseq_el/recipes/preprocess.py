@@ -21,6 +21,7 @@ from fairseq_el.recipes.files import checksums, require_files
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product
 from fairseq_el.text_lines import read_lines
+from fairseq_el.tokenization import files_of
 
 BEGIN = "<s>"
 _REPORT = "report.json"
@@ -72,6 +73,9 @@ def data_of(recipe: Recipe, work: Path, step: str = "preprocess") -> Product:
     bpe_files = [name for key, name in recipe.bpe.items() if key != "name"]
     files = [*recipe.text, *bpe_files, *recipe.dictionaries]
     require_files(work, [*files, recipe.checkpoint], step)
+    if recipe.bpe["name"] == "el_pieces":
+        named = [path.relative_to(work) for path in files_of(work / recipe.bpe["description"])]
+        files += [str(name) for name in named if (work / name).is_file()]
     made_from = {
         "settings": {name: getattr(recipe, name) for name in names},
         "files": checksums(work, files),

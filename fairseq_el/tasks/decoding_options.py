@@ -26,7 +26,8 @@ def command_problems(command: Command, takes_constraints: bool = True, continues
     def option(name: str, default: Any = None) -> Any:
         return command.get("generation", name, default)
 
-    problems = [*shard_problems(command), *generation_problems(option)]
+    limits_new_tokens = bool(command.get("task", "el_max_new_tokens", 0))
+    problems = [*shard_problems(command), *generation_problems(option, limits_new_tokens)]
     if option("sampling", False) and int(option("nbest", 1)) != int(option("beam", 5)):
         given = f"{option('nbest', 1)} and {option('beam', 5)}"
         problems.append(f"--nbest must be equal to --beam with --sampling; they are {given}. Samples have no order")
@@ -50,8 +51,13 @@ def command_problems(command: Command, takes_constraints: bool = True, continues
     return problems
 
 
-def generation_problems(option: Callable[..., Any]) -> List[str]:
-    """What is wrong with the options that a generator is built with. ``option``: as ``getattr`` without the object."""
+def generation_problems(option: Callable[..., Any], limits_new_tokens: bool = False) -> List[str]:
+    """What is wrong with the options that a generator is built with.
+
+    Args:
+        option: as ``getattr`` without the object.
+        limits_new_tokens: ``--el-max-new-tokens`` holds in the place of ``--max-len-b``.
+    """
     problems = list(_not_numbers(option))
     if int(option("nbest", 1)) == 0:
         problems.append("--nbest must be at least 1; it is 0, so no hypothesis would be written")
@@ -71,7 +77,8 @@ def generation_problems(option: Callable[..., Any]) -> List[str]:
     if groups > 0 and beam % groups != 0:
         problems.append(f"--diverse-beam-groups must divide --beam; they are {groups} and {beam}. Groups have one size")
     shortest, longest = int(option("min_len", 1)), option("max_len_b", 200)
-    if option("max_len_a", 0) == 0 and not option("match_source_len", False) and shortest > longest:
+    goes_by_option = option("max_len_a", 0) == 0 and not option("match_source_len", False) and not limits_new_tokens
+    if goes_by_option and shortest > longest:
         problems.append(f"--min-len must be at most --max-len-b, which is {longest}; it is {shortest}")
     if option("retain_iter_history", False):
         problems.append("--retain-iter-history is for non-autoregressive models, which refine; leave it out")

@@ -133,7 +133,8 @@ class ELTask(WholeData):
             OptionError: a generator can't be built with these options, or the data lack what they need.
         """
         option = functools.partial(_option, args)
-        problems = generation_problems(option) + data_problems(option, self.datasets.values())  # type: ignore[attr-defined]
+        limits_new_tokens = bool(_option(self._el_config(), "el_max_new_tokens", 0))
+        problems = generation_problems(option, limits_new_tokens) + data_problems(option, self.datasets.values())  # type: ignore[attr-defined]
         if self.reads_a_checkpoint and not self.datasets:  # type: ignore[attr-defined]
             problems += input_problems(option)
         if self.target_dictionary is not None:  # type: ignore[attr-defined]

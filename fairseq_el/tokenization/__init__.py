@@ -6,7 +6,7 @@
 from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
 from fairseq_el.tokenization.bpe import PiecesBPE
 from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec
-from fairseq_el.tokenization.description import DESCRIPTION, read_codec
+from fairseq_el.tokenization.description import DESCRIPTION, files_of, read_codec
 
 __all__ = [
     "DESCRIPTION",
@@ -17,5 +17,6 @@ __all__ = [
     "PiecesBPE",
     "SentencepieceCodec",
     "TokenizersCodec",
+    "files_of",
     "read_codec",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from fairseq_el.errors import FairseqElError, OptionError, summary_of
 from fairseq_el.reading import read_json, require_file
@@ -11,6 +11,7 @@ from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
 from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec
 
 DESCRIPTION = "pieces.json"
+_FILES = ("encoder", "vocab", "model", "file")
 
 
 def read_codec(path: Path) -> Codec:
@@ -31,6 +32,17 @@ def read_codec(path: Path) -> Codec:
             f"{path} must describe a tokenizer, as fairseq-el convert from-hf writes it, with its files beside it; "
             f"{summary_of(error)}. Convert the model again"
         ) from error
+
+
+def files_of(path: Path) -> List[Path]:
+    """A description and the files beside it that it names.
+
+    Raises:
+        FairseqElError: it is not JSON, or can't be read.
+    """
+    values = read_json(path)
+    names = [values[key] for key in _FILES if isinstance(values.get(key), str)]
+    return [path, *(path.parent / name for name in names if Path(name).name == name)]
 
 
 class _Described:

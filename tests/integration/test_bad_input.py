@@ -124,4 +124,7 @@ def test_weights_that_are_not_numbers(data, tmp_path):
 
 def test_limits_of_length_that_leave_no_room(data, tmp_path):
     message = last_message(generate(data, tmp_path, MODEL, "--min-len", "30", "--max-len-b", "20"))
-    assert "--min-len must not be larger than the longest output; it is 30, and the longest output has 20" in message
+    assert "--min-len must be at most --max-len-b, which is 20; it is 30" in message
+    by_source = ("--min-len", "130", "--max-len-a", "0.1", "--max-len-b", "20")  # known when a batch is there
+    message = last_message(generate(data, tmp_path, MODEL, *by_source))
+    assert "--min-len must not be larger than the longest output; it is 130, and the longest output has 2" in message

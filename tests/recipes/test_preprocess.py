@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,8 +18,9 @@ from random_models import TINY_BART, write_random_model
 from recipes.test_pieces import HARD
 
 from fairseq_el.cli import main
+from fairseq_el.recipes import read_recipe
 from fairseq_el.recipes.pieces import Pieces
-from fairseq_el.recipes.preprocess import Language, write_tokens
+from fairseq_el.recipes.preprocess import Language, data_of, write_tokens
 
 ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"
 RECIPE = {
@@ -121,3 +123,13 @@ def test_text_is_split_as_fairseq_does(shared, tmp_path):
     command = [sys.executable, ENCODER, *files, *bpe, "--keep-empty", "--workers", "1"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     assert (tmp_path / "test.bpe.all").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_files_that_a_description_names_are_what_data_is_made_from(inputs):
+    """So that text is split again when one of them changes."""
+    description = {"kind": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe", "added": []}
+    (inputs / "pieces.json").write_text(json.dumps({**description, "prefix_space": False, "others": {}}))
+    recipe = dataclasses.replace(
+        read_recipe(inputs / "recipe.yaml"), bpe={"name": "el_pieces", "description": "pieces.json"}
+    )
+    assert {"pieces.json", "encoder.json", "vocab.bpe"} < data_of(recipe, inputs).made_from["files"].keys()

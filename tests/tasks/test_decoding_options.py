@@ -120,6 +120,7 @@ def test_what_can_not_work(options, message):
         {"diverse_beam_groups": 5, "diversity_rate": 0.0},
         {"diverse_beam_groups": -5, "no_repeat_ngram_size": -1, "prefix_size": -3},
         {"min_len": 300, "max_len_a": 2.0},
+        {"min_len": 300, "el_max_new_tokens": 20, "continues_prompts": True},
         {"score_reference": True, "beam": 0, "constraints": "ordered", "takes_constraints": False},
         {"constraints": "unordered", "replace_unk": "", "post_process": "sentencepiece"},
         {"match_source_len": True, "prefix_size": 1, "continues_prompts": True},
