@@ -122,9 +122,15 @@ def test_weights_that_are_not_numbers(data, tmp_path):
     assert "decoder.layers.1.fc1.weight holds NaN or infinity (1 of " in message and message.count("\n") == 1
 
 
-def test_limits_of_length_that_leave_no_room(data, tmp_path):
-    message = last_message(generate(data, tmp_path, MODEL, "--min-len", "30", "--max-len-b", "20"))
-    assert "--min-len must be at most --max-len-b, which is 20; it is 30" in message
-    by_source = ("--min-len", "130", "--max-len-a", "0.1", "--max-len-b", "20")  # known when a batch is there
-    message = last_message(generate(data, tmp_path, MODEL, *by_source))
-    assert "--min-len must not be larger than the longest output; it is 130, and the longest output has 2" in message
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-len", "30", "--max-len-b", "20"], "--min-len must be at most --max-len-b, which is 20; it is 30"),
+        (
+            ["--min-len", "130", "--max-len-a", "0.1", "--max-len-b", "20"],  # known when a batch is there
+            "--min-len must not be larger than the longest output; it is 130, and the longest output has 2",
+        ),
+    ],
+)
+def test_limits_of_length_that_leave_no_room(options, message, data, tmp_path):
+    assert message in last_message(generate(data, tmp_path, MODEL, *options))
