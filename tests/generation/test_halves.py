@@ -135,7 +135,7 @@ def numbered_in_order(sample: Any) -> Any:
     return ({**sample[0], "id": torch.arange(len(sample[0]["id"]))}, *sample[1:])
 
 
-@settings(max_examples=CASES_PER_TEST // 4)
+@settings(max_examples=max(CASES_PER_TEST // 4, 1))
 @given(data=st.data())
 def test_any_model_and_search(data):
     options = searches(data)
@@ -146,7 +146,7 @@ def test_any_model_and_search(data):
     check(data, models, options, sample, language_model)
 
 
-@settings(max_examples=CASES_PER_TEST // 8)
+@settings(max_examples=max(CASES_PER_TEST // 8, 1))
 @given(data=st.data())
 def test_prompts_of_language_models(data):
     options = {**searches(data), "print_alignment": None, "max_len_b": 12}
@@ -207,7 +207,7 @@ def plain_searches(data: Any) -> dict:
     return {**options, "print_alignment": None}
 
 
-@settings(max_examples=CASES_PER_TEST // 8)
+@settings(max_examples=max(CASES_PER_TEST // 8, 1))
 @given(data=st.data())
 def test_search_as_transformers_with_a_first_symbol_for_each_sentence(data):
     models = [make_model(data.draw(model_options())) for _ in range(data.draw(st.sampled_from([1, 1, 2])))]
@@ -219,7 +219,7 @@ def test_search_as_transformers_with_a_first_symbol_for_each_sentence(data):
     check_against_whole(data, models, plain_searches(data), given, {"transformers_rules": rules}, sample)
 
 
-@settings(max_examples=CASES_PER_TEST // 4)
+@settings(max_examples=max(CASES_PER_TEST // 4, 1))
 @given(data=st.data())
 def test_limits_of_new_tokens_after_prompts(data):
     lengths = data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=5))
