@@ -100,6 +100,8 @@ def _become(command: list[str], cwd: str, environment: dict[str, str], streams: 
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     try:
         runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as ended:
+        sys.exit(0 if ended.code is None else ended.code)  # None is no success to Python 3.8's multiprocessing
     except Exception:
         sys.excepthook(*sys.exc_info())  # as the interpreter does, and multiprocessing does not
         sys.exit(1)
