@@ -7,18 +7,18 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, Iterator, List, Tuple
 
 from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import NAMES, write_files
-from fairseq_el.bench.methods import DTYPES, parse_method
+from fairseq_el.bench.methods import DTYPES, Method, parse_method
 from fairseq_el.cli.bench_options import device_of
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.conversion.archive import check_sums
-from fairseq_el.errors import OptionError
+from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.reading import require_file
 
 _DESCRIPTION = """\
@@ -133,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if options.out is not None:
         check_directory(options.out, NAMES, options.force, [options.path])
+    _require_dictionaries(Path(options.data))
     report = run_bench(settings)
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
@@ -140,28 +141,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _require_dictionaries(data: Path) -> None:
+    """Before programs start, each of which would take seconds to find out."""
+    if not any(data.glob("dict.*.txt")):
+        raise OptionError(
+            f"DATA must be a directory that fairseq-preprocess wrote for a pair of languages; {data} has no "
+            "dict.LANGUAGE.txt"
+        )
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     methods = parse_methods(options.methods, options.dtype)
     baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
-    if baseline not in methods:
-        raise OptionError(
-            f"--baseline must be one of the methods, {', '.join(m.label for m in methods)}; got {options.baseline}"
-        )
     if options.data is None or options.path is None:
         raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
+    raise_problems(list(_problems(options, methods, baseline)))
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     check_sums(options.path)
-    if not Path(options.data).is_dir():
-        raise OptionError(
-            f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
-        )
     device = device_of(options.device)
-    if options.per_step and options.tgt_len < 4:
-        raise OptionError(f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}")
-    if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:
-        raise OptionError(
-            f"--beam must be a multiple of --diverse-beam-groups; got {options.beam} and {options.diverse_beam_groups}"
-        )
     return Settings(
         methods=tuple(methods),
         baseline=baseline,
@@ -187,6 +184,20 @@ def _settings(options: argparse.Namespace) -> Settings:
         check_others=not options.no_check_others,
         command=options.command_line,
     )
+
+
+def _problems(options: argparse.Namespace, methods: List[Method], baseline: Method) -> Iterator[str]:
+    """What is wrong with the options; files are looked at after them."""
+    if baseline not in methods:
+        yield f"--baseline must be one of the methods, {', '.join(m.label for m in methods)}; got {options.baseline}"
+    if not Path(options.data).is_dir():
+        yield f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
+    if options.per_step and options.tgt_len < 4:
+        yield f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}"
+    if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:
+        yield (
+            f"--beam must be a multiple of --diverse-beam-groups; got {options.beam} and {options.diverse_beam_groups}"
+        )
 
 
 def _threads() -> int:

@@ -29,8 +29,8 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
         models: a fairseq Transformer, with an encoder or a language model without, a list of them (an ensemble), or a
             hub interface. SLiM Performers are left as they are.
         backend: what cross-attention keeps of the source: ``"el"`` nothing but the encoder's output; ``"shared-kv"``
-            keys and values of every layer, once for all beams: ``2 L`` times as much, and less to compute where FLOPs
-            are dear; ``"auto"`` chooses for every batch. Default: ``"el"``, or as it is in a model that has it enabled.
+            keys and values of every layer, once for all beams: ``2 L`` times as much memory and less arithmetic;
+            ``"auto"`` chooses for every batch. Default: ``"el"``, or as it is in a model that has it enabled.
         self_attention: what decoder self-attention keeps of each word: ``"el"`` the layer's input, ``"kv"`` its key and
             value, twice as much and less to compute. Default: ``"kv"``, or as it is in a model that has it enabled.
 

@@ -152,4 +152,4 @@ def test_bad_options(options, message, capsys):
 
 def test_a_directory_of_the_name_is_given_with_its_path(capsys):
     assert main(["bench", "./topk", "--path", "nowhere.pt"]) == 2  # the other command
-    assert "nowhere.pt does not exist" in capsys.readouterr().err
+    assert "there is no directory ./topk" in capsys.readouterr().err
