@@ -57,7 +57,15 @@ class TransformersDecoding(BatchDecoding):
         self.stops_early = self.rules.early_stopping is True or generator.beam_size == 1
         lengths = range(1, self.max_len + 2)
         power = generator.len_penalty if generator.normalize_scores else 0.0
-        self._divisors = torch.tensor([length**power for length in lengths], device=self.beams.tokens.device)
+        device = self.beams.tokens.device
+        self._divisors = torch.tensor([length**power for length in lengths], device=device)
+        # Moved to the device once, not in every step.
+        single = [sequence[0] for sequence in self.rules.forbidden if len(sequence) == 1]
+        self._forbidden = torch.tensor(single, device=device) if single else None
+        self._forbidden_first = torch.tensor(self.rules.forbidden_first, dtype=torch.long, device=device)
+        self._sequences = [
+            (torch.tensor(before, device=device), last) for *before, last in self.rules.forbidden if before
+        ]
 
     def run(self) -> Hypotheses:
         super().run()
@@ -91,8 +99,10 @@ class TransformersDecoding(BatchDecoding):
         generator, rules, limits, beam_size = self.generator, self.rules, self.limits, self.generator.beam_size
         words = self.beams.tokens[rows, : step + 1]
         generator.block_ngrams(scores, self.beams.tokens[rows], step)
-        for sequence in rules.forbidden:
-            _forbid(scores, words, sequence)
+        if self._forbidden is not None:
+            scores.index_fill_(1, self._forbidden, float("-inf"))
+        for before, last in self._sequences:
+            _forbid(scores, words, before, last)
         too_early = limits.too_early(step, part, beam_size)
         if too_early is not None:
             scores[:, generator.eos].masked_fill_(too_early.squeeze(1), float("-inf"))
@@ -112,8 +122,8 @@ class TransformersDecoding(BatchDecoding):
         forced = self.rules.forced_first is not None
         begins = self.limits.first_own(step - int(forced), part, self.generator.beam_size)
         if begins is not None:
-            words = list(self.rules.forbidden_first)
-            scores[:, words] = scores[:, words].masked_fill(begins, float("-inf"))
+            kept = scores[:, self._forbidden_first].masked_fill(begins, float("-inf"))
+            scores.index_copy_(1, self._forbidden_first, kept)
 
     def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
         beam_size, limits, ranked = self.generator.beam_size, self.limits, self.ranked
@@ -238,11 +248,8 @@ def _force(scores: Tensor, rows: Optional[Tensor], word: int) -> None:
     scores[:, word] = own
 
 
-def _forbid(scores: Tensor, words: Tensor, sequence: Tuple[int, ...]) -> None:
-    """Forbids the last word of a sequence after the others. ``words``: so far, ``(rows, t)``."""
-    *before, last = sequence
-    if not before:
-        scores[:, last] = float("-inf")
-    elif len(sequence) <= words.size(1):  # as in transformers, a longer one is not compared
-        follows = words[:, -len(before) :].eq(words.new_tensor(before)).all(dim=1)
+def _forbid(scores: Tensor, words: Tensor, before: Tensor, last: int) -> None:
+    """Forbids ``last`` after the words ``before`` it. ``words``: so far, ``(rows, t)``."""
+    if len(before) < words.size(1):  # as in transformers, a longer sequence is not compared
+        follows = words[:, -len(before) :].eq(before).all(dim=1)
         scores[:, last].masked_fill_(follows, float("-inf"))

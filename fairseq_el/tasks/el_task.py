@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from torch import nn
 
 from fairseq_el.cards.check import check_card_of
 from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
-from fairseq_el.generation import ELSequenceGenerator, el_generator
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
 from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning import place_of
 from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
@@ -27,7 +27,7 @@ from fairseq_el.tasks.decoding_options import (
     input_problems,
 )
 from fairseq_el.tasks.options import el_options, memory_budget
-from fairseq_el.tasks.search_options import set_search
+from fairseq_el.tasks.search_options import search_rules
 from fairseq_el.tasks.whole_data import WholeData, shard_of
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,8 @@ class ELTask(WholeData):
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
-        report_failures_without_traceback(
-            explain_by_options
-        )  # fairseq looks at some options before it sets up the task
+        # Here already: fairseq looks at some options before it sets up the task.
+        report_failures_without_traceback(explain_by_options)
         super().add_args(parser)  # type: ignore[misc]
 
     @classmethod
@@ -85,7 +84,9 @@ class ELTask(WholeData):
             logger.warning(warning)
         task = super().setup_task(cfg, **kwargs)  # type: ignore[misc]
         task.reads_a_checkpoint = command.reads_a_checkpoint
-        task.shard = shard_of(command) if command.reads_a_checkpoint else None
+        if command.reads_a_checkpoint:
+            task.shard = shard_of(command)
+            task._search_rules(functools.partial(command.get, "generation"))  # before the model is read
         return task
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
@@ -122,10 +123,14 @@ class ELTask(WholeData):
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
-            words = self.target_dictionary  # type: ignore[attr-defined]
-            set_search(generator, options, args, len(words), self.continues_prompts)
+            generator.transformers_rules = self._search_rules(functools.partial(_option, args))
             generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
+
+    def _search_rules(self, option: Callable[..., Any]) -> Optional[TransformersRules]:
+        words = self.target_dictionary  # type: ignore[attr-defined]
+        size = 0 if words is None else len(words)
+        return search_rules(el_options(self._el_config()), option, size, self.continues_prompts)
 
     def _check_generation(self, args: Any, lm_model: Any) -> None:
         """

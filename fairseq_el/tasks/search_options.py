@@ -1,13 +1,14 @@
 """Options of ``el_*`` tasks for models that came from transformers: how its ``generate()`` searches."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
+import re
 from dataclasses import dataclass, field
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 from fairseq.dataclass import ChoiceEnum
 
-from fairseq_el.errors import OptionError
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules
+from fairseq_el.errors import raise_problems
+from fairseq_el.generation import TransformersRules
 
 SEARCH_CHOICES = {
     "el_search": ["fairseq", "transformers"],
@@ -47,12 +48,14 @@ class SearchOptions:
     )
 
 
-def set_search(generator: ELSequenceGenerator, options: Any, args: Any, size: int, continues_prompts: bool) -> None:
-    """Gives a generator the rules that the options ask for.
+def search_rules(
+    options: Any, option: Callable[..., Any], size: int, continues_prompts: bool
+) -> Optional[TransformersRules]:
+    """The rules that the options ask for; None for fairseq's own.
 
     Args:
         options: of the task, with those of :class:`SearchOptions`.
-        args: of the generator.
+        option: those of the generator, as ``getattr`` without the object.
         size: of the dictionary.
         continues_prompts: whether the task is a language model's.
 
@@ -78,23 +81,25 @@ def set_search(generator: ELSequenceGenerator, options: Any, args: Any, size: in
     if not as_transformers and rules != TransformersRules(continues_prompts=continues_prompts):
         problems.append("--el-early-stopping to --el-forbidden-first need --el-search transformers")
     if as_transformers:
-        problems.extend(
-            f"{option} does not go with --el-search transformers; leave one of them out"
-            for option, is_given in (
-                ("--lm-path", getattr(args, "lm_path", None)),
-                ("--print-alignment", getattr(args, "print_alignment", None)),
-                ("--retain-dropout", getattr(args, "retain_dropout", False)),
-                ("--match-source-len", getattr(args, "match_source_len", False)),
-                ("--sampling", getattr(args, "sampling", False)),
-                ("--constraints", getattr(args, "constraints", None)),
-                ("--diverse-beam-groups", (getattr(args, "diverse_beam_groups", None) or -1) > 0),
-                ("--diversity-rate", (getattr(args, "diversity_rate", None) or -1) > 0),
-            )
-            if is_given
-        )
-    if problems:
-        raise OptionError("; ".join(problems))
-    generator.transformers_rules = rules if as_transformers else None
+        problems += _conflicts(option)
+    raise_problems(problems)
+    return rules if as_transformers else None
+
+
+def _conflicts(option: Callable[..., Any]) -> List[str]:
+    given = {name: option(name) for name in ("lm_path", "print_alignment", "constraints")}
+    given.update({name: option(name, False) for name in ("retain_dropout", "match_source_len", "sampling")})
+    given.update({name: (option(name) or -1) > 0 for name in ("diverse_beam_groups", "diversity_rate")})
+    return [
+        f"--{name.replace('_', '-')} does not go with --el-search transformers; leave one of them out"
+        for name, is_given in given.items()
+        if is_given
+    ]
+
+
+def is_symbol(number: str, size: int) -> bool:
+    """Whether a text is the number of a symbol of a dictionary."""
+    return re.fullmatch("[0-9]{1,9}", number) is not None and int(number) < size
 
 
 def _symbol(name: str, index: int, size: int, problems: List[str]) -> Optional[int]:
@@ -110,7 +115,7 @@ def _sequences(option: str, text: str, size: int, problems: List[str]) -> Tuple[
     found = []
     for part in filter(None, text.split(",")):
         numbers = part.split("+")
-        if not all(number.isdecimal() and len(number) < 10 and int(number) < size for number in numbers):
+        if not all(is_symbol(number, size) for number in numbers):
             problems.append(f"{option} must have numbers of the dictionary's {size} symbols, as 7,8+9; it has {part!r}")
             continue
         found.append(tuple(map(int, numbers)))

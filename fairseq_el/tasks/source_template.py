@@ -10,6 +10,7 @@ from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 from torch import Tensor
 
 from fairseq_el.errors import OptionError
+from fairseq_el.tasks.search_options import is_symbol
 
 TEXT = "X"
 
@@ -50,7 +51,7 @@ def source_template(text: str, size: int, eos: int) -> Optional[SourceTemplate]:
         return None
     parts = text.split(",")
     numbers = [part for part in parts if part != TEXT]
-    if parts.count(TEXT) != 1 or not all(n.isdecimal() and len(n) < 10 and int(n) < size for n in numbers):
+    if parts.count(TEXT) != 1 or not all(is_symbol(number, size) for number in numbers):
         raise OptionError(
             f"--el-source-template must have one {TEXT}, the text, among numbers of the dictionary's {size} symbols, "
             f"with commas, as 0,{TEXT},2; it is {text}"

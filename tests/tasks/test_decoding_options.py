@@ -148,6 +148,15 @@ def test_all_problems_at_once_and_before_the_model_is_read(pairs):
     assert re.fullmatch(r"2 options can't be used:\n  - --beam must .*\n  - --bf16 does nothing .*", str(error))
 
 
+def test_rules_of_transformers_are_looked_at_before_the_model_is_read(pairs):
+    start = ["generate", pairs[0], "--path", "none.pt", "--task", "el_translation"]
+    error = failure(*start, "--el-search", "transformers", "--el-forbidden", "x", "--diversity-rate", "0.5")
+    assert isinstance(error, OptionError)
+    assert re.fullmatch(
+        r"2 options can't be used:\n  - --el-forbidden must .*\n  - --diversity-rate does .*", str(error)
+    )
+
+
 def test_what_fairseq_looks_at_before_the_task(pairs):
     """Those errors are fairseq's own; the report on the command line says this instead."""
     start = ["generate", pairs[0], "--path", pairs[1], "--task", "el_translation"]

@@ -12,7 +12,7 @@ from fairseq_el import enable_el_attention
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules
 from fairseq_el.tasks.prompts import split_first
-from fairseq_el.tasks.search_options import SearchOptions, set_search
+from fairseq_el.tasks.search_options import SearchOptions, search_rules
 from fairseq_el.tasks.source_template import source_template
 
 
@@ -29,6 +29,7 @@ from fairseq_el.tasks.source_template import source_template
             "--el-forbidden must have numbers of the dictionary's 20 symbols, as 7,8.9; it has 'x'",
         ),
         ({"el_forbidden": "7+99999999999"}, "--el-forbidden must have numbers"),
+        ({"el_forbidden": "\u0663"}, "--el-forbidden must have numbers"),  # a digit, but not one of ours
         ({"el_forbidden_first": "7+8"}, "--el-forbidden-first has single symbols; it is 7.8"),
         ({"el_search": "fairseq", "el_forbidden": "7"}, "need --el-search transformers"),
     ],
@@ -36,7 +37,7 @@ from fairseq_el.tasks.source_template import source_template
 def test_options_that_make_no_sense(options, message):
     given = {**vars(SearchOptions()), "el_search": "transformers", **options}
     with pytest.raises(OptionError, match=message):
-        set_search(SimpleNamespace(), SimpleNamespace(**given), SimpleNamespace(), 20, False)
+        search_rules(SimpleNamespace(**given), {}.get, 20, False)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +58,13 @@ def test_options_that_do_not_go_with_it(name, value):
     options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
     message = f"--{name.replace('_', '-')} does not go with --el-search transformers"
     with pytest.raises(OptionError, match=message):
-        set_search(SimpleNamespace(), options, SimpleNamespace(**{name: value}), 20, False)
+        search_rules(options, {name: value}.get, 20, False)
 
 
 def test_other_searches_that_are_not_asked_for():
     options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
-    generator = SimpleNamespace()
-    args = SimpleNamespace(sampling=False, constraints=None, diverse_beam_groups=-1, diversity_rate=-1.0)
-    set_search(generator, options, args, 20, False)
-    assert generator.transformers_rules == TransformersRules()
+    given = {"sampling": False, "constraints": None, "diverse_beam_groups": -1, "diversity_rate": -1.0}
+    assert search_rules(options, given.get, 20, False) == TransformersRules()
 
 
 @pytest.mark.parametrize("text", ["0,2", "X,X", "0,X,20", "0 X 2", "0,X,-1", ","])
