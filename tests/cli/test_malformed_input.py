@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from bad_inputs import TABLES, Hostile
+from bad_inputs import TABLES
 from commands import EXAMPLE
+from damage import Hostile
 from tiny import build_model, dictionary, settings
 
 from fairseq_el import checkpoint_loading

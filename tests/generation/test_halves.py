@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import sys
 import weakref
-from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -32,8 +31,6 @@ from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model
 
 import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, out_of_memory
-from fairseq_el.generation.batch import rows_of
-from fairseq_el.generation.out_of_memory import Size
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2 GiB"
 SOME = {"beam_size": 3, "max_len_b": 8}
@@ -450,28 +447,3 @@ def test_other_errors_end_the_run_at_once(error):
     with pytest.raises(type(error)) as caught:
         generator.generate([model], batch(WORDS, [4, 3], seed=3))
     assert caught.value is error and memory.tried == [2]
-
-
-def test_size():
-    known = Size(8, 40, 80)
-    assert all(size.needs_as_much_as(known) for size in [Size(8, 40, 80), Size(9, 50, 90), Size(8, 35, 70)])
-    assert not any(size.needs_as_much_as(known) for size in [Size(7, 99, 99), Size(9, 34, 99), Size(99, 99, 69)])
-
-
-def test_rows_of_whatever_a_batch_holds():
-    sample = {
-        "id": torch.arange(3),
-        "nothing": None,
-        "number": 7,
-        "scalar": torch.tensor(5),
-        "other": torch.zeros(4, 3),
-        "texts": ["a", "b", "c"],
-        "pair": (torch.arange(3), "x"),
-        "net_input": OrderedDict(src_tokens=torch.arange(6).view(3, 2), features={"x": torch.zeros(3, 2, 2)}),
-    }
-    part = rows_of(sample, slice(1, 3), 3)
-    assert part["id"].tolist() == [1, 2] and part["texts"] == ["b", "c"]
-    assert part["pair"][0].tolist() == [1, 2] and part["pair"][1] == "x"
-    assert part["net_input"]["src_tokens"].tolist() == [[2, 3], [4, 5]]
-    assert part["net_input"]["features"]["x"].shape == (2, 2, 2)
-    assert all(part[name] is sample[name] for name in ("nothing", "number", "scalar", "other"))

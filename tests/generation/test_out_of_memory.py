@@ -12,6 +12,7 @@ from tiny import TinyELTask, batch, build_model, dictionary
 import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.generation import out_of_memory as module
+from fairseq_el.generation.out_of_memory import Size
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, largest_batch, memory, shape_of, torch_attention
 
@@ -90,3 +91,9 @@ def test_not_even_one_fits(monkeypatch):
         r"too\. Use a smaller --beam, --max-len-a or --max-len-b, or leave out sources that are so long\.",
         str(caught.value),
     )
+
+
+def test_size():
+    known = Size(8, 40, 80)
+    assert all(size.needs_as_much_as(known) for size in [Size(8, 40, 80), Size(9, 50, 90), Size(8, 35, 70)])
+    assert not any(size.needs_as_much_as(known) for size in [Size(7, 99, 99), Size(9, 34, 99), Size(99, 99, 69)])
