@@ -106,7 +106,7 @@ class ELSelfAttention(SharedSelfAttention):
 
 
 class KVSelfAttention(SharedSelfAttention):
-    """Nodes are keys and values, ``2 d`` numbers each: multi-head attention, for machines where FLOPs are dear."""
+    """Nodes are keys and values, ``2 d`` numbers each: multi-head attention, with less arithmetic."""
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
         query, *nodes = self._queries_keys_values(x, state)

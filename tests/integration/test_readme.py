@@ -102,3 +102,23 @@ def test_compare(directory):
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert "EL, shared-kv" in process.stdout
+
+
+def packages(commands: list[str]) -> dict[str, str]:
+    """What pip is asked for, with the version where it is an exact one."""
+    words = [word for line in commands for word in shlex.split(line.partition(" #")[0])]
+    found = (re.match(r"([a-z][\w-]*)(?:==([\w.]+))?", word) for word in words if word not in ("pip", "install"))
+    return {match[1]: match[2] or "" for match in found if match}
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["3.11", "3.8"])
+def test_installing_by_hand_takes_what_the_script_takes(number):
+    row = [line for line in README.splitlines() if "then `pip install --no-deps .`" in line][number]
+    by_hand = packages(re.findall(r"`(pip install .*?)`", row))
+    script = (REPOSITORY / "scripts" / "install.sh").read_text(encoding="utf-8").partition("-ge 11 ]; then\n    pip")[2]
+    of_python, common = script.partition("\nfi\n")[::2]
+    lines = [*of_python.split("\nelse\n")[number].splitlines(), *common.splitlines()]
+    scripted = packages([line for line in lines if line.strip().startswith(("pip install", "install"))])
+    assert by_hand.pop("torch")  # the script chooses it, by the card
+    by_hand.pop("numpy")
+    assert by_hand.items() <= scripted.items()
