@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Iterable, Union
 
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.reading import DIRECTORY, FILE
 from fairseq_el.records import refuse_unless_own
-from fairseq_el.whole_files import DIRECTORY, FILE, followed, kind_of
+from fairseq_el.whole_files import followed, kind_of
 from fairseq_el.workplace import clean_up, refuse
 
 Inputs = Iterable[Union[str, Path, None]]

@@ -11,13 +11,21 @@ from typing import Any, Dict, List, Optional, Tuple, Type, Union
 from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
 
 _LEVELS = 100
-_KINDS = (
-    (stat.S_ISDIR, "is a directory"),
-    (stat.S_ISFIFO, "is a FIFO, which may never end: write what comes out of it to a file first"),
-    (stat.S_ISCHR, "is a device, not a file"),
-    (stat.S_ISBLK, "is a device, not a file"),
-    (stat.S_ISSOCK, "is a socket, not a file"),
-)
+FILE, DIRECTORY = "a file", "a directory"
+_KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_HINTS = {"a FIFO": ", which may never end: write what comes out of it to a file first", DIRECTORY: ""}
+
+
+def kind_in(mode: int) -> str:
+    """What ``st_mode`` of ``os.stat`` says of something: a file, a directory, a device, ..."""
+    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
 def require_file(path: Union[str, Path], rule: str) -> None:
@@ -52,7 +60,8 @@ def _what_else(path: Union[str, Path]) -> Optional[str]:
         return f"is a link to {os.readlink(path)}, which does not exist" if os.path.islink(path) else "does not exist"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return f"can't be opened: {getattr(error, 'strerror', None) or error}"
-    return next((what for is_kind, what in _KINDS if is_kind(mode)), None)
+    kind = kind_in(mode)
+    return None if kind == FILE else f"is {kind}{_HINTS.get(kind, ', not a file')}"
 
 
 def read_text(path: Path, rule: str, unreadable: Type[FairseqElError] = FairseqElError) -> str:

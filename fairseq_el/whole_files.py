@@ -10,25 +10,16 @@ import errno
 import itertools
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.reading import FILE, kind_in
 from fairseq_el.records import refuse_unless_own, write_record
 from fairseq_el.workplace import REPLACED, workplace
 
 _APPEARED = "{} was not there before, and another process has made it meanwhile. Nothing was replaced"
-FILE, DIRECTORY = "a file", "a directory"
 _STREAM = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/.*")
-_KINDS = {
-    stat.S_IFREG: FILE,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def kind_of(path: Path) -> Optional[str]:
@@ -36,7 +27,7 @@ def kind_of(path: Path) -> Optional[str]:
     if _STREAM.fullmatch(os.path.abspath(path)):
         return "a stream of a process"
     try:
-        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "of an unknown kind")
+        return kind_in(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
