@@ -10,7 +10,8 @@ from commands import hypotheses
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationTask
-from tiny_data import fairseq, save_checkpoint, write_pairs, write_text
+from tiny import dictionary
+from tiny_data import WORDS, fairseq, save_checkpoint, write_pairs, write_text
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.tasks.whole_data import Shard
@@ -212,3 +213,31 @@ def test_nothing_that_the_model_could_read(pairs):
     options = ["--max-source-positions", "1", "--max-target-positions", "1", "--skip-invalid-size-inputs-valid-test"]
     with pytest.raises(FairseqElError, match=r"No sentence is left: the split has 45, and .* reads, \(1, 1\) tokens"):
         generate(pairs, "--gen-subset", "train", *options)
+
+
+OTHER_TASKS = {
+    "el_translation_from_pretrained_bart": (["--langs", "aa,bb"], ["[aa]", "[bb]", "<mask>"]),
+    "el_translation_multi_simple_epoch": (
+        ["--langs", "aa,bb", "--lang-pairs", "aa-bb", "--encoder-langtok", "src", "--decoder-langtok"],
+        ["__aa__", "__bb__"],
+    ),
+}
+
+
+@pytest.mark.parametrize("task", OTHER_TASKS)
+def test_other_tasks(task, pairs, tmp_path):
+    """They have iterators of their own."""
+    options, symbols = OTHER_TASKS[task]
+    words = dictionary(WORDS)
+    for symbol in symbols:
+        words.add_symbol(symbol)
+    fixture = pairs[0], save_checkpoint(tmp_path / "model.pt", words=words)
+    options = ["-s", "aa", "-t", "bb", *options, "--gen-subset", "train"]
+    whole = hypotheses(generate(fixture, *options, task=task))
+    assert sorted(whole) == list(range(SIZES["train"]))
+    shards = [hypotheses(generate(fixture, *options, "--num-shards", 2, "--shard-id", i, task=task)) for i in range(2)]
+    assert not shards[0].keys() & shards[1].keys()
+    joined = {**shards[0], **shards[1]}
+    assert {i: [words for _, words in found] for i, found in joined.items()} == {
+        i: [words for _, words in found] for i, found in whole.items()
+    }
