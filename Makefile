@@ -63,7 +63,7 @@ test-cuda-fake:
 	  echo 'make test-cuda-fake: skipped: no Python 3.11 or 3.12 was found on PATH or among pyenv versions'; \
 	else \
 	  $(MAKE) --no-print-directory .venv-cuda/.installed && \
-	  OMP_NUM_THREADS=1 .venv-cuda/bin/python -m pytest tests/modules/test_cuda.py; \
+	  OMP_NUM_THREADS=1 .venv-cuda/bin/python -m pytest tests/cuda/test_fake_card.py; \
 	fi
 
 clean:

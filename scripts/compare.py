@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from fairseq_el import NoKernelsError
 from fairseq_el.cards.check import usable_device
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.scoring import read_generate_output, read_hypotheses
-from fairseq_el.text_lines import read_lines
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 
-from fairseq_el.planning import CrossAttention, ModelShape, Rates, cross_attention_work, decoder_step_work, format_size
+from fairseq_el.planning import CrossAttention, ModelShape, Rates, cross_attention_work, decoder_step_work
 from fairseq_el.planning.cost import operations_seconds
 from fairseq_el.planning.work import flops, traffic
 from fairseq_el.planning.workload import DTYPES
+from fairseq_el.units import format_size
 
 METHODS = {
     "stock": "stock, cache per beam",

@@ -35,11 +35,11 @@ from fairseq_el.cli.numbers import positive
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.programs import run_program
+from fairseq_el.files.staging import workplace
+from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files.whole_files import write_whole, write_whole_directory
 from fairseq_el.scoring import compare_hypotheses, read_hypotheses
-from fairseq_el.text_lines import read_lines
-from fairseq_el.whole_files import write_whole, write_whole_directory
-from fairseq_el.workplace import workplace
+from fairseq_el.subprocesses import run_program
 
 PLUGIN = ["--user-dir", str(Path(__file__).resolve().parent.parent / "fairseq_el")]
 FULL = "full"

@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- modules <- models, criterions, generation <- tasks <- bench <- cli."""
+"""Imports point one way: ops <- decoding <- architectures, generation <- tasks <- bench <- cli."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ BELOW = {  # what each part of the package may import
     "_requirements": set(),
     "_user_dir": set(),
     "errors": set(),
-    "cards": {"cards", "errors"},
-    "programs": {"errors"},
-    "workplace": {"errors"},
-    "records": {"errors"},
-    "outputs": {"errors", "reading", "records", "whole_files", "workplace"},
-    "whole_files": {"errors", "reading", "records", "workplace"},
-    "text_lines": {"errors", "reading"},
+    "policy": set(),
+    "dtypes": set(),
+    "units": set(),
     "checkpoint_loading": set(),
+    "subprocesses": {"errors"},
+    "cards": {"cards", "errors"},
+    "files": {"errors", "files"},
     "failure_report": {"cards", "checkpoint_loading", "errors"},
-    "reading": {"errors"},
     "ops": {"ops"},
-    "modules": {"cards", "ops", "modules", "planning", "errors"},
-    "models": {"ops", "modules", "models", "errors"},
-    "criterions": {"ops", "modules", "criterions", "errors"},
-    "generation": {"cards", "ops", "modules", "planning", "generation", "errors"},
-    "tasks": {"cards", "ops", "modules", "models", "generation", "planning", "tasks", "errors", "failure_report"},
-    "planning": {"planning", "errors", "reading", "whole_files"},
-    "scoring": {"scoring", "errors", "text_lines"},
-    "tokenization": {"tokenization", "errors", "reading"},
+    "topk": {"decoding", "errors", "ops", "topk"},
+    "decoding": {"cards", "decoding", "dtypes", "errors", "ops", "policy", "topk"},
+    "architectures": {"architectures", "decoding", "errors", "topk"},
+    "planning": {"dtypes", "errors", "files", "planning", "policy", "units"},
+    "generation": {"cards", "decoding", "dtypes", "errors", "generation", "ops", "planning", "policy", "units"},
+    "tasks": {
+        *("cards", "decoding", "dtypes", "errors", "failure_report", "generation", "planning", "policy", "tasks"),
+        *("topk", "units"),
+    },
+    "slim": {"errors", "ops", "slim", "tasks"},
+    "scoring": {"errors", "files", "scoring"},
+    "tokenization": {"errors", "files", "tokenization"},
     "conversion": {
-        *("modules", "conversion", "tokenization", "checkpoint_loading", "errors", "failure_report", "outputs"),
-        *("reading", "whole_files"),
+        *("checkpoint_loading", "conversion", "decoding", "errors", "failure_report", "files", "tokenization"),
     },
     "recipes": {
-        *("cards", "recipes", "planning", "scoring", "conversion", "tokenization", "errors", "programs", "reading"),
-        *("records", "text_lines", "whole_files", "workplace"),
+        *("cards", "conversion", "errors", "files", "planning", "recipes", "scoring", "subprocesses", "tokenization"),
+        *("dtypes", "units"),
     },
-    "bench": {"ops", "modules", "tasks", "planning", "bench", "errors", "failure_report", "whole_files"},
+    "bench": {
+        *("bench", "decoding", "dtypes", "errors", "failure_report", "files", "ops", "planning", "policy", "slim"),
+        *("tasks", "topk", "units"),
+    },
     "cli": {
-        *("ops", "modules", "models", "generation", "tasks", "planning", "scoring", "conversion", "bench", "cli"),
-        *("cards", "recipes", "tokenization", "errors", "failure_report", "outputs", "programs", "reading"),
-        *("text_lines", "whole_files"),
+        *("architectures", "bench", "cards", "cli", "conversion", "decoding", "dtypes", "errors", "failure_report"),
+        *("files", "generation", "ops", "planning", "policy", "recipes", "scoring", "slim", "subprocesses", "tasks"),
+        *("tokenization", "topk", "units"),
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -68,7 +72,7 @@ def test_imports_point_one_way(path):
     names = set(imports(path))
     mine = {name.split(".")[1] for name in names if name.startswith("fairseq_el.")}
     assert mine <= BELOW[part], f"{part} may import {sorted(BELOW[part])}"
-    if part in ("ops", "planning", "cards", "_requirements", "_user_dir", "errors"):
+    if part in ("ops", "planning", "policy", "dtypes", "units", "cards", "_requirements", "_user_dir", "errors"):
         assert not any(name.split(".")[0] in ("fairseq", "fairseq_cli") for name in names)
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.ops import el_attention, kv_attention
 from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, Calibration, Measurement, Size, fit, predict
-from fairseq_el.planning.dtypes import TORCH_DTYPES
 from fairseq_el.planning.rates import default_rates
 from fairseq_el.planning.work import BACKENDS
 from fairseq_el.planning.workload import DTYPES

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from fairseq_el.bench.settings import Settings
 from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.bench.trial import Trial
-from fairseq_el.planning import format_size
+from fairseq_el.units import format_size
 
 _MEMORY = {
     "cpu": "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",

@@ -18,7 +18,7 @@ from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.slim_authors import AuthorsModel
 from fairseq_el.bench.timing import rotated
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.modules import SlimDecoder, slim_cross_entropy
+from fairseq_el.slim import SlimDecoder, slim_cross_entropy
 
 OURS, AUTHORS = "fairseq_el", "authors"
 LARGEST_GAP = 1e-2  # of gradients in fp32; what is computed is wrong beyond that

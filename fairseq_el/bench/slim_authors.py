@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fairseq_el.errors import OptionError
-from fairseq_el.modules import SlimDecoder
+from fairseq_el.slim import SlimDecoder
 
 _FILES = ("numerator_and_denominator", "slim_performer_model")
 _WHERE = "performer/models/slim_performer/pytorch"

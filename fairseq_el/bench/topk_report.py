@@ -14,9 +14,9 @@ from fairseq_el.bench.timing import growth_exponent
 from fairseq_el.bench.topk import TopkResult, TopkSettings
 from fairseq_el.bench.topk_layers import AttentionLayers
 from fairseq_el.errors import FairseqElError
+from fairseq_el.files.whole_files import write_whole
 from fairseq_el.ops import MOST_QUERIES
-from fairseq_el.planning import format_seconds, format_size
-from fairseq_el.whole_files import write_whole
+from fairseq_el.units import format_seconds, format_size
 
 NAMES = ("topk.json", "topk.md", "topk.png")
 _TITLES = {"peak_bytes": "live bytes at the peak, GiB", "seconds_median": "seconds"}

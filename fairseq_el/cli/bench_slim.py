@@ -14,8 +14,8 @@ from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import layers, not_negative, positive
 from fairseq_el.errors import OptionError
-from fairseq_el.models.slim_performer_lm import CONFIGURATIONS
 from fairseq_el.ops import FEATURE_MAPS
+from fairseq_el.slim.model import CONFIGURATIONS
 
 _DESCRIPTION = """\
 Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times

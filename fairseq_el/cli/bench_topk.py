@@ -13,9 +13,9 @@ from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, par
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import positive, size_of_memory
+from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory
-from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 
 _DESCRIPTION = """\
 Computes layers on random numbers, exactly and with the k largest scores of every query, counts the bytes of live

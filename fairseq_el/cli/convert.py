@@ -13,8 +13,8 @@ from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
-from fairseq_el.outputs import need_directory, refuse_to_overwrite
-from fairseq_el.planning import format_size
+from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
+from fairseq_el.units import format_size
 
 _DESCRIPTION = (
     "Checkpoints of fairseq: described, relabelled for EL-attention and back, without what only training needs, from "

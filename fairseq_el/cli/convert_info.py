@@ -14,7 +14,7 @@ from fairseq_el.conversion import Checkpoint, Description, describe, load_checkp
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.description import el_limits
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.planning import format_size
+from fairseq_el.units import format_size
 
 _PARTS = {"weights": "weights", "optimizer": "optimizer state", "other": "other tensors"}
 

@@ -8,7 +8,7 @@ import re
 from typing import Callable
 
 from fairseq_el.errors import shortened
-from fairseq_el.planning import parse_size
+from fairseq_el.units import parse_size
 
 MOST = 2**31 - 1  # what fairseq and torch count with
 

@@ -15,9 +15,10 @@ from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.cli.numbers import positive, size, size_of_memory
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_plot
+from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
+from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.errors import FairseqElError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.modules import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
@@ -27,13 +28,12 @@ from fairseq_el.planning import (
     ModelShape,
     Workload,
     default_node_share,
-    format_size,
     free_memory,
     largest_batch,
     memory,
     torch_attention,
 )
-from fairseq_el.planning.dtypes import TORCH_DTYPES
+from fairseq_el.units import format_size
 
 _DESCRIPTION = """\
 Says how much memory decoding takes, and how large a batch fits, for stock fairseq and for EL-attention. It is

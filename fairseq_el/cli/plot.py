@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
+from fairseq_el.files.whole_files import write_whole
 from fairseq_el.planning import METHODS, ModelShape, Workload, largest_batch, memory
-from fairseq_el.whole_files import write_whole
 
 _GIB = 1 << 30
 _POINTS = 120

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.outputs import Inputs, refuse_to_overwrite
-from fairseq_el.reading import DIRECTORY, FILE
-from fairseq_el.whole_files import followed, kind_of
+from fairseq_el.files.output_directory import Inputs, refuse_to_overwrite
+from fairseq_el.files.reading import DIRECTORY, FILE
+from fairseq_el.files.whole_files import followed, kind_of
 
 _PICTURES = (".png", ".pdf", ".svg")
 

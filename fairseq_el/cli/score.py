@@ -17,7 +17,9 @@ from tabulate import tabulate
 from fairseq_el.cli.numbers import not_negative, whole
 from fairseq_el.cli.output import write_line
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.outputs import need_directory, refuse_to_overwrite
+from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
+from fairseq_el.files.text_lines import TextLines, one_line, read_lines
+from fairseq_el.files.whole_files import write_whole
 from fairseq_el.scoring import (
     FORMATS,
     METRICS,
@@ -32,8 +34,6 @@ from fairseq_el.scoring import (
     score_rouge,
     warn_of_dropped_letters,
 )
-from fairseq_el.text_lines import TextLines, one_line, read_lines
-from fairseq_el.whole_files import write_whole
 
 _DESCRIPTION = """\
 Scores what fairseq-generate wrote, whatever the order it was decoded in, or plain text with one hypothesis per line.

@@ -18,10 +18,10 @@ from fairseq_el.cards.check import usable_device
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
-from fairseq_el.programs import run_program
-from fairseq_el.reading import require_file
+from fairseq_el.files.reading import require_file
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
-from fairseq_el.text_lines import read_lines
+from fairseq_el.subprocesses import run_program
 
 _DESCRIPTION = """\
 Decodes a data set with stock fairseq and with EL-attention, each in a process of its own, and says whether they wrote

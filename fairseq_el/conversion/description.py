@@ -21,8 +21,8 @@ from fairseq_el.conversion.building import (
 from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
 from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
+from fairseq_el.decoding.support import unsupported_reasons
 from fairseq_el.errors import FairseqElError, summary_of
-from fairseq_el.modules.support import unsupported_reasons
 
 _SIDES = ("encoder", "decoder")
 

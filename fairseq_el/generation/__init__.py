@@ -1,5 +1,6 @@
 """Beam search and sampling for EL models and every other fairseq model."""
 
+from fairseq_el.decoding import DecodeState
 from fairseq_el.generation.generator import (
     DEFAULT_ENCODER_TOKENS,
     ELSequenceGenerator,
@@ -8,7 +9,6 @@ from fairseq_el.generation.generator import (
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
 from fairseq_el.generation.transformers_search import TransformersRules
-from fairseq_el.modules import DecodeState
 
 __all__ = [
     "DEFAULT_ENCODER_TOKENS",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairseq_el.errors import LengthLimitsError, OptionError
-from fairseq_el.generation.prompt import forced_lengths
+from fairseq_el.generation.forced_prefix import forced_lengths
 
 Sample = Dict[str, Any]
 

@@ -12,8 +12,9 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from torch import Tensor, nn
 
 from fairseq_el.cards.check import check_input
+from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.errors import FairseqElError, NoHypothesisError
-from fairseq_el.generation.backend import choose_for_batch
+from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
 from fairseq_el.generation.beams import Hypotheses
 from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
@@ -21,9 +22,8 @@ from fairseq_el.generation.no_hypothesis import found_no_word, why
 from fairseq_el.generation.out_of_memory import free_frames
 from fairseq_el.generation.random_state import RandomState
 from fairseq_el.generation.transformers_search import TransformersRules, decoding_class
-from fairseq_el.modules import DecodeState, Linears, backend_of, is_el_model, is_final
 from fairseq_el.ops import block_repeated_ngrams
-from fairseq_el.planning import output_rows_at_once
+from fairseq_el.policy import output_rows_at_once
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # of all batches that are still to come

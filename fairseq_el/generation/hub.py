@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fairseq.hub_utils import GeneratorHubInterface
 
-from fairseq_el import modules
+from fairseq_el import decoding
 from fairseq_el.generation.generator import el_generator
 
 Models = TypeVar("Models")
@@ -43,7 +43,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
             later raises it when it decodes.
         ValueError: ``backend`` or ``self_attention`` has another value.
     """
-    modules.enable_el_attention(models, backend, self_attention)
+    decoding.enable_el_attention(models, backend, self_attention)
     if isinstance(models, GeneratorHubInterface) and not models.__dict__.get(_IS_FOLLOWED):
         task = models.task
         if not isinstance(task.build_generator, _Generators):
@@ -55,7 +55,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
 
 def disable_el_attention(models: Models) -> Models:
     """Puts models and hub interfaces back exactly as :func:`enable_el_attention` found them."""
-    modules.disable_el_attention(models)
+    decoding.disable_el_attention(models)
     if isinstance(models, GeneratorHubInterface) and models.__dict__.pop(_IS_FOLLOWED, False):
         generators = models.task.build_generator
         if isinstance(generators, _Generators):  # not if a shallow copy of the interface has put it back already
@@ -77,7 +77,7 @@ class _Generators:
 
     def __call__(self, models: Any, *args: Any, **kwargs: Any) -> Any:
         generator = self.build(models, *args, **kwargs)
-        enabled = any(modules.el_attention_enabled(model) for model in modules.models_in(models))
+        enabled = any(decoding.el_attention_enabled(model) for model in decoding.models_in(models))
         return el_generator(generator) if enabled else generator
 
     def leave(self, task: Any) -> None:

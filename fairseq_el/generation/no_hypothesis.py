@@ -11,10 +11,10 @@ import torch
 from fairseq.search import LexicallyConstrainedBeamSearch, PrefixConstrainedBeamSearch, Sampling
 from torch import Tensor, nn
 
+from fairseq_el.decoding import SharedEncoderOut
 from fairseq_el.generation.beams import Candidates
-from fairseq_el.generation.decoding import BatchDecoding, NoWordLeftError
+from fairseq_el.generation.loop import BatchDecoding, NoWordLeftError
 from fairseq_el.generation.transformers_search import TransformersDecoding
-from fairseq_el.modules import SharedEncoderOut
 
 _NAMED = 5  # sentences, of many
 _SAID_BY_SAMPLING = ("invalid multinomial distribution", "probability tensor contains either")

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 
+from fairseq_el.decoding import backend_of, is_final, self_attention_of
+from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.modules import backend_of, is_final, self_attention_of
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
     Workload,
-    format_size,
     free_memory,
     largest_batch,
     memory,
@@ -25,7 +25,7 @@ from fairseq_el.planning import (
     shape_of,
     torch_attention,
 )
-from fairseq_el.planning.dtypes import dtype_name
+from fairseq_el.units import format_size
 
 # CUDA's, ROCm's and Apple's allocators; CPU allocators on Linux and Windows; C++; cuBLAS, cuDNN and their like; oneDNN,
 # which says no more than that where memory for its code or scratchpad was refused.

@@ -15,8 +15,8 @@ from torch import Tensor
 from fairseq_el.errors import OptionError
 from fairseq_el.generation.batch import prompt_lengths
 from fairseq_el.generation.beams import Candidates, Hypotheses
-from fairseq_el.generation.decoding import BatchDecoding, NoWordLeftError
-from fairseq_el.generation.limits import Limits
+from fairseq_el.generation.length_limits import Limits
+from fairseq_el.generation.loop import BatchDecoding, NoWordLeftError
 
 NOTHING = -1e9  # the score of a hypothesis that is not there yet
 

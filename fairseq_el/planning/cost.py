@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, Optional
 
 from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.sizes import format_size
 from fairseq_el.planning.work import BACKENDS, CrossAttention, Operation, cross_attention_work
 from fairseq_el.planning.workload import DTYPES
+from fairseq_el.units import format_seconds, format_size
 
 # The model is off by more than a tenth now and then; below that, less memory decides.
 WORTHWHILE = 0.9
@@ -125,10 +125,3 @@ def _reason(
         f"el: {time['el']} and {size['el']} for {what}; "
         f"shared-kv would take {time['shared-kv']} and keep {size['shared-kv']}"
     )
-
-
-def format_seconds(seconds: float) -> str:
-    """``1.2 s``, ``34 ms``, ``5.6 us``: two digits, or whole seconds."""
-    unit, size = next((pair for pair in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.995 * pair[1]), ("us", 1e-6))
-    value = seconds / size
-    return f"{value:,.{1 if value < 9.95 else 0}f} {unit}"

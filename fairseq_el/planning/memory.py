@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Dict, List
 
-from fairseq_el.planning.capacity import capacity_for
 from fairseq_el.planning.machine import holds_projections
-from fairseq_el.planning.parts import (
+from fairseq_el.planning.shapes import ModelShape
+from fairseq_el.planning.workload import METHODS, Workload, default_node_share
+from fairseq_el.policy import (
     MANY_ROWS,
     PROJECTED_AT_ONCE,
+    capacity_for,
     output_rows_at_once,
     packed_is_faster,
     packs_weight,
     sentences_at_once,
 )
-from fairseq_el.planning.shapes import ModelShape
-from fairseq_el.planning.workload import METHODS, Workload, default_node_share
 
 _MOST_SENTENCES = 1 << 24
 _MANY = 10_000  # uses of a weight that stays from batch to batch

@@ -17,11 +17,11 @@ from typing import Any, Dict, List
 from tqdm import tqdm
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.reading import FILE, require_file
+from fairseq_el.files.manifest import CHUNK, sha256_of
+from fairseq_el.files.reading import FILE, require_file
+from fairseq_el.files.staging import PART, workplace
+from fairseq_el.files.whole_files import followed, give_name, kind_of, write_whole
 from fairseq_el.recipes.config import Origin, Recipe, Say
-from fairseq_el.records import CHUNK, sha256_of
-from fairseq_el.whole_files import followed, give_name, kind_of, write_whole
-from fairseq_el.workplace import PART, workplace
 
 _TIMEOUT = 60  # seconds without a byte
 

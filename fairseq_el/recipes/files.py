@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Dict, Iterable
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.records import sha256_of
+from fairseq_el.files.manifest import sha256_of
 
 
 def checksums(work: Path, names: Iterable[str]) -> Dict[str, str]:

@@ -9,11 +9,11 @@ from typing import Any, Dict, List
 
 import fairseq_el
 from fairseq_el.cards.check import usable_device
-from fairseq_el.programs import run_program
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.files import checksums
 from fairseq_el.recipes.preprocess import data_of, read_report
 from fairseq_el.recipes.product import Product
+from fairseq_el.subprocesses import run_program
 
 OUTPUT = "output.txt"
 

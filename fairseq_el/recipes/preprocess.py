@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from fairseq_el.conversion.dictionaries import read_dictionary
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
-from fairseq_el.programs import run_program
-from fairseq_el.reading import read_json
+from fairseq_el.files.reading import read_json
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.dictionaries import check_dictionaries
 from fairseq_el.recipes.files import checksums, require_files
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.product import Product
-from fairseq_el.text_lines import read_lines
+from fairseq_el.subprocesses import run_program
 from fairseq_el.tokenization import files_of
 
 BEGIN = "<s>"

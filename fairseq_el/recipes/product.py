@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.records import RECORD, has_record, made_from, refuse_unless_own
-from fairseq_el.whole_files import followed, write_whole_directory
-from fairseq_el.workplace import clean_up, refuse
+from fairseq_el.files.manifest import RECORD, has_record, made_from, refuse_unless_own
+from fairseq_el.files.staging import clean_up, refuse
+from fairseq_el.files.whole_files import followed, write_whole_directory
 
 DIRECTORIES = {"preprocess": "data", "generate": "generated", "score": "scores"}  # by the step that makes them
 

@@ -8,15 +8,15 @@ from typing import Any, Dict, List
 from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.programs import run_program
-from fairseq_el.reading import read_json
+from fairseq_el.files.reading import read_json
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.recipes.config import Recipe, Say
 from fairseq_el.recipes.generate import OUTPUT, output_of
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.recipes.preprocess import open_pieces
 from fairseq_el.recipes.product import Product
 from fairseq_el.scoring import read_hypotheses
-from fairseq_el.text_lines import read_lines
+from fairseq_el.subprocesses import run_program
 
 
 def scores_of(recipe: Recipe, work: Path) -> Product:

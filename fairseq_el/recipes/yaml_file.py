@@ -8,7 +8,7 @@ from typing import Any, Hashable
 import yaml
 
 from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
-from fairseq_el.reading import nested_too_deep, read_text
+from fairseq_el.files.reading import nested_too_deep, read_text
 
 _LONGEST = 200_000  # characters: YAML is read slowly, and no recipe is so long
 _RULE = "CONFIG must be a YAML file that can be read"

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Dict, List, NamedTuple, Sequence
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.files.text_lines import without_mark
 from fairseq_el.scoring.records import read_records
-from fairseq_el.text_lines import without_mark
 
 _SHOWN = 5
 

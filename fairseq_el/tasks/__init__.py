@@ -1,7 +1,5 @@
-"""fairseq's tasks, decoding with EL-attention, and two that need no preprocessing."""
+"""fairseq's tasks, decoding with EL-attention."""
 
-from fairseq_el.tasks.byte_language_modeling import ByteLanguageModelingTask
-from fairseq_el.tasks.copying import CopyingTask
 from fairseq_el.tasks.el_language_modeling import ELLanguageModelingTask
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.el_translation import (
@@ -12,8 +10,6 @@ from fairseq_el.tasks.el_translation import (
 from fairseq_el.tasks.options import ELOptions
 
 __all__ = [
-    "ByteLanguageModelingTask",
-    "CopyingTask",
     "ELLanguageModelingTask",
     "ELOptions",
     "ELTask",

@@ -9,12 +9,12 @@ from typing import Any, Callable, Optional, Sequence
 from torch import nn
 
 from fairseq_el.cards.check import check_card_of
+from fairseq_el.decoding import enable_el_attention
+from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
-from fairseq_el.modules import apply_topk, enable_el_attention
 from fairseq_el.planning import place_of
-from fairseq_el.planning.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.tasks.checkpoint_fit import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command import Command
 from fairseq_el.tasks.command_failures import explain_by_options
@@ -29,6 +29,7 @@ from fairseq_el.tasks.decoding_options import (
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.search_options import search_rules
 from fairseq_el.tasks.whole_data import WholeData, shard_of
+from fairseq_el.topk.options import apply_topk
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,13 @@ from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum
 
+from fairseq_el.decoding import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
+from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.modules import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION, TopkOptions
-from fairseq_el.planning import parse_size
-from fairseq_el.planning.dtypes import TORCH_DTYPES
 from fairseq_el.tasks.search_options import SEARCH_CHOICES, SearchOptions
+from fairseq_el.topk.options import TopkOptions
+from fairseq_el.units import parse_size
 
 CHOICES = {
     **SEARCH_CHOICES,

@@ -13,7 +13,7 @@ from tiny import build_model, dictionary, settings
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
 from fairseq_el.cli import main
-from fairseq_el.planning import format_size
+from fairseq_el.units import format_size
 
 MODEL = EXAMPLE / "model.pt"
 

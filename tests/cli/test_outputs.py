@@ -14,8 +14,8 @@ import torch
 from commands import EXAMPLE
 from converting import convert, error
 
-from fairseq_el import workplace as workplaces
 from fairseq_el.cli import main
+from fairseq_el.files import staging as workplaces
 
 MODEL = EXAMPLE / "model.pt"
 PLAN = ["plan", "--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32"]

@@ -16,10 +16,11 @@ from tiny import TINY, build_language_model, build_model, dictionary
 
 from fairseq_el.cli import main
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
-from fairseq_el.planning import METHODS, format_size, parse_size, shape_of
-from fairseq_el.planning.dtypes import TORCH_DTYPES
+from fairseq_el.planning import METHODS, shape_of
+from fairseq_el.units import format_size, parse_size
 
 DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text(encoding="utf-8")
 OLD = fairseq.__version__.startswith("0.12.2")  # holds the weights of the encoder's layers twice

@@ -40,7 +40,7 @@ def test_nothing_half_written_has_the_final_name(sources):
     """The name has nothing, or all of the old, or all of the new; running again finishes the work and cleans up."""
     cases = [f"{name} {old} {kind} {name}" for kind, (name, old, _) in KINDS.items()]
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests" / "killed_writes.py"), *cases],
+        [sys.executable, str(REPOSITORY / "tests" / "helpers" / "killed_writes.py"), *cases],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         cwd=sources,
         capture_output=True,

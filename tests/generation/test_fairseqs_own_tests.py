@@ -27,7 +27,7 @@ def directory() -> Path:
 def outcomes(directory: Path, kind: str, file: Path) -> dict:
     paths = [str(Path(fairseq_el.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, str(TESTS / "fairseqs_own_tests.py"), str(directory), kind, str(file)]
+    command = [sys.executable, str(TESTS / "helpers" / "fairseqs_own_tests.py"), str(directory), kind, str(file)]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     return json.loads(file.read_text())
 

@@ -18,11 +18,11 @@ from fairseq.models.bart import BARTModel
 from random_models import TINY_BART, TINY_LM, write_random_model
 
 from fairseq_el.cli import main
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.generation import el_generator
 from fairseq_el.recipes import read_recipe
 from fairseq_el.recipes.pieces import Pieces
 from fairseq_el.scoring import read_hypotheses
-from fairseq_el.text_lines import read_lines
 
 CNNDM = REPOSITORY / "configs" / "cnndm.yaml"
 ARTICLES = (6, 9, 0, 7)  # some shorter than 1,024 tokens, some longer

@@ -20,12 +20,12 @@ from fairseq_el.planning import (
     decoder_step_work,
     default_rates,
     expected_steps,
-    format_seconds,
     operations_seconds,
 )
 from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, fit, predict
 from fairseq_el.planning.work import STOCK, flops, traffic
 from fairseq_el.planning.workload import DTYPES
+from fairseq_el.units import format_seconds
 
 BART_LARGE = CrossAttention(layers=12, heads=16, width=1024, memory_width=1024)
 BATCH = (16, 4, 1024)

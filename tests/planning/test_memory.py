@@ -23,10 +23,10 @@ from fairseq_el.planning import (
     default_node_share,
     largest_batch,
     memory,
-    output_rows_at_once,
     shape_of,
 )
 from fairseq_el.planning.memory import state_bytes, state_capacity
+from fairseq_el.policy import output_rows_at_once
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCH = {"stock": "transformer", "stock-shared": "bart_base", "kv": "bart_base", "el": "bart_base"}
@@ -37,7 +37,7 @@ can_track = pytest.mark.skipif(not CAN_TRACK, reason="counting live tensors need
 @pytest.fixture(autouse=True)
 def some_of_the_small_products_are_packed(monkeypatch):
     """Not only those of large models: some of a layer's, some not, by how many rows there are."""
-    monkeypatch.setattr("fairseq_el.planning.parts.LEAST_PACKED", 40_000)
+    monkeypatch.setattr("fairseq_el.policy.LEAST_PACKED", 40_000)
 
 
 class Run:
@@ -321,7 +321,7 @@ def test_every_weight_is_packed_by_its_own_size(monkeypatch):
     shape = ModelShape(3, 3, 256, 256, 1024, 1024, 8, 8, 6000, 10**7)
     work = Workload(5, 5, 20, 200, "fp32", 2048, can_pack=True, packs_last=True)
     square, feed_forward, joined, output = 256 * 256, 256 * 1024, 256 * 3 * 256, 256 * 6000
-    monkeypatch.setattr("fairseq_el.planning.parts.LEAST_PACKED", 4_000_000)
+    monkeypatch.setattr("fairseq_el.policy.LEAST_PACKED", 4_000_000)
     found = {batch: memory("kv", shape, replace(work, batch=batch)).packed // 4 for batch in (1, 3, 4, 5, 12, 13, 900)}
     feed_forwards = output + 3 * 2 * feed_forward
     everything = feed_forwards + 3 * (joined + 3 * square)

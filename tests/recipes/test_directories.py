@@ -15,8 +15,8 @@ import yaml
 from commands import EXAMPLE
 
 from fairseq_el.cli import main
+from fairseq_el.files.manifest import RECORD
 from fairseq_el.recipes import config as recipe_config
-from fairseq_el.records import RECORD
 
 STEPS = ("preprocess", "generate", "score")
 DIRECTORIES = ("data", "generated", "scores")

@@ -10,8 +10,8 @@ from fairseq.data.encoders.gpt2_bpe_utils import Encoder, bytes_to_unicode
 from scoring.printed import HARD, MESSAGE, printed
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.files.text_lines import read_lines
 from fairseq_el.scoring import read_generate_output, read_hypotheses
-from fairseq_el.text_lines import read_lines
 
 
 def read(tmp_path, text, **options):

@@ -15,8 +15,8 @@ from fairseq_el.bench.methods import EL_KINDS
 from fairseq_el.bench.programs.base import TORCH_DTYPES, Hypothesis, Program
 from fairseq_el.bench.programs.setup import Sources, configuration, task_of
 from fairseq_el.bench.settings import Spec
+from fairseq_el.decoding import disable_el_attention, el_attention_enabled
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
-from fairseq_el.modules import disable_el_attention, el_attention_enabled
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
 

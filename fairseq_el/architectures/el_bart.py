@@ -1,0 +1,29 @@
+"""``--arch el_bart_base``, ``--arch el_bart_large``, ...: fairseq's BART, decoding with EL-attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairseq.models import register_model
+from fairseq.models.bart import BARTModel
+
+from fairseq_el.architectures.output_bias import add_output_bias, with_extras
+from fairseq_el.architectures.registration import register_architectures
+from fairseq_el.decoding import enable_el_attention
+
+
+@register_model("el_bart")
+class ELBARTModel(BARTModel):
+    """Trains and loads as :class:`~fairseq.models.bart.BARTModel`; decodes with EL-attention."""
+
+    @staticmethod
+    def add_args(parser: Any) -> None:
+        BARTModel.add_args(parser)
+        add_output_bias(parser)
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> BARTModel:
+        return enable_el_attention(with_extras(super().build_model(args, task), args))
+
+
+register_architectures("bart", "el")

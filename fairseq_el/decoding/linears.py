@@ -1,0 +1,114 @@
+"""A model's ``nn.Linear`` modules while it decodes, computed in the way that is fastest for few rows."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from fairseq.modules import gelu
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fairseq_el.dtypes import dtype_name
+from fairseq_el.ops import PackedLinear, can_pack
+from fairseq_el.policy import packed_is_faster, packs_weight
+
+_ACTIVATIONS: Dict[Any, str] = {F.relu: "relu", gelu: "gelu"}
+_FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
+
+
+class _Copy(NamedTuple):
+    """A packed weight, and what it is a copy of."""
+
+    versions: List[Tuple[int, int, torch.dtype]]
+    size_bytes: int
+    linear: PackedLinear
+
+
+class Linears:
+    """Computes ``nn.Linear`` modules, each product from a packed copy of its weight where that is faster.
+
+    Copies belong to this object: nothing is added to the modules. A copy is made at the first use and checked at every
+    later one against the parameter's storage and version, so that replacing or changing a weight in place is seen.
+    Changes through ``.data``, as optimizers make them, are not: whoever keeps a ``Linears`` beyond one batch must know
+    that its model is not trained (see :func:`is_final`).
+    """
+
+    def __init__(self, num_rows: int, num_uses: int = 0):
+        """
+        Args:
+            num_rows: rows that most products will have, about.
+            num_uses: products that there will be with each weight, about; few are not worth a copy, 0 makes none.
+        """
+        self.num_rows = num_rows
+        self.num_uses = num_uses
+        self._packed: Dict[Tuple[int, ...], _Copy] = {}
+
+    def __call__(self, module: Any, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
+        """``activation(module(x))``. *Shape:* ``(..., in)`` to ``(..., out)``."""
+        name = _ACTIVATIONS.get(activation) if activation is not None else "none"
+        if name is None or (x.dtype == torch.float64 and name == "gelu"):  # fairseq's gelu rounds to float32
+            return activation(self(module, x))  # type: ignore[misc]
+        if self._packs((module,), x):
+            return self._packed_linear((module,))(x, name)
+        function = _FUNCTIONS[name]
+        return module(x) if function is None else function(module(x))
+
+    def together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
+        """``module(x)`` of several modules with as many outputs each; packed, they are one product."""
+        if self._packs(modules, x):
+            return self._packed_linear(tuple(modules))(x).chunk(len(modules), dim=-1)
+        return tuple(self(module, x) for module in modules)
+
+    def size_bytes(self) -> int:
+        """Bytes of the packed copies."""
+        return sum(copy.size_bytes for copy in self._packed.values())
+
+    def _packs(self, modules: Sequence[Any], x: Tensor) -> bool:
+        """Whether ``x`` is multiplied by packed weights of these modules together."""
+        if self.num_uses == 0 or torch.is_grad_enabled() or not all(is_plain_linear(module) for module in modules):
+            return False
+        if not can_pack(x.device.type, x.dtype):
+            return False
+        dtype, width = dtype_name(x.dtype), x.size(-1)
+        size = width * sum(module.out_features for module in modules)
+        if not packed_is_faster(dtype, x.numel() // width, size):
+            return False
+        return tuple(map(id, modules)) in self._packed or packs_weight(dtype, self.num_rows, size, self.num_uses)
+
+    def _packed_linear(self, modules: Tuple[Any, ...]) -> PackedLinear:
+        key = tuple(map(id, modules))
+        parameters = [p for module in modules for p in (module.weight, module.bias) if p is not None]
+        versions = [(p.data_ptr(), p._version, p.dtype) for p in parameters]
+        known = self._packed.get(key)
+        if known is None or known.versions != versions:
+            size_bytes = sum(p.numel() * p.element_size() for p in parameters)
+            known = _Copy(versions, size_bytes, PackedLinear(*_joined(modules), self.num_rows))
+            self._packed[key] = known
+        return known.linear
+
+
+def _joined(modules: Sequence[Any]) -> Tuple[Tensor, Optional[Tensor]]:
+    """Weight and bias of one layer that has the outputs of all."""
+    if len(modules) == 1:
+        return modules[0].weight, modules[0].bias
+    weight = torch.cat([module.weight for module in modules])
+    if all(module.bias is None for module in modules):
+        return weight, None
+    return weight, torch.cat(
+        [module.weight.new_zeros(module.out_features) if module.bias is None else module.bias for module in modules]
+    )
+
+
+def is_plain_linear(module: Any) -> bool:
+    """Whether a module is ``x W^T + b`` and nothing else happens when it is called."""
+    return type(module) is nn.Linear and not has_hooks(module)
+
+
+def has_hooks(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def is_final(model: nn.Module) -> bool:
+    """Whether fairseq has prepared the model for inference, after which it can't be trained any more."""
+    return bool(getattr(model, "_is_generation_fast", False))

@@ -1,0 +1,246 @@
+"""The models of an ensemble while they decode one batch."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqIncrementalDecoder
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
+from torch import Tensor, nn
+
+from fairseq_el.decoding import (
+    DecodeState,
+    NetInput,
+    SharedEncoderOut,
+    can_share_past,
+    decode_prompts,
+    decode_step,
+    encode,
+    is_el_model,
+)
+from fairseq_el.ops import log_probabilities
+
+_NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
+_MODELS = (BaseFairseqModel, TransformerModelBase)
+
+
+def _known(name: str, classes: Sequence[type]) -> List[Any]:
+    return [getattr(known, name) for known in classes]
+
+
+class ModelDecoder:
+    """One model. EL models decode from a state that beams share, others as a stock generator would have them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        beam_size: int,
+        incremental: bool,
+        new_state: Callable[[], DecodeState],
+    ):
+        """``new_state``: makes what beams share in EL models, and is called for no other."""
+        self.model: Any = model
+        self.beam_size = beam_size
+        self.incremental_state: Optional[Dict[str, Any]] = {} if incremental else None
+        self.state: Optional[DecodeState] = None
+        self._encoder_out: Any = None
+        self._has_encoded = False  # a stock encoder may give None
+        self._extra: Any = None  # what a stock model's decoder gave beside its logits
+        self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
+        if incremental and is_el_model(model) and can_share_past(self.model.decoder):
+            self.state = new_state().put_into(self.incremental_state)
+        self.is_softmax = self._is_softmax()  # log-probabilities are a softmax over what the output projection gives
+
+    def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
+        """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
+        self._has_encoded = True
+        rows = torch.arange(source.size(0), device=source.device).repeat_interleave(self.beam_size)
+        if self.state is None:
+            out = self.model.encoder.forward_torchscript(net_input)
+        else:
+            out = encode(self.model.encoder, net_input, source, max_tokens)
+        self._encoder_out = self.model.encoder.reorder_encoder_out(out, rows)
+
+    @property
+    def encoder_out(self) -> Any:
+        """What the encoder has given for the sentences still decoded: fairseq's dictionary; None without an encoder."""
+        return self._encoder_out
+
+    def prompt(
+        self, tokens: Tensor, lengths: Optional[Tensor], part: slice, need_attn: bool
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Reads prompts, as :func:`decode_prompts`, and keeps the features of their last words.
+
+        Returns:
+            features ``(B', t, d)`` and attention ``(B', t, n)`` or None.
+        """
+        output = decode_prompts(
+            self.model.decoder,
+            tokens,
+            self._encoder_out,
+            self._incremental_state(),
+            lengths,
+            part,
+            need_attn=need_attn,
+        )
+        features = output.features
+        if lengths is None:
+            last = features[:, -1:]
+        else:
+            last = features.gather(1, (lengths[part] - 1).view(-1, 1, 1).expand(-1, 1, features.size(2)))
+        self._first = last if self._first is None else torch.cat([self._first, last])
+        return features, output.attn
+
+    def first(self) -> Tensor:
+        """Features of the last word of each prompt, for every beam. *Shape:* ``(B * b, 1, d)``."""
+        assert self._first is not None
+        return self._first.repeat_interleave(self.beam_size, dim=0)
+
+    def keep_first(self, sentences: Optional[Tensor]) -> None:
+        """Drops what is kept of prompts, except of these sentences. *Shape:* ``(B')``, or None for none at all."""
+        if self._first is not None:
+            self._first = None if sentences is None else self._first.index_select(0, sentences)
+
+    def step(self, tokens: Tensor, in_search: Optional[Tensor], need_attn: bool) -> Tuple[Tensor, Optional[Tensor]]:
+        """The decoder's output for the last of ``tokens`` ``(B * b, t)``.
+
+        Returns:
+            features (EL models) or logits (others), ``(B * b, 1, d or V)``, and attention, ``(B * b, n)`` or None.
+        """
+        if self.state is not None:
+            output = decode_step(
+                self.model.decoder,
+                tokens,
+                self._encoder_out,
+                self._incremental_state(),
+                in_search,
+                need_attn=need_attn,
+            )
+            return output.features, None if output.attn is None else output.attn[:, -1]
+        return self._stock_step(tokens)
+
+    def _stock_step(self, tokens: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        """As fairseq's ``EnsembleModel.forward_decoder``."""
+        if self.incremental_state is not None:
+            outputs = self.model.decoder.forward(
+                tokens, encoder_out=self._encoder_out, incremental_state=self.incremental_state
+            )
+        elif hasattr(self.model, "decoder"):
+            outputs = self.model.decoder.forward(tokens, encoder_out=self._encoder_out)
+        else:
+            outputs = self.model.forward(tokens)
+        self._extra = attn = outputs[1] if len(outputs) > 1 else None
+        if attn is not None and not isinstance(attn, Tensor):
+            attn = attn["attn"]
+            attn = attn if attn is None or isinstance(attn, Tensor) else attn[0]
+        return outputs[0][:, -1:], None if attn is None else attn[:, -1]
+
+    def log_probs(self, output: Tensor, temperature: float) -> Tensor:
+        """``(rows, 1, d or V)``, as :meth:`step` gives it, to log-probabilities ``(rows, V)``."""
+        if self.state is not None:
+            output = self._project(output)
+        if temperature != 1.0:
+            output = output / temperature
+        if self.is_softmax:
+            return log_probabilities(output[:, -1])
+        return self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)[:, -1]
+
+    def _is_softmax(self) -> bool:
+        model, decoder = self.model, self.model.decoder if self.state is not None else None
+        return (
+            decoder is not None
+            and decoder.adaptive_softmax is None
+            and type(decoder).output_layer is TransformerDecoderBase.output_layer
+            and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
+            and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
+        )
+
+    def _project(self, features: Tensor) -> Tensor:
+        decoder = self.model.decoder
+        if decoder.adaptive_softmax is not None or self.state is None:
+            return decoder.output_layer(features)
+        return self.state.linears(decoder.output_projection, features)
+
+    def reorder(self, new_order: Tensor) -> None:
+        """Follows the beams. ``new_order``: ``(B' * b)``, as in :meth:`DecodeState.reorder`."""
+        if self.incremental_state is not None:
+            if self.state is not None and self.state.num_nodes > 0:
+                self.state.reorder(new_order)
+            elif self.state is None:
+                self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)
+        if isinstance(self._encoder_out, SharedEncoderOut):
+            self._encoder_out = self._encoder_out.compact(new_order, in_place=True)
+        elif self._has_encoded:
+            self._encoder_out = self.model.encoder.reorder_encoder_out(self._encoder_out, new_order)
+
+    def _incremental_state(self) -> Dict[str, Any]:
+        assert self.incremental_state is not None
+        return self.incremental_state
+
+
+class EnsembleDecoder:
+    """All models of an ensemble: what a search sees of them is log-probabilities."""
+
+    def __init__(self, generator: Any, source: Tensor, max_steps: int):
+        """``source``: what the encoder will read, ``(B, n, ...)``."""
+        models = generator.model.models
+        num_sentences, src_len = source.shape[:2]
+        incremental = all(isinstance(getattr(model, "decoder", None), FairseqIncrementalDecoder) for model in models)
+        self.has_encoder = hasattr(models[0], "encoder")
+        self.models = [
+            ModelDecoder(
+                model,
+                generator.beam_size,
+                incremental,
+                functools.partial(generator.new_state, model, num_sentences, src_len, max_steps),
+            )
+            for model in models
+        ]
+
+    @property
+    def all_share(self) -> bool:
+        """Whether prompts can be read in one pass."""
+        return all(model.state is not None for model in self.models)
+
+    @property
+    def states(self) -> List[DecodeState]:
+        return [model.state for model in self.models if model.state is not None]
+
+    def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
+        if self.has_encoder:
+            for model in self.models:
+                model.encode(net_input, source, max_tokens)
+
+    def log_probs(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
+        """Logarithms of the models' mean probabilities, ``(rows, V)``. ``outputs``: of each, ``(rows, 1, d or V)``."""
+        log_probs = [model.log_probs(output, temperature) for model, output in zip(self.models, outputs)]
+        if len(log_probs) == 1:
+            return log_probs[0]
+        return torch.logsumexp(torch.stack(log_probs), dim=0) - math.log(len(log_probs))
+
+    @property
+    def is_softmax(self) -> bool:
+        """Whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
+        return len(self.models) == 1 and self.models[0].is_softmax
+
+    def step(
+        self, tokens: Tensor, in_search: Optional[Tensor], need_attn: bool
+    ) -> Tuple[List[Tensor], Optional[Tensor]]:
+        """As :meth:`ModelDecoder.step`, for every model, with the mean of their attention."""
+        outputs, attns = zip(*(model.step(tokens, in_search, need_attn) for model in self.models))
+        return list(outputs), mean_attention(attns)
+
+    def reorder(self, new_order: Tensor) -> None:
+        for model in self.models:
+            model.reorder(new_order)
+
+
+def mean_attention(attns: Sequence[Optional[Tensor]]) -> Optional[Tensor]:
+    """Mean over models, as fairseq has it: those without attention count as zero. None if no model has any."""
+    known = [attn for attn in attns if attn is not None]
+    if not known:
+        return None
+    return sum(known[1:], known[0]) / len(attns)

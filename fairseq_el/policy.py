@@ -1,0 +1,51 @@
+"""The policy of decoding: how pools of nodes grow, how batches are cut into parts, and which weights are packed."""
+
+# Positions of the source that are projected together where keys and values are kept: what is in flight stays small, and
+# on a CPU in its cache.
+PROJECTED_AT_ONCE = 2048
+MANY_ROWS = 1024  # of a product, such as the encoder's: those of a step are mostly fewer
+LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
+
+
+def sentences_at_once(encoder_tokens: int, length: int) -> int:
+    """Sentences of ``length`` positions that are read together: at most ``encoder_tokens`` positions, at least one."""
+    return max(encoder_tokens // max(length, 1), 1)
+
+
+def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int:
+    """Rows of the output projection that are computed together, as large as ``encoder_tokens`` times ``4 d`` numbers.
+
+    Args:
+        width: ``d`` of the decoder.
+    """
+    return max(encoder_tokens * 4 * width // vocab_size, 1)
+
+
+def packs_weight(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
+    """Whether packing a weight pays on a CPU that can, by what scripts/bench_packing.py measures (docs/benchmarks.md).
+
+    Args:
+        dtype: a name in ``DTYPES``.
+        num_rows: rows of a product.
+        size: numbers of the weight, in x out.
+        num_uses: products with it.
+    """
+    return packed_is_faster(dtype, num_rows, size) and num_uses >= (4 if num_rows >= MANY_ROWS else 32)
+
+
+def packed_is_faster(dtype: str, num_rows: int, size: int) -> bool:
+    """Whether a product with a weight that is packed already takes less time than with the plain one.
+
+    In fp32 a packed product has a fixed cost that only a product of some size earns back. With thousands of rows, the
+    encoder's, it is no faster; in 16 bits weights are packed all the same, to join projections and to apply
+    activations before rounding, whose gain was not measured by itself.
+    """
+    if dtype == "fp32":
+        return 4 <= num_rows < MANY_ROWS and num_rows * size >= LEAST_PACKED
+    return num_rows >= 4
+
+
+def capacity_for(num_nodes: int, beam_size: int) -> int:
+    """Room that pools are given when they must hold ``num_nodes`` nodes: an eighth more, and at least four steps."""
+    room = num_nodes + max(num_nodes // 8, 4 * beam_size)
+    return -(-room // 8) * 8

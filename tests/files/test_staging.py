@@ -1,0 +1,141 @@
+"""What a process leaves that was killed, and what another process that works on the same name does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import pytest
+from processes import (
+    BY,
+    NEEDS_FORK,
+    in_fork,
+    killed_while_it_writes,
+    names,
+    wait_for,
+    write_new,
+)
+
+from fairseq_el.errors import FairseqElError
+from fairseq_el.files import staging as workplaces
+from fairseq_el.files.manifest import RECORD
+from fairseq_el.files.staging import workplace
+from fairseq_el.files.whole_files import write_whole, write_whole_directory
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "a"
+    write_whole_directory(path, lambda unfinished: (unfinished / "file").write_text("old"), BY)
+    return path
+
+
+@NEEDS_FORK
+def test_what_a_killed_process_has_left_is_removed(tmp_path):
+    killed_while_it_writes(tmp_path / "a")
+    (tmp_path / ".a.unfinished-mine").write_text("another's")
+    write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
+    assert names(tmp_path) == [".a.unfinished-mine", "a"]
+
+
+@NEEDS_FORK
+def test_a_directory_that_was_moved_away_is_put_back(directory, monkeypatch):
+    """Between the two renames, the old directory has another name."""
+    rename = type(directory).rename
+
+    def die_at_the_second(path, target):
+        if target == directory:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, target)
+
+    monkeypatch.setattr(type(directory), "rename", die_at_the_second)
+    for _ in range(2):
+        process = in_fork(write_whole_directory, directory, write_new, BY, {}, True)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert not directory.exists()
+
+    def fail(unfinished):
+        assert names(directory) == ["file", RECORD]
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_whole_directory(directory, fail, BY, replace=True)
+    assert names(directory) == ["file", RECORD] and names(directory.parent) == ["a"]
+
+
+@NEEDS_FORK
+def test_a_directory_is_made_by_one_process_at_a_time(tmp_path):
+    """The other is told which one makes it. What that one has begun stays."""
+
+    def write(unfinished):
+        write_new(unfinished)
+        (tmp_path / "begun").touch()
+        wait_for(tmp_path / "go on")
+
+    first = in_fork(write_whole_directory, tmp_path / "a", write, BY)
+    wait_for(tmp_path / "begun")
+    with pytest.raises(FairseqElError, match=rf"^process {first.pid} on .* is making .*/a already\. Wait"):
+        write_whole_directory(tmp_path / "a", write_new, BY)
+    (tmp_path / "go on").touch()
+    first.join()
+    assert first.exitcode == 0 and names(tmp_path) == ["a", "begun", "go on"] and (tmp_path / "a" / "new").exists()
+
+
+def test_another_machines_process_may_be_alive(tmp_path, monkeypatch):
+    """Its lock is not seen here, so its files stay; files can be written beside them, directories can't."""
+    with monkeypatch.context() as patch:
+        patch.setattr(workplaces, "_boot", lambda: "01234567")
+        patch.setattr(socket, "gethostname", lambda: "far away")
+        place, lock = workplaces._new_place(tmp_path / "a")
+        os.close(lock)
+    write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
+    (tmp_path / "a").unlink()
+    with pytest.raises(FairseqElError, match=rf"process {os.getpid()} on far_away may be making .*, or remove {place}"):
+        write_whole_directory(tmp_path / "a", write_new, BY)
+    assert names(tmp_path) == [place.name]
+
+
+@pytest.mark.parametrize("locks", ["no locks", "no fcntl"])
+def test_file_systems_without_locks(locks, tmp_path, monkeypatch):
+    """Nothing that another process has left is removed: whether it is alive is not known."""
+
+    def fail(*unused):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(workplaces.fcntl, "flock", fail)
+    if locks == "no fcntl":
+        monkeypatch.setattr(workplaces, "fcntl", None)
+    left, _ = workplaces._new_place(tmp_path / "a")
+    write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
+    with pytest.raises(FairseqElError, match="may be making"), workplace(tmp_path / "a", alone=True):
+        pass
+    assert names(tmp_path) == [left.name, "a"]
+    write_whole_directory(tmp_path / "b", write_new, BY)
+    assert names(tmp_path) == [left.name, "a", "b"]
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked", "while it is being removed"])
+def test_a_workplace_that_is_taken_for_a_dead_ones(when, tmp_path, monkeypatch):
+    """Until it is locked, it looks like one. Then another is made."""
+    lock, calls = workplaces._lock, []
+
+    def lose_the_first(place):
+        calls.append(place)
+        if len(calls) > 1:
+            return lock(place)
+        if when == "before it is opened":
+            place.rmdir()
+        if when == "while it is being removed":
+            place.rmdir()
+            raise BlockingIOError
+        descriptor = lock(place)
+        place.rmdir()
+        return descriptor
+
+    monkeypatch.setattr(workplaces, "_lock", lose_the_first)
+    with workplace(tmp_path / "a") as place:
+        assert place == calls[1] != calls[0] and names(tmp_path) == [place.name]
+    assert names(tmp_path) == []
