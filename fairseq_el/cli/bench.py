@@ -16,6 +16,7 @@ from fairseq_el.cli.bench_options import device_of
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError, raise_problems
@@ -36,15 +37,7 @@ example: 16 articles of 1,024 tokens, 64 words out, all programs:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="decode with several programs side by side",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
     add_calibrate_options(parser)

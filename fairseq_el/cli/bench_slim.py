@@ -13,6 +13,7 @@ from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import layers, not_negative, positive
+from fairseq_el.cli.parser import add_command
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
 from fairseq_el.slim.model import CONFIGURATIONS
@@ -29,15 +30,9 @@ examples: configuration II of the paper; memory that does not grow with the sequ
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench slim",
-        help="memory and time of training a SLiM Performer",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = add_command(
+        commands, "bench slim", run, "memory and time of training a SLiM Performer", _DESCRIPTION, _EXAMPLE
     )
-    parser.set_defaults(run=run)
     parser.add_argument("--configuration", type=int, choices=[1, 2, 3, 4], default=2, help="the paper's I to IV")
     parser.add_argument("--layers", type=layers, metavar="N", help="(default: the configuration's)")
     parser.add_argument("--width", type=positive, metavar="d", help="(default: the configuration's)")

@@ -13,6 +13,7 @@ from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, par
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import positive, size_of_memory
+from fairseq_el.cli.parser import add_command
 from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory
@@ -33,15 +34,14 @@ examples: attention against length; one feed-forward layer against its hidden un
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "bench topk",
-        help="memory and time of top-k attention and feed-forward layers",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "memory and time of top-k attention and feed-forward layers",
+        _DESCRIPTION,
+        _EXAMPLE,
     )
-    parser.set_defaults(run=run)
     _add_layers(parser)
     parser.add_argument("--methods", metavar="LIST", help="with commas (default: all)")
     parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")

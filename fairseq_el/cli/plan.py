@@ -14,6 +14,7 @@ from tabulate import tabulate
 from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.cli.numbers import positive, size, size_of_memory
 from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_plot
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import TORCH_DTYPES
@@ -61,15 +62,7 @@ _ROWS = (  # of the table: title, and which part of a breakdown
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "plan",
-        help="how large a batch fits in memory",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "plan", run, "how large a batch fits in memory", _DESCRIPTION, _EXAMPLE)
     model = parser.add_argument_group("the model (one of the two)")
     which = model.add_mutually_exclusive_group(required=True)
     which.add_argument("--path", metavar="FILE", help="a checkpoint, as for fairseq-generate")
