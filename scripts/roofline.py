@@ -2,7 +2,8 @@
 
     python scripts/roofline.py [--batch 32] [--beam 4] [--src-len 1024] [--past 70] [--dtype fp16] ...
 
-The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning/work.py and cost.py. A time is the
+The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning: operations.py and
+cross_attention_cost.py. A time is the
 sum over operations of the larger of FLOPs at the card's peak and bytes at its bandwidth: what no program can beat
 that runs these operations one after the other, not what one reaches.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 import argparse
 
 from fairseq_el.planning import CrossAttention, ModelShape, Rates, cross_attention_work, decoder_step_work
-from fairseq_el.planning.cost import operations_seconds
-from fairseq_el.planning.work import flops, traffic
+from fairseq_el.planning.cross_attention_cost import operations_seconds
+from fairseq_el.planning.operations import flops, traffic
 from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_size
 

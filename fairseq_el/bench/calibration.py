@@ -14,8 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.ops import el_attention, kv_attention
 from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, Calibration, Measurement, Size, fit, predict
+from fairseq_el.planning.operations import BACKENDS
 from fairseq_el.planning.rates import default_rates
-from fairseq_el.planning.work import BACKENDS
 from fairseq_el.planning.workload import DTYPES
 
 _NO_CACHE_HOLDS = 256 << 20  # bytes of keys and values that are read in turn, as those of a model's layers are

@@ -14,10 +14,10 @@ from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, Method, parse_method
 from fairseq_el.cli.bench_options import device_of
 from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
-from fairseq_el.cli.numbers import finite, not_negative, positive, threads
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.options import finite, not_negative, positive, threads
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files.reading import require_file

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from fairseq_el.bench.slim import SlimSettings, run_slim_bench
 from fairseq_el.bench.slim_report import NAMES, SlimReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
-from fairseq_el.cli.numbers import layers, not_negative, positive
+from fairseq_el.cli.options import layers, not_negative, positive
 from fairseq_el.cli.parser import add_command
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS

@@ -12,7 +12,7 @@ from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_ben
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
-from fairseq_el.cli.numbers import positive, size_of_memory
+from fairseq_el.cli.options import positive, size_of_memory
 from fairseq_el.cli.parser import add_command
 from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.errors import OptionError

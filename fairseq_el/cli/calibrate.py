@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fairseq_el.bench.calibration import calibrate, num_measurements
 from fairseq_el.cli.bench_options import device_of
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import supported_dtype
 from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import rates_path, save_rates

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import write_line
 from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files.reading import require_file
 from fairseq_el.files.text_lines import lines_of

@@ -9,8 +9,8 @@ from typing import List, Optional, Sequence
 
 from fairseq_el.cli import bench, bench_slim, bench_topk, convert, encode, plan, recipe, score, verify
 from fairseq_el.cli.old_spellings import in_new_spelling
-from fairseq_el.cli.output import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.parser import Parser, add_subcommands, parse
+from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.system_errors import explain_system
 from fairseq_el.errors import FairseqElError, OptionError
 

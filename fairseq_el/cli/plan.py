@@ -11,11 +11,11 @@ from typing import Any, Callable, Dict, List
 import torch
 from tabulate import tabulate
 
-from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
-from fairseq_el.cli.numbers import positive, size, size_of_memory
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.cli.options import positive, size, size_of_memory
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_plot
+from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.errors import FairseqElError

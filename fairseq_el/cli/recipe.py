@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import flush_output, write_line
 from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import flush_output, write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.recipes import STEPS, read_recipe, refuse_others_directories
 

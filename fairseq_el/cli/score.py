@@ -14,9 +14,9 @@ from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
-from fairseq_el.cli.numbers import not_negative, whole
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.options import not_negative, whole
 from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
 from fairseq_el.files.text_lines import TextLines, one_line, read_lines

@@ -15,8 +15,8 @@ from tqdm import tqdm
 import fairseq_el
 import fairseq_el.tasks
 from fairseq_el.cards.check import usable_device
-from fairseq_el.cli.output import write_line
 from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files.reading import require_file

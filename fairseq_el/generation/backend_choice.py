@@ -11,9 +11,9 @@ from fairseq_el.decoding import cross_attentions
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory
-from fairseq_el.planning.cost import choose_backend, expected_steps
+from fairseq_el.planning.cross_attention_cost import choose_backend, expected_steps
+from fairseq_el.planning.operations import CrossAttention
 from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.work import CrossAttention
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _logged: WeakKeyDictionary[Any, Set[str]] = WeakKeyDictionary()  # choices of ea
 def choose_for_batch(
     model: Any, num_sentences: int, beam_size: int, src_len: int, limits: Tuple[int, int], budget: Optional[int]
 ) -> str:
-    """The backend by the cost model of ``fairseq_el.planning.cost``; logged once for every choice of a model.
+    """The backend by the cost model of ``fairseq_el.planning.cross_attention_cost``; logged once for every choice of a model.
 
     Args:
         src_len: ``n``.

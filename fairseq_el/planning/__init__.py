@@ -1,6 +1,6 @@
 """How much memory and time decoding takes: arithmetic on the shape of a model, without fairseq and without decoding."""
 
-from fairseq_el.planning.cost import (
+from fairseq_el.planning.cross_attention_cost import (
     Choice,
     choose_backend,
     cross_attention_seconds,
@@ -9,9 +9,8 @@ from fairseq_el.planning.cost import (
 )
 from fairseq_el.planning.machine import free_memory, own_memory, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
-from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
-from fairseq_el.planning.shapes import ModelShape, place_of, shape_of
-from fairseq_el.planning.work import (
+from fairseq_el.planning.model_shape import ModelShape, place_of, shape_of
+from fairseq_el.planning.operations import (
     BACKENDS,
     CrossAttention,
     CrossAttentionWork,
@@ -19,6 +18,7 @@ from fairseq_el.planning.work import (
     cross_attention_work,
     decoder_step_work,
 )
+from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
 from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, TorchAttention, Workload, default_node_share
 
 __all__ = [

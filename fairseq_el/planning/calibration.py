@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Dict, Optional, Tuple
 
-from fairseq_el.planning.cost import operations_seconds
+from fairseq_el.planning.cross_attention_cost import operations_seconds
+from fairseq_el.planning.operations import CrossAttention, Operation, cross_attention_work
 from fairseq_el.planning.rates import Rates
-from fairseq_el.planning.work import CrossAttention, Operation, cross_attention_work
 
 OPERATIONS = ("el", "shared-kv", "projection", "copy")
 

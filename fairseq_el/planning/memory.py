@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict, List
 
 from fairseq_el.planning.machine import holds_projections
-from fairseq_el.planning.shapes import ModelShape
+from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import METHODS, Workload, default_node_share
 from fairseq_el.policy import (
     MANY_ROWS,

@@ -15,7 +15,7 @@ from commands import EXAMPLE, REPOSITORY, run
 from tiny import TINY, build_language_model, build_model, dictionary
 
 from fairseq_el.cli import main
-from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack

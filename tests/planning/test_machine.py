@@ -9,7 +9,7 @@ import torch
 from tiny import build_model, dictionary
 
 import fairseq_el
-from fairseq_el.generation import backend
+from fairseq_el.generation import backend_choice
 from fairseq_el.planning import free_memory, own_memory
 
 MIB = 1 << 20
@@ -48,13 +48,13 @@ def test_auto_has_as_much_for_later_batches_as_for_the_first(cards, monkeypatch)
         budgets.append(arguments[-2])
         return types.SimpleNamespace(backend="el", reason="")
 
-    monkeypatch.setattr(backend, "choose_backend", choose_backend)
-    monkeypatch.setattr(backend, "_rates", lambda device, dtype: None)
+    monkeypatch.setattr(backend_choice, "choose_backend", choose_backend)
+    monkeypatch.setattr(backend_choice, "_rates", lambda device, dtype: None)
     weight = types.SimpleNamespace(device=torch.device("cuda:1"), dtype=torch.float32)
     attention = types.SimpleNamespace(k_proj=types.SimpleNamespace(weight=weight), num_heads=2, embed_dim=8, kdim=8)
-    monkeypatch.setattr(backend, "cross_attentions", lambda model: {"": attention})
+    monkeypatch.setattr(backend_choice, "cross_attentions", lambda model: {"": attention})
     weights = 100 * MIB
     for pool in (weights, 900 * MIB, 950 * MIB):  # torch gives nothing back between batches
         cards[1] = (pool, weights)
-        backend.choose_for_batch(model, 4, 2, 9, (1, 20), None)
+        backend_choice.choose_for_batch(model, 4, 2, 9, (1, 20), None)
     assert budgets == [450 * MIB] * 3

@@ -23,7 +23,7 @@ from fairseq_el.planning import (
     operations_seconds,
 )
 from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, fit, predict
-from fairseq_el.planning.work import STOCK, flops, traffic
+from fairseq_el.planning.operations import STOCK, flops, traffic
 from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_seconds
 

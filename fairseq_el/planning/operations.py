@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Tuple
 
-from fairseq_el.planning.shapes import ModelShape
+from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import default_node_share
 
 # How cross-attention may be computed: the two of this package, and the two of stock fairseq to compare with.

@@ -1,7 +1,7 @@
 """How long cross-attention takes with each of its backends, and which one a batch is decoded with.
 
 A roofline for every operation: the larger of its FLOPs at the machine's rate and its bytes at the machine's bandwidth.
-What the operations are is in :mod:`fairseq_el.planning.work`; the machine's numbers are in
+What the operations are is in :mod:`fairseq_el.planning.operations`; the machine's numbers are in
 :mod:`fairseq_el.planning.rates`.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Iterable, Optional
 
+from fairseq_el.planning.operations import BACKENDS, CrossAttention, Operation, cross_attention_work
 from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.work import BACKENDS, CrossAttention, Operation, cross_attention_work
 from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_seconds, format_size
 
