@@ -300,7 +300,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         device=options.device,
         torch_attention=torch_attention(options.device, options.dtype),
         can_pack=can_pack(options.device, TORCH_DTYPES[options.dtype]),
-        packs_last=True,
+        keeps_packed=True,
         backend=options.el_backend,
     )
 

@@ -7,16 +7,16 @@ from fairseq_el.planning.cross_attention_cost import (
     expected_steps,
     operations_seconds,
 )
-from fairseq_el.planning.machine import free_memory, own_memory, torch_attention
+from fairseq_el.planning.machine import free_memory, process_memory, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.model_shape import ModelShape, place_of, shape_of
 from fairseq_el.planning.operations import (
     BACKENDS,
-    CrossAttention,
-    CrossAttentionWork,
+    CrossAttentionOperations,
+    CrossAttentionShape,
     Operation,
-    cross_attention_work,
-    decoder_step_work,
+    cross_attention_operations,
+    decoder_step_operations,
 )
 from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
 from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, TorchAttention, Workload, default_node_share
@@ -28,17 +28,17 @@ __all__ = [
     "METHODS",
     "Breakdown",
     "Choice",
-    "CrossAttention",
-    "CrossAttentionWork",
+    "CrossAttentionOperations",
+    "CrossAttentionShape",
     "ModelShape",
     "Operation",
     "Rates",
     "TorchAttention",
     "Workload",
     "choose_backend",
+    "cross_attention_operations",
     "cross_attention_seconds",
-    "cross_attention_work",
-    "decoder_step_work",
+    "decoder_step_operations",
     "default_node_share",
     "default_rates",
     "expected_steps",
@@ -47,8 +47,8 @@ __all__ = [
     "load_rates",
     "memory",
     "operations_seconds",
-    "own_memory",
     "place_of",
+    "process_memory",
     "rates_path",
     "save_rates",
     "shape_of",

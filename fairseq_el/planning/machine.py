@@ -38,7 +38,7 @@ def free_memory(device: str) -> int:
     return 1024 * int(available.group(1))
 
 
-def own_memory(device: str) -> int:
+def process_memory(device: str) -> int:
     """Bytes that this process uses beside the :func:`free_memory`: its tensors on the card, or its pages in RAM."""
     if device.startswith("cuda"):
         return int(torch.cuda.memory_allocated(torch.device(device).index))

@@ -240,7 +240,7 @@ def _keeps_packed(shape: ModelShape, work: Workload, size: int) -> bool:
         size: numbers of the weight.
     """
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
-    uses = _MANY if work.packs_last else steps
+    uses = _MANY if work.keeps_packed else steps
     sizes = (work.beam, min(work.rows, MANY_ROWS - 1), work.rows)
     return work.can_pack and any(packs_weight(work.dtype, rows, size, uses) for rows in sizes)
 

@@ -63,7 +63,7 @@ class Workload:
         device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
         torch_attention: how torch computes attention under a mask.
         can_pack: whether weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
-        packs_last: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
+        keeps_packed: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
         backend: what cross-attention of EL models keeps (``--el-backend``): ``"el"`` or ``"shared-kv"``.
     """
 
@@ -78,7 +78,7 @@ class Workload:
     device: str = "cpu"
     torch_attention: TorchAttention = TorchAttention()
     can_pack: bool = False
-    packs_last: bool = False
+    keeps_packed: bool = False
     backend: str = "el"
 
     @property

@@ -10,7 +10,7 @@ from tiny import build_model, dictionary
 
 import fairseq_el
 from fairseq_el.generation import backend_choice
-from fairseq_el.planning import free_memory, own_memory
+from fairseq_el.planning import free_memory, process_memory
 
 MIB = 1 << 20
 CARD = 1000 * MIB
@@ -28,15 +28,17 @@ def cards(monkeypatch):
 
 
 def test_torchs_pool_is_free_where_no_tensor_uses_it(cards):
-    assert (free_memory("cuda"), own_memory("cuda")) == (CARD, 0)
+    assert (free_memory("cuda"), process_memory("cuda")) == (CARD, 0)
     cards[0] = (700 * MIB, 200 * MIB)
-    assert (free_memory("cuda"), own_memory("cuda")) == (800 * MIB, 200 * MIB)
-    assert free_memory("cuda") + own_memory("cuda") == CARD  # what a process can use in all, weights included
+    assert (free_memory("cuda"), process_memory("cuda")) == (800 * MIB, 200 * MIB)
+    assert free_memory("cuda") + process_memory("cuda") == CARD  # what a process can use in all, weights included
 
 
 def test_each_card_has_its_own(cards):
     cards[1] = (400 * MIB, 300 * MIB)
-    assert free_memory("cuda:0") == CARD and free_memory("cuda:1") == 700 * MIB and own_memory("cuda:1") == 300 * MIB
+    assert (
+        free_memory("cuda:0") == CARD and free_memory("cuda:1") == 700 * MIB and process_memory("cuda:1") == 300 * MIB
+    )
 
 
 def test_auto_has_as_much_for_later_batches_as_for_the_first(cards, monkeypatch):
