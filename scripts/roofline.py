@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning import (
     CrossAttentionShape,
     ModelShape,
@@ -20,7 +21,6 @@ from fairseq_el.planning import (
 )
 from fairseq_el.planning.cross_attention_cost import operations_seconds
 from fairseq_el.planning.operations import flops, traffic
-from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_size
 
 METHODS = {
@@ -53,11 +53,12 @@ def main() -> None:
     )
     sizes = (options.batch, options.beam, options.src_len)
     cross = {
-        name: cross_attention_operations(name, CrossAttentionShape.of(shape), *sizes, DTYPES[options.dtype])
+        name: cross_attention_operations(name, CrossAttentionShape.of(shape), *sizes, DTYPES[options.dtype].num_bytes)
         for name in METHODS
     }
     whole = {
-        name: decoder_step_operations(name, shape, *sizes, options.past, DTYPES[options.dtype]) for name in METHODS
+        name: decoder_step_operations(name, shape, *sizes, options.past, DTYPES[options.dtype].num_bytes)
+        for name in METHODS
     }
     print(f"### Computed from data sheets, not measured: {describe(options)}\n")
     print(table_of_work(cross, whole, options.layers))

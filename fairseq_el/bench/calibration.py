@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.ops import el_attention, kv_attention
 from fairseq_el.planning.calibration import (
     LAYER_SIZES,
@@ -25,7 +25,6 @@ from fairseq_el.planning.calibration import (
 )
 from fairseq_el.planning.operations import BACKENDS
 from fairseq_el.planning.rates import default_rates
-from fairseq_el.planning.workload import DTYPES
 
 _NO_CACHE_HOLDS = 256 << 20  # bytes of keys and values that are read in turn, as those of a model's layers are
 
@@ -55,9 +54,11 @@ def calibrate(device: str, dtypes: Sequence[str], progress: Callable[[str], None
                 if operation == "projection":
                     cores.append((time.process_time() - of_process) / (time.perf_counter() - begin))
                 progress(f"{dtype} {operation} {size}")
-        rates[dtype] = fit(measured, DTYPES[dtype], default_rates(device, dtype))
+        rates[dtype] = fit(measured, DTYPES[dtype].num_bytes, default_rates(device, dtype))
         measurements += [
-            Measurement(dtype, operation, size, seconds, predict(operation, size, DTYPES[dtype], rates[dtype]))
+            Measurement(
+                dtype, operation, size, seconds, predict(operation, size, DTYPES[dtype].num_bytes, rates[dtype])
+            )
             for (operation, size), seconds in measured.items()
         ]
     return Calibration(device, rates, tuple(measurements), min(cores) if device == "cpu" else None)
@@ -66,7 +67,9 @@ def calibrate(device: str, dtypes: Sequence[str], progress: Callable[[str], None
 def _calls(device: str, dtype: str) -> Iterator[Tuple[str, LayerSize, Callable[[], object]]]:
     """What is measured."""
     for size in (TINY_LAYER, *LAYER_SIZES):
-        for operation, call in zip(OPERATIONS, _operations(size, device, TORCH_DTYPES[dtype], DTYPES[dtype])):
+        for operation, call in zip(
+            OPERATIONS, _operations(size, device, DTYPES[dtype].torch_dtype, DTYPES[dtype].num_bytes)
+        ):
             if size != TINY_LAYER or operation in BACKENDS:
                 yield operation, size, call
 

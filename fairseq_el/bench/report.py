@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from tabulate import tabulate
 from fairseq_el.bench.settings import Settings
 from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.bench.trial import Trial
+from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
 
 _MEMORY = {
@@ -194,9 +194,9 @@ def _signature(settings: Settings, facts: Dict[str, Any]) -> Dict[str, Any]:
         "torch": torch.__version__,
         **{name: _version(name) for name in ("ctranslate2", "transformers")},
         "Python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
-        "cores": _cores(),
+        "cores": num_cores(),
         "threads": settings.threads,
         "model": of_model,
         "dtypes": ",".join(dict.fromkeys(method.dtype for method in settings.methods)),
@@ -214,16 +214,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "none"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.timing import Spread, rotated, spread, times_faster
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, Method
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 
 Layers = Union[AttentionLayers, FeedForwardLayers]
@@ -110,7 +110,7 @@ def _check_in_float64(settings: TopkSettings, layers: Layers, method: Method) ->
 
 
 def _check_rounding(settings: TopkSettings, layers: Layers, method: Method) -> None:
-    dtype = TORCH_DTYPES[settings.dtype]
+    dtype = DTYPES[settings.dtype].torch_dtype
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype)
     rounded = [_with_gradients(run, method, inputs, towards) for run in (layers.output, layers.twin)]
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
@@ -134,7 +134,7 @@ def _with_gradients(
 
 def _measure(settings: TopkSettings, layers: Layers, direction: str, progress: Progress) -> List[TopkResult]:
     backward = direction == "both"
-    dtype = TORCH_DTYPES[settings.dtype]
+    dtype = DTYPES[settings.dtype].torch_dtype
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype) if backward else None
     given = inputs if towards is None else [*inputs, towards]
     given_bytes = sum(x.numel() * x.element_size() for x in given)

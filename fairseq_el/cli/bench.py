@@ -21,6 +21,7 @@ from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files.reading import require_file
+from fairseq_el.planning import num_cores
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
@@ -197,7 +198,7 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if re.fullmatch(r"[1-9][0-9]*", asked):
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 def _numbers(text: str) -> Tuple[int, ...]:

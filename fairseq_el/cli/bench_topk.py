@@ -14,7 +14,7 @@ from fairseq_el.bench.topk_report import NAMES, TopkReport
 from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.options import positive, size_of_memory
 from fairseq_el.cli.parser import add_command
-from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.dtypes import DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory
 
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--methods", metavar="LIST", help="with commas (default: all)")
     parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")
     parser.add_argument("--directions", type=_directions, default=DIRECTIONS, metavar="LIST", help="forward, both")
-    parser.add_argument("--dtype", choices=list(TORCH_DTYPES), default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="(default: %(default)s)")
     add_measuring(parser, runs=5)
     parser.add_argument(
         "--memory",

@@ -17,13 +17,12 @@ from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_plot
 from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
-    DTYPES,
     METHODS,
     Breakdown,
     ModelShape,
@@ -299,7 +298,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         node_share=options.node_share,
         device=options.device,
         torch_attention=torch_attention(options.device, options.dtype),
-        can_pack=can_pack(options.device, TORCH_DTYPES[options.dtype]),
+        can_pack=can_pack(options.device, DTYPES[options.dtype].torch_dtype),
         keeps_packed=True,
         backend=options.el_backend,
     )

@@ -7,9 +7,9 @@ from fairseq_el.planning.cross_attention_cost import (
     expected_steps,
     operations_seconds,
 )
-from fairseq_el.planning.machine import free_memory, process_memory, torch_attention
+from fairseq_el.planning.machine import free_memory, num_cores, process_memory, processor_name, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
-from fairseq_el.planning.model_shape import ModelShape, place_of, shape_of
+from fairseq_el.planning.model_shape import ModelShape, shape_of
 from fairseq_el.planning.operations import (
     BACKENDS,
     CrossAttentionOperations,
@@ -19,12 +19,11 @@ from fairseq_el.planning.operations import (
     decoder_step_operations,
 )
 from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
-from fairseq_el.planning.workload import DEFAULT_OVERHEAD, DTYPES, METHODS, TorchAttention, Workload, default_node_share
+from fairseq_el.planning.workload import DEFAULT_OVERHEAD, METHODS, TorchAttention, Workload, default_node_share
 
 __all__ = [
     "BACKENDS",
     "DEFAULT_OVERHEAD",
-    "DTYPES",
     "METHODS",
     "Breakdown",
     "Choice",
@@ -46,9 +45,10 @@ __all__ = [
     "largest_batch",
     "load_rates",
     "memory",
+    "num_cores",
     "operations_seconds",
-    "place_of",
     "process_memory",
+    "processor_name",
     "rates_path",
     "save_rates",
     "shape_of",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Iterable, Optional
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning.operations import BACKENDS, CrossAttentionShape, Operation, cross_attention_operations
 from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_seconds, format_size
 
 # The model is off by more than a tenth now and then; below that, less memory decides.
@@ -56,7 +56,7 @@ def cross_attention_seconds(
         backend: as for :func:`cross_attention_operations`.
         dtype: a name in ``DTYPES``.
     """
-    work = cross_attention_operations(backend, model, batch, beam, src_len, DTYPES[dtype])
+    work = cross_attention_operations(backend, model, batch, beam, src_len, DTYPES[dtype].num_bytes)
     per_layer = operations_seconds(work.once, rates) + steps * operations_seconds(work.step, rates)
     return model.layers * per_layer
 
@@ -95,7 +95,8 @@ def choose_backend(
     numbers = (batch, beam, src_len)
     seconds = {backend: cross_attention_seconds(backend, model, *numbers, steps, dtype, known) for backend in BACKENDS}
     state = {
-        backend: cross_attention_operations(backend, model, *numbers, DTYPES[dtype]).state_bytes for backend in BACKENDS
+        backend: cross_attention_operations(backend, model, *numbers, DTYPES[dtype].num_bytes).state_bytes
+        for backend in BACKENDS
     }
     faster = seconds["shared-kv"] <= WORTHWHILE * seconds["el"]
     fits = budget is None or state["shared-kv"] <= budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-DTYPES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}  # bytes per element
+from fairseq_el.dtypes import DTYPES
 
 # How decoding keeps its past, and what that is called in tables.
 METHODS = {
@@ -89,7 +89,7 @@ class Workload:
     @property
     def element_size(self) -> int:
         """``s``."""
-        return DTYPES[self.dtype]
+        return DTYPES[self.dtype].num_bytes
 
     @property
     def cast(self) -> int:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fairseq_el.bench import calibration
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning import BACKENDS, default_rates
 from fairseq_el.planning.calibration import LAYER_SIZES, OPERATIONS, TINY_LAYER, LayerSize, predict
-from fairseq_el.planning.workload import DTYPES
 
 SMALL = (LayerSize(3, 2, 20, 4, 32), LayerSize(2, 1, 40, 4, 32))
 
@@ -31,7 +31,7 @@ def test_rates_of_a_clock_that_follows_the_model(monkeypatch):
     monkeypatch.setattr(calibration, "LAYER_SIZES", LAYER_SIZES)
     monkeypatch.setattr(calibration, "_operations", lambda *unused: [None] * len(OPERATIONS))
     monkeypatch.setattr(
-        calibration, "_seconds", lambda call, device: predict(*next(operations), DTYPES["fp32"], rates) / 2
+        calibration, "_seconds", lambda call, device: predict(*next(operations), DTYPES["fp32"].num_bytes, rates) / 2
     )
     told = []
     found = calibration.calibrate("cpu", ["fp32"], told.append)

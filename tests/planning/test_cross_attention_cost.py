@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning import (
     BACKENDS,
     CrossAttentionShape,
@@ -24,7 +25,6 @@ from fairseq_el.planning import (
 )
 from fairseq_el.planning.calibration import LAYER_SIZES, OPERATIONS, TINY_LAYER, fit, predict
 from fairseq_el.planning.operations import STOCK, flops, traffic
-from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_seconds
 
 BART_LARGE = CrossAttentionShape(layers=12, heads=16, width=1024, memory_width=1024)
@@ -48,9 +48,9 @@ def rates_of(machine, dtype):
     """The rates with which the model gives what was measured."""
     milliseconds = dict(zip(OPERATIONS, MEASURED[machine, dtype]))
     measured = {(operation, LAYER_SIZES[0]): value / 1e3 for operation, value in milliseconds.items()}
-    measured["copy", LAYER_SIZES[0]] = traffic(LAYER_SIZES[0].work("copy", DTYPES[dtype])) / 20e9
+    measured["copy", LAYER_SIZES[0]] = traffic(LAYER_SIZES[0].work("copy", DTYPES[dtype].num_bytes)) / 20e9
     measured["el", TINY_LAYER], measured["shared-kv", TINY_LAYER] = 65e-6, 13e-6
-    return fit(measured, DTYPES[dtype], default_rates("cpu", dtype))
+    return fit(measured, DTYPES[dtype].num_bytes, default_rates("cpu", dtype))
 
 
 def choose(steps, budget=None, batch=BATCH, dtype="fp32", rates=None):
@@ -136,7 +136,9 @@ def test_a_whole_step():
 def test_measured_figures_are_predicted(machine, dtype):
     rates = rates_of(machine, dtype)
     for operation, milliseconds in zip(OPERATIONS, MEASURED[machine, dtype]):
-        assert predict(operation, LAYER_SIZES[0], DTYPES[dtype], rates) * 1e3 == pytest.approx(milliseconds, rel=0.02)
+        assert predict(operation, LAYER_SIZES[0], DTYPES[dtype].num_bytes, rates) * 1e3 == pytest.approx(
+            milliseconds, rel=0.02
+        )
 
 
 @pytest.mark.parametrize(("machine", "dtype"), MEASURED)

@@ -11,6 +11,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
+from fairseq_el._torch_version import torch_version
 from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
 from fairseq_el.ops import can_pack
@@ -228,7 +229,7 @@ def test_peak_of_language_models(work, method, dtype, monkeypatch):
     assert_close(planned, run.decoding, TOLERANCE[method])
 
 
-KEPT = TorchAttention(0, casts=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5))
+KEPT = TorchAttention(0, casts=torch_version() >= (2, 5))
 
 
 @pytest.fixture
