@@ -15,8 +15,8 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.bench.settings import Settings
-from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.bench.trial import Trial
+from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.units import format_size
 
 _MEMORY = {

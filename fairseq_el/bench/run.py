@@ -19,9 +19,9 @@ from fairseq_el.bench.process import WorkerProcess
 from fairseq_el.bench.programs import Hypothesis
 from fairseq_el.bench.report import Report
 from fairseq_el.bench.settings import Settings, Work
-from fairseq_el.bench.timing import rotated
 from fairseq_el.bench.trial import Trial
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.measure import rotated
 
 _REST = 0.25  # seconds until threads that wait for more work, as OpenMP's do, have gone to sleep
 

@@ -14,10 +14,9 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.slim_authors import AuthorsModel
-from fairseq_el.bench.timing import rotated
 from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.measure import CAN_TRACK, PeakBytes, rotated
 from fairseq_el.slim import SlimDecoder, slim_cross_entropy
 
 OURS, AUTHORS = "fairseq_el", "authors"

@@ -11,11 +11,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
-from fairseq_el.bench.timing import Spread, rotated, spread, times_faster
 from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, Method
 from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.errors import FairseqElError
+from fairseq_el.measure import CAN_TRACK, PeakBytes, Spread, rotated, spread, times_faster
 
 Layers = Union[AttentionLayers, FeedForwardLayers]
 DIRECTIONS = ("forward", "both")

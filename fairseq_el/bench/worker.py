@@ -17,12 +17,13 @@ from typing import Any, Dict, List, Optional, TextIO, Union
 
 import torch
 
-from fairseq_el.bench.memory import CardMemory, ProcessMemory
 from fairseq_el.bench.programs import FairseqProgram, Hypothesis, Program, load_program
 from fairseq_el.bench.scoring import ReferenceScores
 from fairseq_el.bench.settings import Spec, Work
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
+from fairseq_el.measure import CardMemory, ProcessMemory, wait_for
+from fairseq_el.measure import CardMemory, ProcessMemory
 
 Reply = Dict[str, Any]
 
@@ -34,6 +35,7 @@ class Session:
         self._program: Optional[Program] = None
         self._batches: List[List[int]] = []  # sentences by their number in the data set
         self._scores: Optional[ReferenceScores] = None
+        self._device = "cpu"
         self._memory: Union[ProcessMemory, CardMemory] = ProcessMemory()
 
     def load(self, spec: Dict[str, Any]) -> Reply:
@@ -41,6 +43,7 @@ class Session:
         torch.set_num_threads(parsed.threads)
         self._program = load_program(parsed)
         gc.collect()
+        self._device = parsed.device
         self._memory = CardMemory() if parsed.device == "cuda" else ProcessMemory()
         return {"loaded_bytes": self._memory.now()}
 
@@ -69,7 +72,7 @@ class Session:
         program = self._loaded
         start = time.perf_counter()
         raw = program.decode(tgt_len)
-        self._memory.wait()
+        wait_for(self._device)
         seconds = time.perf_counter() - start
         hypotheses = program.hypotheses(raw, with_scores=want_outputs)
         digest = hashlib.sha256(json.dumps([h.tokens for h in hypotheses]).encode()).hexdigest()

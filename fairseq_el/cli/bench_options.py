@@ -9,12 +9,12 @@ from typing import Any, Optional, Sequence
 
 import torch
 
-from fairseq_el.bench.live_bytes import CAN_TRACK
 from fairseq_el.cards.check import check_device, usable_device, why_no_card
 from fairseq_el.cli.numbers import not_negative, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
+from fairseq_el.measure import CAN_TRACK
 
 
 def add_measuring(parser: argparse.ArgumentParser, runs: int) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fairseq_el.bench import slim
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.bench.slim import SlimSettings, build_decoder, run_slim_bench
 from fairseq_el.cli import main
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 
 TINY = {"layers": 2, "width": 16, "ffn": 64, "heads": 2, "feature_map": "sqr", "device": "cpu", "threads": 1}
 FAKE_NUMERATOR = "def half(x):\n    return x / 2\n"

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from fairseq_el.bench import topk, topk_layers
-from fairseq_el.bench.live_bytes import CAN_TRACK
 from fairseq_el.bench.topk import TopkSettings, run_topk_bench
 from fairseq_el.bench.topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, Method
 from fairseq_el.cli import main
 from fairseq_el.errors import FairseqElError
+from fairseq_el.measure import CAN_TRACK
 
 ATTENTION = AttentionLayers(length=48, layers=2, heads=2, head_dim=4, k=6, chunk=16)
 FEED_FORWARD = FeedForwardLayers(tokens=24, hidden=40, layers=2, width=6, k=8, chunk=10)
