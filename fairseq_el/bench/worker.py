@@ -23,7 +23,6 @@ from fairseq_el.bench.settings import Spec, Work
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
 from fairseq_el.measure import CardMemory, ProcessMemory, wait_for
-from fairseq_el.measure import CardMemory, ProcessMemory
 
 Reply = Dict[str, Any]
 

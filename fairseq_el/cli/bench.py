@@ -12,10 +12,10 @@ from typing import Any, Iterator, List, Tuple
 from fairseq_el.bench import Settings, parse_methods, run_bench
 from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, Method, parse_method
-from fairseq_el.cli.bench_options import device_of
-from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
+from fairseq_el.cli.calibrate import run as calibrate
+from fairseq_el.cli.devices import device_of
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.output import say_note, write_line
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError, raise_problems
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
-    add_calibrate_options(parser)
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
     _add_methods(parser.add_argument_group("methods"))
     _add_work(parser.add_argument_group("what is decoded"))
     _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
@@ -129,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate:
         if options.data is not None or options.path is not None or options.out is not None:
             raise OptionError("--calibrate decodes nothing: it goes with --json alone, without DATA, --path and --out")
-        return run_calibrate(options)
+        say_note("bench --calibrate is fairseq-el calibrate now")
+        return calibrate(options)
     settings = _settings(options)
     if options.out is not None:
         check_directory(options.out, NAMES, options.force, [options.path])
@@ -154,7 +155,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     methods = parse_methods(options.methods, options.dtype)
     baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
     if options.data is None or options.path is None:
-        raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
+        raise OptionError("fairseq-el bench needs DATA and --path model.pt")
     raise_problems(list(_problems(options, methods, baseline)))
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     check_sums(options.path)

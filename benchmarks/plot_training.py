@@ -1,6 +1,6 @@
 """Curves of several trainings, from what fairseq-train printed with --log-format json.
 
-    python scripts/plot_training.py --out curves.png [--value loss] full=full.log half=half.log ...
+    python benchmarks/plot_training.py --out curves.png [--value loss] full=full.log half=half.log ...
 
 Also prints, for every curve, its last value and how far it is from the first curve at most.
 """

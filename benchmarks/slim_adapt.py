@@ -1,6 +1,6 @@
 """A model that learns while it reads: one gradient step on the first half of a sequence, bits per byte on the second.
 
-    python scripts/slim_adapt.py DATA --path checkpoint.pt [--slice-length C] [--lr LR[,LR...]] [--samples N]
+    python benchmarks/slim_adapt.py DATA --path checkpoint.pt [--slice-length C] [--lr LR[,LR...]] [--samples N]
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of
 L bytes, from the trained weights each time, a step of plain gradient descent on the mean loss of its first L/2 bytes is

@@ -1,15 +1,15 @@
-"""``fairseq-el bench slim``: what it counts, compares and refuses."""
+"""``benchmarks/slim_training.py``: what it counts, compares and refuses."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import slim_measuring
 import torch
+from slim_measuring import SlimSettings, build_decoder, measure_slim_training
+from slim_training import main
 
-from fairseq_el.bench import slim
-from fairseq_el.bench.slim import SlimSettings, build_decoder, run_slim_bench
-from fairseq_el.cli import main
 from fairseq_el.measure import CAN_TRACK, PeakBytes
 
 TINY = {"layers": 2, "width": 16, "ffn": 64, "heads": 2, "feature_map": "sqr", "device": "cpu", "threads": 1}
@@ -73,7 +73,7 @@ def checkout(tmp_path):
 
 @pytest.mark.skipif(not CAN_TRACK, reason="this torch has no storages that can be watched")
 def test_activations_are_those_of_a_slice_whatever_the_length():
-    results = run_slim_bench(SlimSettings(**TINY, lengths=(256, 1024), slices=(0, 64, 32), runs=0))
+    results = measure_slim_training(SlimSettings(**TINY, lengths=(256, 1024), slices=(0, 64, 32), runs=0))
     peaks = {(r.length, r.slice_length): r.peak_bytes for r in results}
     for slice_length in (32, 64):
         assert peaks[1024, slice_length] == pytest.approx(peaks[256, slice_length], rel=0.05)
@@ -89,7 +89,7 @@ def test_what_a_layer_keeps_by_formula():
         decoder = build_decoder(SlimSettings(**{**TINY, "layers": layers}, lengths=(64,), slices=(0,), runs=0))
         tokens = torch.randint(4, 260, (1, 65))
         with PeakBytes() as counter:
-            loss, _ = slim.slim_cross_entropy(decoder, tokens[:, :-1], tokens[:, 1:])
+            loss, _ = slim_measuring.slim_cross_entropy(decoder, tokens[:, :-1], tokens[:, 1:])
             assert loss.requires_grad
             return counter.total
 
@@ -105,21 +105,23 @@ def test_different_gradients_are_no_figures(drift, monkeypatch):
         loss, right = slim_cross_entropy(*args)
         return loss * next(factors) * drift, right
 
-    slim_cross_entropy = slim.slim_cross_entropy
-    monkeypatch.setattr(slim, "slim_cross_entropy", scaled)
-    with pytest.raises(slim.FairseqElError, match=r"L 20, C (5|0): the gradient differs by .* there are no figures"):
-        run_slim_bench(SlimSettings(**TINY, lengths=(20,), slices=(0, 5), runs=1))
+    slim_cross_entropy = slim_measuring.slim_cross_entropy
+    monkeypatch.setattr(slim_measuring, "slim_cross_entropy", scaled)
+    with pytest.raises(
+        slim_measuring.FairseqElError, match=r"L 20, C (5|0): the gradient differs by .* there are no figures"
+    ):
+        measure_slim_training(SlimSettings(**TINY, lengths=(20,), slices=(0, 5), runs=1))
 
 
 def test_slices_that_are_no_shorter():
     """C = L is the whole sequence."""
-    results = run_slim_bench(SlimSettings(**TINY, lengths=(8, 16), slices=(8, 16, 0), runs=1))
+    results = measure_slim_training(SlimSettings(**TINY, lengths=(8, 16), slices=(8, 16, 0), runs=1))
     assert [(r.length, r.slice_length) for r in results] == [(8, 0), (16, 0), (16, 8)]
 
 
 def test_the_authors_program_beside(checkout):
     settings = SlimSettings(**TINY, lengths=(20,), slices=(0, 7), runs=1, authors=checkout)
-    results = run_slim_bench(settings)
+    results = measure_slim_training(settings)
     assert [(r.program, r.slice_length) for r in results] == [
         ("fairseq_el", 0), ("authors", 0), ("fairseq_el", 7), ("authors", 7),
     ]  # fmt: skip
@@ -128,8 +130,6 @@ def test_the_authors_program_beside(checkout):
 
 def test_the_command(tmp_path, capsys):
     arguments = [
-        "bench",
-        "slim",
         "--layers",
         "1",
         "--width",
@@ -165,7 +165,7 @@ def test_the_command(tmp_path, capsys):
 )
 def test_bad_options(options, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "slim", "--layers", "1", "--lengths", "8", "--width", "16", *options]) == 2
+    assert main(["--layers", "1", "--lengths", "8", "--width", "16", *options]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -1,17 +1,26 @@
-"""``fairseq-el bench topk``: memory and time of top-k attention and feed-forward layers, beside exact ones."""
+"""Memory and time of top-k attention and feed-forward layers, beside exact ones: ``--help`` says how."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, List, Tuple
+import sys
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
+from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
+from measuring_options import (
+    add_measuring,
+    add_results,
+    check_measuring,
+    check_results,
+    give_results,
+    make_parser,
+    run_benchmark,
+)
+from topk_measuring import DIRECTIONS, Layers, TopkSettings, measure_topk_layers
+from topk_report import NAMES, TopkReport
 from tqdm import tqdm
 
-from fairseq_el.bench.topk import DIRECTIONS, Layers, TopkSettings, run_topk_bench
-from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
-from fairseq_el.bench.topk_report import NAMES, TopkReport
-from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import positive, size_of_memory
 from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
@@ -28,20 +37,12 @@ the gradients), sdpa (torch's scaled_dot_product_attention) and topk; chunked:25
 _EXAMPLE = """\
 examples: attention against length; one feed-forward layer against its hidden units, bytes only:
 
-  fairseq-el bench topk --lengths 1024,2048,4096 --layers 1,12 --plot topk.png
-  fairseq-el bench topk --feed-forward --tokens 262144 --hidden 3072,6144 --runs 0"""
+  python benchmarks/topk_layers.py --lengths 1024,2048,4096 --layers 1,12 --plot topk.png
+  python benchmarks/topk_layers.py --feed-forward --tokens 262144 --hidden 3072,6144 --runs 0"""
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench topk",
-        help="memory and time of top-k attention and feed-forward layers",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("topk_layers.py", _DESCRIPTION, _EXAMPLE)
     _add_layers(parser)
     parser.add_argument("--methods", metavar="LIST", help="with commas (default: all)")
     parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")
@@ -55,6 +56,7 @@ def add_parser(commands: Any) -> None:
         help="leave out what needs more (default: half of what is free)",
     )
     add_results(parser, NAMES)
+    return parser
 
 
 def _add_layers(parser: Any) -> None:
@@ -81,13 +83,17 @@ def _add_layers(parser: Any) -> None:
     feed_forward.add_argument("--width", type=positive, default=768, metavar="D", help="(default: %(default)s)")
 
 
-def run(options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
     check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        report = TopkReport(settings, run_topk_bench(settings, bar.set_description_str))
+        report = TopkReport(settings, measure_topk_layers(settings, bar.set_description_str))
     give_results(options, report)
-    return 0
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    return run_benchmark(_parser(), _measure, arguments)
 
 
 def _settings(options: argparse.Namespace) -> TopkSettings:
@@ -101,7 +107,7 @@ def _settings(options: argparse.Namespace) -> TopkSettings:
     check_measuring(options)
     dtype, why = supported_dtype(options.dtype, options.device)
     if dtype == "fp32" != options.dtype:
-        raise OptionError(f"--dtype {options.dtype} can't be had: {why}")
+        raise OptionError(f"--dtype {options.dtype} can't be used: {why}")
     return TopkSettings(
         layers=layers,
         methods=methods,
@@ -160,3 +166,7 @@ def _directions(text: str) -> Tuple[str, ...]:
     if not set(names) <= set(DIRECTIONS):
         raise argparse.ArgumentTypeError(f"must name directions out of {', '.join(DIRECTIONS)}; got {text!r}")
     return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Times n-gram blocking: stock fairseq's, word by word in Python, and this package's, all hypotheses at once.
 
-    python scripts/bench_ngram.py [--rows 1280] [--length 141] [--vocab 50264] [--ngram 3] [--runs 5]
+    python benchmarks/ngram_block.py [--rows 1280] [--length 141] [--vocab 50264] [--ngram 3] [--runs 5]
 
 Stock's is given the words written so far, as this package's is (in a search on a CPU it is given padding too, and
 blocks nothing). Both must give the same scores, or nothing is timed. Runs take turns; medians are printed.

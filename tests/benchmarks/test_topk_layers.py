@@ -1,4 +1,4 @@
-"""``fairseq-el bench topk``: what it computes, counts, compares and refuses."""
+"""``benchmarks/topk_layers.py``: what it computes, counts, compares and refuses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import re
 from dataclasses import replace
 
+import exact_and_topk_layers
 import pytest
+import topk_layers
 import torch
+from exact_and_topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, LayerMethod
+from topk_measuring import DIRECTIONS, TopkSettings, measure_topk_layers
 
-from fairseq_el.bench import topk, topk_layers
-from fairseq_el.bench.topk import TopkSettings, run_topk_bench
-from fairseq_el.bench.topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, Method
-from fairseq_el.cli import main
 from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import CAN_TRACK
 
@@ -21,8 +21,8 @@ FEED_FORWARD = FeedForwardLayers(tokens=24, hidden=40, layers=2, width=6, k=8, c
 
 
 def settings_for(layers, **changes):
-    methods = tuple(Method(name) for name in layers.methods if name != "sdpa" or HAS_SDPA)
-    settings = TopkSettings((layers,), methods, Method("chunked"), topk.DIRECTIONS, runs=0, memory=1 << 30)
+    methods = tuple(LayerMethod(name) for name in layers.methods if name != "sdpa" or HAS_SDPA)
+    settings = TopkSettings((layers,), methods, LayerMethod("chunked"), DIRECTIONS, runs=0, memory=1 << 30)
     return replace(settings, **changes)
 
 
@@ -31,14 +31,14 @@ def settings_for(layers, **changes):
     [(ATTENTION, "fp32"), (replace(ATTENTION, causal=False), "fp32"), (ATTENTION, "bf16"), (FEED_FORWARD, "bf16")],
 )
 def test_outputs_are_those_of_the_twins_and_everything_is_counted_and_timed(layers, dtype):
-    results = run_topk_bench(settings_for(layers, runs=2, dtype=dtype))
+    results = measure_topk_layers(settings_for(layers, runs=2, dtype=dtype))
     assert {(r.method.kind, r.direction) for r in results} >= {
         (kind, direction) for kind in ("vanilla", "chunked", "topk") for direction in ("forward", "both")
     }
     for result in results:
         assert result.sizes == layers.sizes and len(result.seconds) == 2 and result.median > 0
         assert (result.peak_bytes is not None) == CAN_TRACK
-        if result.method == Method("chunked"):
+        if result.method == LayerMethod("chunked"):
             assert result.faster.minimum == result.faster.maximum == 1
 
 
@@ -56,19 +56,21 @@ def test_wrong_outputs_are_no_figures(layers, wrong, monkeypatch):
             return grad * 1.1 if wrong == "gradient" else grad
 
     for name in ("topk_attention", "topk_feed_forward"):
-        right = getattr(topk_layers, name)
-        monkeypatch.setattr(topk_layers, name, lambda *x, right=right, **options: Drift.apply(right(*x, **options)))
+        right = getattr(exact_and_topk_layers, name)
+        drifting = lambda *x, right=right, **options: Drift.apply(right(*x, **options))  # noqa: E731
+        monkeypatch.setattr(exact_and_topk_layers, name, drifting)
     message = "is off in fp32 by" if wrong == "rounding" else "differs in float64 by"
     with pytest.raises(FairseqElError, match=f"topk, .*: an output or gradient {message} .* so there are no figures"):
-        run_topk_bench(settings_for(layers))
+        measure_topk_layers(settings_for(layers))
 
 
 @pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 can't be asked how long a storage lives")
 def test_bytes_of_vanilla_attention_by_formula():
     """Forward: what is given, scores, their softmax, the mask, the output."""
     layers = replace(ATTENTION, length=64, layers=1)
-    vanilla = settings_for(layers, methods=(Method("vanilla"),), baseline=Method("vanilla"), directions=("forward",))
-    (result,) = run_topk_bench(vanilla)
+    method = LayerMethod("vanilla")
+    vanilla = settings_for(layers, methods=(method,), baseline=method, directions=("forward",))
+    (result,) = measure_topk_layers(vanilla)
     given, scores = 3 * 2 * 64 * 4 * 4, 2 * 64 * 64 * 4
     assert result.given_bytes == given
     assert result.peak_bytes == given + 2 * scores + 64 * 64 + given // 3
@@ -76,14 +78,14 @@ def test_bytes_of_vanilla_attention_by_formula():
 
 def test_methods_that_need_too_much_are_left_out_with_what_they_need():
     layers = replace(ATTENTION, length=512, layers=1)
-    results = run_topk_bench(settings_for(layers, directions=("both",), memory=1 << 20, runs=1))
+    results = measure_topk_layers(settings_for(layers, directions=("both",), memory=1 << 20, runs=1))
     left_out = {r.method.kind: r.expected_bytes for r in results if r.expected_bytes is not None}
     assert left_out == {"vanilla": 4 * 2 * 512 * 512 * 4 + results[0].given_bytes}
     assert results[0].peak_bytes is None and not results[0].seconds
 
 
 def bench(*arguments):
-    return main(["bench", "topk", "--threads", "1", *map(str, arguments)])
+    return topk_layers.main(["--threads", "1", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("kind", ["attention", "feed-forward"])
@@ -101,7 +103,7 @@ def test_the_command(kind, tmp_path, capsys):
     assert report == json.loads((tmp_path / "topk.json").read_text())
     assert len(report["results"]) == 3 * (4 if kind == "attention" else 2)
     assert all(result["seconds_median"] > 0 for result in report["results"])
-    assert report["settings"]["command"].startswith("fairseq-el bench topk ")
+    assert report["settings"]["command"].startswith("python benchmarks/topk_layers.py ")
     table = (tmp_path / "topk.md").read_text()
     assert "chunked:8" in table and "as chunked:8" in table and "of the baseline" in table
     if CAN_TRACK:
@@ -148,8 +150,3 @@ def test_bad_options(options, message, capsys):
     assert status == 2
     printed = capsys.readouterr().err
     assert re.search(message, printed), printed
-
-
-def test_a_directory_of_the_name_is_given_with_its_path(capsys):
-    assert main(["bench", "./topk", "--path", "nowhere.pt"]) == 2  # the other command
-    assert "there is no directory ./topk" in capsys.readouterr().err

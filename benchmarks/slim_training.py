@@ -1,17 +1,26 @@
-"""``fairseq-el bench slim``: memory and time of training a SLiM Performer, against slice and sequence length."""
+"""Memory and time of training a SLiM Performer, against slice and sequence length: ``--help`` says how."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
+from measuring_options import (
+    add_measuring,
+    add_results,
+    check_measuring,
+    check_results,
+    give_results,
+    make_parser,
+    run_benchmark,
+)
+from slim_measuring import SlimSettings, measure_slim_training
+from slim_report import NAMES, SlimReport
 from tqdm import tqdm
 
-from fairseq_el.bench.slim import SlimSettings, run_slim_bench
-from fairseq_el.bench.slim_report import NAMES, SlimReport
-from fairseq_el.cli.bench_options import add_measuring, add_results, check_measuring, check_results, give_results
 from fairseq_el.cli.numbers import layers, not_negative, positive
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
@@ -24,20 +33,12 @@ it in rounds, and compares gradients: if they differ, there are no figures and t
 _EXAMPLE = """\
 examples: configuration II of the paper; memory that does not grow with the sequence:
 
-  fairseq-el bench slim --configuration 2 --slices 0,512,342,128,32
-  fairseq-el bench slim --configuration 2 --lengths 1024,4096,16384,65536 --slices 256 --runs 0"""
+  python benchmarks/slim_training.py --configuration 2 --slices 0,512,342,128,32
+  python benchmarks/slim_training.py --configuration 2 --lengths 1024,4096,16384,65536 --slices 256 --runs 0"""
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench slim",
-        help="memory and time of training a SLiM Performer",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("slim_training.py", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("--configuration", type=int, choices=[1, 2, 3, 4], default=2, help="the paper's I to IV")
     parser.add_argument("--layers", type=layers, metavar="N", help="(default: the configuration's)")
     parser.add_argument("--width", type=positive, metavar="d", help="(default: the configuration's)")
@@ -55,15 +56,20 @@ def add_parser(commands: Any) -> None:
         "--authors-compute", choices=["iter", "ps", "parallel_ps"], default="iter", help="(default: %(default)s)"
     )
     add_results(parser, NAMES)
+    return parser
 
 
-def run(options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
     check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        report = SlimReport(settings, run_slim_bench(settings, bar.set_description_str))
+        report = SlimReport(settings, measure_slim_training(settings, bar.set_description_str))
     give_results(options, report)
-    return 0
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    return run_benchmark(_parser(), _measure, arguments)
 
 
 def _settings(options: argparse.Namespace) -> SlimSettings:
@@ -97,3 +103,7 @@ def _settings(options: argparse.Namespace) -> SlimSettings:
 
 def _numbers(text: str) -> Tuple[int, ...]:
     return tuple(dict.fromkeys(not_negative(part) for part in text.split(",")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

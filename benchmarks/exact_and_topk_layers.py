@@ -1,4 +1,4 @@
-"""The layers that ``fairseq-el bench topk`` measures: attention and feed-forward, exact and top-k, one or a stack."""
+"""The layers that ``topk_layers.py`` measures: attention and feed-forward, exact and top-k, one or a stack."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ HAS_SDPA = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # with a
 
 
 @dataclass(frozen=True)
-class Method:
-    """
+class LayerMethod:
+    """A way to compute a layer.
+
     Attributes:
         kind: ``"vanilla"`` (all scores at once), ``"chunked"`` (exact, the scores of a chunk at a time, computed again
             for the gradients), ``"sdpa"`` (torch's ``scaled_dot_product_attention``) or ``"topk"``.
@@ -77,16 +78,16 @@ class AttentionLayers:
         weights = [draw(width, width) / width**0.5 for _ in range(3 * (self.layers - 1))]
         return [query / self.head_dim**0.5, key, value, *weights]
 
-    def output(self, method: Method, inputs: Sequence[Tensor]) -> Tensor:
+    def output(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         return self._stack(self._attention(method), inputs)
 
-    def twin(self, method: Method, inputs: Sequence[Tensor]) -> Tensor:
+    def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         """What the method must compute, as simply as can be."""
         if method.kind != "topk":
             return self._stack(self._vanilla, inputs)
         return self._stack(partial(reference.topk_attention, k=method.number or self.k, causal=self.causal), inputs)
 
-    def expected_bytes(self, method: Method, backward: bool, element_size: int) -> int:
+    def expected_bytes(self, method: LayerMethod, backward: bool, element_size: int) -> int:
         """About what the method needs beside what is linear in the length."""
         rows = {"vanilla": self.length, "chunked": method.number or self.chunk}.get(method.kind, 0)
         scores = self.batch * self.heads * self.length * min(rows, self.length) * element_size
@@ -104,7 +105,7 @@ class AttentionLayers:
             output = attention(query / self.head_dim**0.5, key, value)
         return output
 
-    def _attention(self, method: Method) -> Callable[..., Tensor]:
+    def _attention(self, method: LayerMethod) -> Callable[..., Tensor]:
         if method.kind == "topk":
             k = method.number or self.k
             return partial(topk_attention, k=k, causal=self.causal, query_chunk=self.chunk)
@@ -169,19 +170,19 @@ class FeedForwardLayers:
             inputs += [draw(self.width, self.hidden) / self.hidden**0.5, draw(self.width)]
         return inputs
 
-    def output(self, method: Method, inputs: Sequence[Tensor]) -> Tensor:
+    def output(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         if method.kind == "topk":
             return self._stack(partial(topk_feed_forward, k=method.number or self.k, chunk=self.chunk), inputs)
         if method.kind == "chunked":
             return self._stack(partial(_chunked_tokens, chunk=method.number or self.chunk), inputs)
         return self._stack(_feed_forward, inputs)
 
-    def twin(self, method: Method, inputs: Sequence[Tensor]) -> Tensor:
+    def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         if method.kind != "topk":
             return self._stack(_feed_forward, inputs)
         return self._stack(partial(reference.topk_feed_forward, k=method.number or self.k), inputs)
 
-    def expected_bytes(self, method: Method, backward: bool, element_size: int) -> int:
+    def expected_bytes(self, method: LayerMethod, backward: bool, element_size: int) -> int:
         rows = {"vanilla": self.tokens}.get(method.kind, method.number or self.chunk)
         if method.kind == "topk":
             rows = self.chunk
@@ -196,7 +197,7 @@ class FeedForwardLayers:
         return x
 
 
-def parse_methods(text: str, layers: Any) -> Tuple[Method, ...]:
+def parse_methods(text: str, layers: Any) -> Tuple[LayerMethod, ...]:
     """``"vanilla,chunked:256,topk:64"``. Args: ``layers``: the class whose methods they are."""
     methods = []
     for part in text.split(","):
@@ -209,7 +210,7 @@ def parse_methods(text: str, layers: Any) -> Tuple[Method, ...]:
             )
         if kind == "sdpa" and not HAS_SDPA:
             raise OptionError(f"--methods sdpa needs torch 2.1, and this is {torch.__version__}; leave it out")
-        methods.append(Method(kind, int(number) if number else None))
+        methods.append(LayerMethod(kind, int(number) if number else None))
     if len(set(methods)) < len(methods):
         raise OptionError(f"--methods must name every method once; got {text}")
     return tuple(methods)

@@ -1,6 +1,6 @@
 """Runs fairseq-generate as the command line does, and writes what it held in memory to a JSON file.
 
-    python scripts/measured_generate.py REPORT.json DATA --path model.pt [any option of fairseq-generate]
+    python benchmarks/measured_generate.py REPORT.json DATA --path model.pt [any option of fairseq-generate]
 
 Counted from the live tensors, for stock at every decoder layer call and for EL-attention after every step: the
 cross-attention state, that is the encoder's output and its padding mask as layers get them, and the keys and values

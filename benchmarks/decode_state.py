@@ -1,6 +1,6 @@
 """Decodes one batch and counts the decode state from its live tensors, in bytes.
 
-    python scripts/decode_state.py DATA --path model.pt --method el --batch 16 --beam 4 --tgt-len 140 --dtype bf16
+    python benchmarks/decode_state.py DATA --path model.pt --method el --batch 16 --beam 4 --tgt-len 140 --dtype bf16
 
 DATA is a directory of fairseq-preprocess; without --all its first batch is decoded. With --tgt-len every hypothesis is
 made that long, without it they end where they end. One JSON object is printed:

@@ -1,8 +1,8 @@
 r"""What Top-k attention costs in quality: decodes and scores a test set with every k of a list, and prints two tables.
 
-    python scripts/topk_quality.py DATA --out DIR --path model.pt [--attention LIST] [--ffn LIST] \
+    python benchmarks/topk_quality.py DATA --out DIR --path model.pt [--attention LIST] [--ffn LIST] \
         [--finetune N] [any option of fairseq-generate]
-    python scripts/topk_quality.py DATA --out DIR --scratch N --train "--arch transformer ..." [...]
+    python benchmarks/topk_quality.py DATA --out DIR --scratch N --train "--arch transformer ..." [...]
 
 DATA is a directory of fairseq-preprocess, for the task translation. Every k has two or three runs of its own: its
 model's training, if any; fairseq-generate; fairseq-el score. `full` is the ordinary model. A k of --attention is for
@@ -124,7 +124,9 @@ class Quality:
         if stage != AS_IT_IS:
             trained = self.out / name
             if not trained.exists():
-                write_whole_directory(trained, lambda directory: self.train(run, directory), "scripts/topk_quality.py")
+                write_whole_directory(
+                    trained, lambda directory: self.train(run, directory), "benchmarks/topk_quality.py"
+                )
             checkpoint, found["valid_loss"] = trained / "checkpoint_last.pt", valid_losses(trained / "train.txt")
         output, scored, log = (self.out / f"{name}.{kind}" for kind in ("txt", "scores", "log"))
         options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]

@@ -1,6 +1,6 @@
 """Times linear layers with packed weights against plain ones, for `packs_weight` in fairseq_el/policy.py.
 
-    python scripts/bench_packing.py [--shapes 256x256,256x1024,1024x1024,1024x4096,256x6000] [--megabytes 48] [--runs 7]
+    python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
 
 Layers of one shape are computed one after the other, so many that they take `--megabytes` together: no weight is still
 in a cache of the processor where all of them are not in a decoder either. Runs take turns; medians are printed.

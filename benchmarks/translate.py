@@ -1,7 +1,7 @@
 r"""Translates pieces of sentences with a model that is fairseq's no more, as ``fairseq-generate --beam 5`` does.
 
-    python scripts/translate.py hf DIR < SOURCE > HYPOTHESES     # DIR is of fairseq-el convert to-hf
-    python scripts/translate.py ct2 DIR < SOURCE > HYPOTHESES    # DIR is of ct2-fairseq-converter
+    python benchmarks/translate.py hf DIR < SOURCE > HYPOTHESES     # DIR is of fairseq-el convert to-hf
+    python benchmarks/translate.py ct2 DIR < SOURCE > HYPOTHESES    # DIR is of ct2-fairseq-converter
 
 One sentence per line, pieces separated by spaces. Score it with fairseq-el score --post-process sentencepiece.
 """

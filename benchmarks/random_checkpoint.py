@@ -1,6 +1,6 @@
 """Writes a checkpoint with random weights, to measure speed and memory of an architecture without a trained model.
 
-    python scripts/random_checkpoint.py DATA --arch bart_large --save-dir DIR [any option of fairseq-train]
+    python benchmarks/random_checkpoint.py DATA --arch bart_large --save-dir DIR [any option of fairseq-train]
 
 DATA is a directory of fairseq-preprocess. The file is DIR/checkpoint_random.pt; its outputs mean nothing.
 """

@@ -1,6 +1,6 @@
 """Prints, as Markdown, the work of a decoder step with each way of cross-attention, and its time by data sheets.
 
-    python scripts/roofline.py [--batch 32] [--beam 4] [--src-len 1024] [--past 70] [--dtype fp16] ...
+    python benchmarks/roofline.py [--batch 32] [--beam 4] [--src-len 1024] [--past 70] [--dtype fp16] ...
 
 The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning/work.py and cost.py. A time is the
 sum over operations of the larger of FLOPs at the card's peak and bytes at its bandwidth: what no program can beat

@@ -1,6 +1,6 @@
 """Cuts tokenised text into windows of equal length, to have as many long inputs as a benchmark needs.
 
-    python scripts/cut_windows.py TOKENS.txt --count 320 --length 1023 > test.src
+    python benchmarks/cut_windows.py TOKENS.txt --count 320 --length 1023 > test.src
 
 All lines are joined; windows begin at even distances and overlap where the text is short.
 """

@@ -1,10 +1,8 @@
-"""Training of a SLiM Performer: bytes of activations, time and gradients, against the lengths of slice and sequence."""
+"""Measures the training of a SLiM Performer: bytes of activations, time and gradients, against slice and sequence."""
 
 from __future__ import annotations
 
-import gc
 import statistics
-import time
 from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
 from fairseq.data import Dictionary
+from slim_authors import AuthorsModel
 from torch import Tensor
 
-from fairseq_el.bench.slim_authors import AuthorsModel
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.measure import CAN_TRACK, PeakBytes, rotated
+from fairseq_el.measure import peak_bytes, rotated, seconds_of
 from fairseq_el.slim import SlimDecoder, slim_cross_entropy
 
 OURS, AUTHORS = "fairseq_el", "authors"
@@ -25,7 +23,8 @@ LARGEST_GAP = 1e-2  # of gradients in fp32; what is computed is wrong beyond tha
 
 @dataclass(frozen=True)
 class SlimSettings:
-    """
+    """The options of ``slim_training.py``.
+
     Attributes:
         layers, width, ffn, heads: of the model.
         feature_map: of attention.
@@ -56,7 +55,8 @@ class SlimSettings:
 
 @dataclass(frozen=True)
 class SlimResult:
-    """
+    """One program with one length of sequence and slice.
+
     Attributes:
         program: ``"fairseq_el"`` or ``"authors"``.
         length, slice_length: ``L`` and ``C``.
@@ -84,8 +84,9 @@ class SlimResult:
 Progress = Callable[[str], None]
 
 
-def run_slim_bench(settings: SlimSettings, progress: Progress = lambda what: None) -> List[SlimResult]:
-    """
+def measure_slim_training(settings: SlimSettings, progress: Progress = lambda what: None) -> List[SlimResult]:
+    """Compares gradients, counts bytes, and then takes times in rounds.
+
     Raises:
         OptionError: a length has no slices; nothing was measured then.
         FairseqElError: gradients differ; nothing was timed then.
@@ -157,10 +158,10 @@ def _results_of_length(
 ) -> List[SlimResult]:
     generator = torch.Generator().manual_seed(length)
     tokens = torch.randint(4, 260, (1, length + 1), generator=generator).to(settings.device)
-    trials = [(name, c) for c in slices for name in programs]
+    cases = [(name, c) for c in slices for name in programs]
     expected: Dict[str, Tensor] = {}
     results = []
-    for name, slice_length in trials:
+    for name, slice_length in cases:
         progress(f"{name}, L {length}, C {slice_length or 'full'}: bytes")
         peak = _count(programs[name], tokens, slice_length)
         found = programs[name].gradients(length)
@@ -172,10 +173,10 @@ def _results_of_length(
                 f"C {slices[0] or 'full'}; more than {LARGEST_GAP} can't be rounding, so there are no figures"
             )
         results.append(SlimResult(name, length, slice_length, peak, gap))
-    seconds: List[List[float]] = [[] for _ in trials]
+    seconds: List[List[float]] = [[] for _ in cases]
     for turn in range(settings.runs):
-        for number in rotated(range(len(trials)), turn):
-            name, slice_length = trials[number]
+        for number in rotated(range(len(cases)), turn):
+            name, slice_length = cases[number]
             progress(f"{name}, L {length}, C {slice_length or 'full'}: round {turn + 1}")
             seconds[number].append(_time(programs[name], tokens, slice_length))
     return [replace(result, seconds=tuple(times)) for result, times in zip(results, seconds)]
@@ -186,19 +187,7 @@ def _count(program: Any, tokens: Tensor, slice_length: int) -> Optional[int]:
     if all(parameter.grad is None for parameter in _parameters(program)):
         program.backward(tokens[:, :3], 1)
     program.forget_gradients()
-    gc.collect()
-    if tokens.device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        program.backward(tokens, slice_length)
-        return torch.cuda.max_memory_allocated() - before
-    if not CAN_TRACK:
-        program.backward(tokens, slice_length)
-        return None
-    with PeakBytes() as counter:
-        program.backward(tokens, slice_length)
-    return counter.take()
+    return peak_bytes(lambda: program.backward(tokens, slice_length), tokens.device.type)
 
 
 def _parameters(program: Any) -> List[Tensor]:
@@ -207,13 +196,7 @@ def _parameters(program: Any) -> List[Tensor]:
 
 def _time(program: Any, tokens: Tensor, slice_length: int) -> float:
     program.forget_gradients()
-    if tokens.device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    program.backward(tokens, slice_length)
-    if tokens.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return seconds_of(lambda: program.backward(tokens, slice_length), tokens.device.type)
 
 
 def _gap(found: Dict[str, Tensor], expected: Dict[str, Tensor]) -> float:

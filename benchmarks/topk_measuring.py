@@ -1,20 +1,18 @@
-"""Top-k attention and feed-forward beside the exact layers: outputs, live bytes, time."""
+"""Measures top-k attention and feed-forward beside the exact layers: outputs, live bytes, time."""
 
 from __future__ import annotations
 
-import gc
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
+from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, LayerMethod
 from torch import Tensor
 
-from fairseq_el.bench.topk_layers import AttentionLayers, FeedForwardLayers, Method
 from fairseq_el.dtypes import TORCH_DTYPES
 from fairseq_el.errors import FairseqElError
-from fairseq_el.measure import CAN_TRACK, PeakBytes, Spread, rotated, spread, times_faster
+from fairseq_el.measure import Spread, peak_bytes, rotated, seconds_of, spread, times_faster
 
 Layers = Union[AttentionLayers, FeedForwardLayers]
 DIRECTIONS = ("forward", "both")
@@ -27,7 +25,8 @@ _ROUNDING_FLOOR = 1e-2  # below, rounding may have chosen another one of nearly 
 
 @dataclass(frozen=True)
 class TopkSettings:
-    """
+    """The options of ``topk_layers.py``.
+
     Attributes:
         layers: what is measured, one after the other.
         baseline: what the other methods are compared with.
@@ -38,8 +37,8 @@ class TopkSettings:
     """
 
     layers: Sequence[Layers]
-    methods: Sequence[Method]
-    baseline: Method
+    methods: Sequence[LayerMethod]
+    baseline: LayerMethod
     directions: Sequence[str]
     runs: int
     memory: int
@@ -51,7 +50,8 @@ class TopkSettings:
 
 @dataclass(frozen=True)
 class TopkResult:
-    """
+    """One method on one stack of layers.
+
     Attributes:
         sizes: of the layers.
         given_bytes: of inputs that require gradients, weights among them, and of the gradient of the output.
@@ -61,7 +61,7 @@ class TopkResult:
         faster: how many times as fast as the baseline, in every round.
     """
 
-    method: Method
+    method: LayerMethod
     direction: str
     sizes: Dict[str, int]
     given_bytes: int
@@ -78,8 +78,9 @@ class TopkResult:
 Progress = Callable[[str], None]
 
 
-def run_topk_bench(settings: TopkSettings, progress: Progress = lambda what: None) -> List[TopkResult]:
-    """
+def measure_topk_layers(settings: TopkSettings, progress: Progress = lambda what: None) -> List[TopkResult]:
+    """Checks all methods, and then measures them.
+
     Raises:
         FairseqElError: outputs or gradients are not what they should be; nothing was measured then.
     """
@@ -96,9 +97,9 @@ def run_topk_bench(settings: TopkSettings, progress: Progress = lambda what: Non
     return results
 
 
-def _check_in_float64(settings: TopkSettings, layers: Layers, method: Method) -> None:
+def _check_in_float64(settings: TopkSettings, layers: Layers, method: LayerMethod) -> None:
     inputs, towards = _inputs(settings, layers, torch.float64), _towards(settings, layers, torch.float64)
-    found = (_with_gradients(run, method, inputs, towards) for run in (layers.output, layers.twin))
+    found = (_with_gradients(compute, method, inputs, towards) for compute in (layers.output, layers.twin))
     for mine, expected in zip(*found):
         difference = float((mine - expected).abs().max() / expected.abs().max())
         if not difference <= _TOLERANCE:
@@ -108,10 +109,10 @@ def _check_in_float64(settings: TopkSettings, layers: Layers, method: Method) ->
             )
 
 
-def _check_rounding(settings: TopkSettings, layers: Layers, method: Method) -> None:
+def _check_rounding(settings: TopkSettings, layers: Layers, method: LayerMethod) -> None:
     dtype = TORCH_DTYPES[settings.dtype]
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype)
-    rounded = [_with_gradients(run, method, inputs, towards) for run in (layers.output, layers.twin)]
+    rounded = [_with_gradients(compute, method, inputs, towards) for compute in (layers.output, layers.twin)]
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
     exact = _with_gradients(layers.twin, method, exact_inputs, towards.double())
     for mine, plain, expected in zip(*rounded, exact):
@@ -125,9 +126,12 @@ def _check_rounding(settings: TopkSettings, layers: Layers, method: Method) -> N
 
 
 def _with_gradients(
-    run: Callable[[Method, Sequence[Tensor]], Tensor], method: Method, inputs: Sequence[Tensor], towards: Tensor
+    compute: Callable[[LayerMethod, Sequence[Tensor]], Tensor],
+    method: LayerMethod,
+    inputs: Sequence[Tensor],
+    towards: Tensor,
 ) -> Tuple[Tensor, ...]:
-    output = run(method, inputs)
+    output = compute(method, inputs)
     return (output.detach(), *torch.autograd.grad(output, list(inputs), towards))
 
 
@@ -137,21 +141,21 @@ def _measure(settings: TopkSettings, layers: Layers, direction: str, progress: P
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype) if backward else None
     given = inputs if towards is None else [*inputs, towards]
     given_bytes = sum(x.numel() * x.element_size() for x in given)
-    expected: Dict[Method, int] = {}
-    peaks: Dict[Method, Optional[int]] = {}
-    seconds: Dict[Method, List[float]] = {}
+    expected: Dict[LayerMethod, int] = {}
+    peaks: Dict[LayerMethod, Optional[int]] = {}
+    seconds: Dict[LayerMethod, List[float]] = {}
     for method in settings.methods:
         needed = given_bytes + layers.expected_bytes(method, backward, inputs[0].element_size())
         if needed > settings.memory:
             expected[method] = needed
             continue
         progress(f"{_described(layers, method)}, {direction}: bytes")
-        made = _count(partial(_run, layers, method, inputs, towards), settings.device)
+        made = peak_bytes(partial(_pass, layers, method, inputs, towards), settings.device)
         peaks[method], seconds[method] = None if made is None else given_bytes + made, []
     for turn in range(settings.runs):
         for method in rotated(list(peaks), turn) if peaks else ():
             progress(f"{_described(layers, method)}, {direction}: round {turn + 1}")
-            seconds[method].append(_time(partial(_run, layers, method, inputs, towards), settings.device))
+            seconds[method].append(seconds_of(partial(_pass, layers, method, inputs, towards), settings.device))
     of_baseline = seconds.get(settings.baseline)
     return [
         TopkResult(
@@ -168,39 +172,13 @@ def _measure(settings: TopkSettings, layers: Layers, direction: str, progress: P
     ]
 
 
-def _run(layers: Layers, method: Method, inputs: Sequence[Tensor], towards: Optional[Tensor]) -> Any:
-    """What is measured; the result lives until it is over."""
+def _pass(layers: Layers, method: LayerMethod, inputs: Sequence[Tensor], towards: Optional[Tensor]) -> Any:
+    """One forward pass, with ``towards`` also a backward pass; the result lives until it is over."""
     if towards is None:
         with torch.no_grad():
             return layers.output(method, inputs)
     output = layers.output(method, inputs)
     return output, torch.autograd.grad(output, list(inputs), towards)
-
-
-def _count(run: Callable[[], Any], device: str) -> Optional[int]:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    if not CAN_TRACK:
-        run()
-        return None
-    with PeakBytes() as counter:
-        run()
-    return int(counter.take())
-
-
-def _time(run: Callable[[], Any], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _inputs(settings: TopkSettings, layers: Layers, dtype: torch.dtype) -> List[Tensor]:
@@ -222,5 +200,5 @@ def _draw(settings: TopkSettings, dtype: torch.dtype, seed: int) -> Callable[...
     return draw
 
 
-def _described(layers: Layers, method: Method) -> str:
+def _described(layers: Layers, method: LayerMethod) -> str:
     return ", ".join([method.label, *(f"{name} {size:,}" for name, size in layers.sizes.items())])

@@ -1,20 +1,49 @@
-"""What the commands ``fairseq-el bench ...`` have in common: how to measure, and where results go."""
+"""What the benchmarks of layers and of training have in common: how to measure, where results go, and errors."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 
-from fairseq_el.cards.check import check_device, usable_device, why_no_card
+from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.main import Parser, report_errors
 from fairseq_el.cli.numbers import not_negative, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.errors import OptionError
 from fairseq_el.measure import CAN_TRACK
+
+
+def make_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser that says what is wrong in one line. Args: ``program``: the name of the file."""
+    return Parser(
+        prog=program,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run_benchmark(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], None], arguments: Optional[Sequence[str]]
+) -> int:
+    """Reads the command line, measures, and returns the exit status. Errors are one line on standard error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def command() -> int:
+        options = parser.parse_args(given)
+        options.command_line = shlex.join(["python", f"benchmarks/{parser.prog}", *given])
+        measure(options)
+        return 0
+
+    return report_errors(command, parser.prog)
 
 
 def add_measuring(parser: argparse.ArgumentParser, runs: int) -> None:
@@ -44,24 +73,6 @@ def check_measuring(options: argparse.Namespace) -> None:
     options.device = device_of(options.device)
     if not options.runs and not CAN_TRACK:
         raise OptionError(f"--runs must be at least 1: torch {torch.__version__} can't count bytes (2.1 can)")
-
-
-def device_of(asked: Optional[str]) -> str:
-    """Where to compute: as ``--device`` says, or on a card if there is one.
-
-    Raises:
-        OptionError: there is no card.
-        NoKernelsError: this torch was not built for the card.
-    """
-    if asked == "cuda" and not torch.cuda.is_available():
-        why = why_no_card()
-        raise OptionError(
-            "--device cuda needs a card that this torch can use, and there is none; use --device cpu"
-            + (why and f". {why}")
-        )
-    if asked == "cuda":
-        check_device(torch.device(asked))
-    return asked or usable_device()
 
 
 def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:

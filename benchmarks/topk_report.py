@@ -1,4 +1,4 @@
-"""What ``fairseq-el bench topk`` measured, for programs and for people, and as a picture (which needs matplotlib)."""
+"""The results of ``topk_layers.py`` as JSON, as a table, and as a picture (which needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
+from exact_and_topk_layers import AttentionLayers
 from tabulate import tabulate
+from topk_measuring import TopkResult, TopkSettings
 
 from fairseq_el.bench.files import write_texts
-from fairseq_el.bench.topk import TopkResult, TopkSettings
-from fairseq_el.bench.topk_layers import AttentionLayers
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files.whole_files import write_whole
 from fairseq_el.measure import growth_exponent
@@ -23,7 +23,8 @@ _TITLES = {"peak_bytes": "live bytes at the peak, GiB", "seconds_median": "secon
 
 
 class TopkReport:
-    """
+    """All results of one call.
+
     Attributes:
         along: the size that has most values, against which growth is fitted and drawn.
         growth: exponents of live bytes, by method, direction and the other sizes.

@@ -1,6 +1,6 @@
 r"""Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
 
-    python scripts/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
+    python benchmarks/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
         [any option of fairseq-generate]
 
 Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
@@ -81,7 +81,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     """One run of fairseq-generate; with ``time_only`` without the hooks that count bytes."""
     name = method.replace(", ", "-")
     report, log = work / f"{name}.json", work / f"{name}.log"
-    counting = [str(REPOSITORY / "scripts" / "measured_generate.py"), str(report)]
+    counting = [str(REPOSITORY / "benchmarks" / "measured_generate.py"), str(report)]
     program = [sys.executable, *(["-m", "fairseq_cli.generate"] if time_only else counting)]
     task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences

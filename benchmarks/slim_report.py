@@ -1,4 +1,4 @@
-"""What ``fairseq-el bench slim`` measured, for programs and for people, and as a picture (which needs matplotlib)."""
+"""The results of ``slim_training.py`` as JSON, as a table, and as a picture (which needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import torch
+from slim_measuring import OURS, SlimResult, SlimSettings
 from tabulate import tabulate
 
 from fairseq_el.bench.files import write_texts
-from fairseq_el.bench.slim import OURS, SlimResult, SlimSettings
 from fairseq_el.files.whole_files import write_whole
 from fairseq_el.units import format_seconds, format_size
 
