@@ -17,9 +17,9 @@ from typing import Any, Dict, List, Optional, TextIO, Union
 
 import torch
 
-from fairseq_el.bench.programs import FairseqProgram, Hypothesis, Program, load_program
-from fairseq_el.bench.scoring import ReferenceScores
-from fairseq_el.bench.settings import Spec, Work
+from fairseq_el.bench.forced_scores import ReferenceScores
+from fairseq_el.bench.programs import FairseqProgram, Program, ScoredOutput, load_program
+from fairseq_el.bench.settings import BatchSpec, Spec
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
 from fairseq_el.measure import CardMemory, ProcessMemory, wait_for
@@ -59,7 +59,7 @@ class Session:
         return {}
 
     def prepare(self, work: Dict[str, Any]) -> Reply:
-        program, parsed = self._loaded, Work(**work)
+        program, parsed = self._loaded, BatchSpec(**work)
         self._batches = program.sources.batches(parsed)
         sources = [[program.sources.cut(i, parsed.src_len) for i in batch] for batch in self._batches]
         program.prepare(sources)
@@ -90,14 +90,14 @@ class Session:
 
     def score(self, work: Dict[str, Any], outputs: List[List[int]]) -> Reply:
         """What the model of this worker gives each word of outputs that some program wrote."""
-        program, parsed = self._fairseq_program, Work(**work)
+        program, parsed = self._fairseq_program, BatchSpec(**work)
         if self._scores is None:
             self._scores = ReferenceScores(program.model, program.sources.eos)
         sentences = sorted(i for batch in program.sources.batches(parsed) for i in batch)
         sources = [program.sources.cut(i, parsed.src_len) for i in sentences]
         return {"scores": [self._scores(source, tokens) for source, tokens in zip(sources, outputs)]}
 
-    def _in_order(self, hypotheses: List[Hypothesis]) -> List[Hypothesis]:
+    def _in_order(self, hypotheses: List[ScoredOutput]) -> List[ScoredOutput]:
         """From the order of the batches to that of the data set."""
         numbers = [i for batch in self._batches for i in batch]
         return [hypothesis for _, hypothesis in sorted(zip(numbers, hypotheses), key=lambda pair: pair[0])]

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from fairseq_el.bench import Settings, parse_methods, run_bench
+from fairseq_el.bench import Settings, compare_programs, parse_methods
 from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, Method, parse_method
 from fairseq_el.cli.calibrate import run as calibrate
@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         check_directory(options.out, NAMES, options.force, [options.path])
     _require_dictionaries(Path(options.data))
-    report = run_bench(settings)
+    report = compare_programs(settings)
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
         write_files(options.out, report, options.force)

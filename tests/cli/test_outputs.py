@@ -33,7 +33,7 @@ COMMANDS = {  # with an option for output at the end, and what they read
     "references": ["score", "text", "--ref", "refs", "--force", "--extract", "hypo"],
 }
 MEASURING = (
-    "fairseq_el.cli.bench.run_bench",
+    "fairseq_el.cli.bench.compare_programs",
     "slim_training.measure_slim_training",
     "topk_layers.measure_topk_layers",
 )

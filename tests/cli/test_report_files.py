@@ -13,7 +13,7 @@ COMMANDS = {
 }
 
 COMPUTING = (
-    "fairseq_el.cli.bench.run_bench",
+    "fairseq_el.cli.bench.compare_programs",
     "fairseq_el.cli.plan.Plan",
     "slim_training.measure_slim_training",
     "topk_layers.measure_topk_layers",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
-from fairseq_el.bench.programs import Hypothesis
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
 
 SCORE_TOLERANCE = 1e-4
@@ -14,7 +14,7 @@ ROUNDING_FACTOR = 2.0  # of stock's own error in the same dtype
 _ROUNDING_FLOOR = 1e-6  # below, errors are those of float32 sums
 _SHOWN = 12  # tokens of an output, in messages
 
-Outputs = Sequence[Hypothesis]
+Outputs = Sequence[ScoredOutput]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def require_rounding(name: str, mine: ScoreError, stock: ScoreError) -> None:
         )
 
 
-def _words(output: Hypothesis, eos: int) -> List[int]:
+def _words(output: ScoredOutput, eos: int) -> List[int]:
     return output.tokens[:-1] if output.tokens[-1:] == [eos] else output.tokens
 
 

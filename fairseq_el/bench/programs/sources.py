@@ -9,7 +9,7 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch import Tensor
 
-from fairseq_el.bench.settings import Spec, Work
+from fairseq_el.bench.settings import BatchSpec, Spec
 from fairseq_el.errors import FairseqElError
 
 
@@ -62,7 +62,7 @@ class Sources:
         tokens: Tensor = self._dataset[index]["source"]
         return tokens if tokens.numel() <= src_len else torch.cat([tokens[: src_len - 1], tokens[-1:]])
 
-    def batches(self, work: Work) -> List[List[int]]:
+    def batches(self, work: BatchSpec) -> List[List[int]]:
         """Numbers of the sentences of each batch. Of the whole set, sentences of like length come together."""
         if not work.whole_set:
             return [list(range(work.batch))]

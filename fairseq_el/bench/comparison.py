@@ -12,21 +12,21 @@ from typing import Any, Dict, List, Tuple
 
 from tqdm import tqdm
 
-from fairseq_el.bench.check import check_form, compare, require_agreement, require_rounding, score_error
-from fairseq_el.bench.judge import References, facts_and_conversion
+from fairseq_el.bench.agreement import check_form, compare, require_agreement, require_rounding, score_error
+from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.methods import EXACT_DTYPES, Method, missing_package
-from fairseq_el.bench.process import WorkerProcess
-from fairseq_el.bench.programs import Hypothesis
+from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.bench.reference_outputs import References, facts_and_conversion
 from fairseq_el.bench.report import Report
-from fairseq_el.bench.settings import Settings, Work
-from fairseq_el.bench.trial import Trial
+from fairseq_el.bench.settings import BatchSpec, Settings
+from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.measure import rotated
 
 _REST = 0.25  # seconds until threads that wait for more work, as OpenMP's do, have gone to sleep
 
 
-def run_bench(settings: Settings) -> Report:
+def compare_programs(settings: Settings) -> Report:
     """Measures everything that the settings ask for.
 
     Raises:
@@ -42,17 +42,17 @@ def run_bench(settings: Settings) -> Report:
             notes.append(f"Left out: {facts['conversion_error']}.")
             methods = [method for method in methods if method.kind != "ct2"]
         settings = replace(settings, natural_length=min(settings.natural_length, facts["max_target"] - 1))
-        works = works_of(settings, facts)
+        works = batch_specs(settings, facts)
         references = References(settings, methods, works, scratch, facts)
-        trials: List[Trial] = []
+        measurements: List[Measurement] = []
         with contextlib.ExitStack() as stack:
             workers = _start(settings, methods, scratch, stack, notes)
             calls = len(works) * len(workers) * len(settings.tgt_lens) * (settings.warmup + settings.runs)
             with tqdm(total=calls, desc="decoding", unit="batch", leave=False, disable=None) as progress:
                 for work in works:
-                    trials += _measure(settings, work, workers, references, progress)
-        _check_scores(settings, trials, references)
-    return Report(settings, trials, facts, notes)
+                    measurements += _measure(settings, work, workers, references, progress)
+        _check_scores(settings, measurements, references)
+    return Report(settings, measurements, facts, notes)
 
 
 def _available(settings: Settings, notes: List[str]) -> List[Method]:
@@ -77,7 +77,7 @@ def _available(settings: Settings, notes: List[str]) -> List[Method]:
     return methods
 
 
-def works_of(settings: Settings, facts: Dict[str, Any]) -> List[Work]:
+def batch_specs(settings: Settings, facts: Dict[str, Any]) -> List[BatchSpec]:
     """Every combination of source length and batch size.
 
     Raises:
@@ -95,7 +95,7 @@ def works_of(settings: Settings, facts: Dict[str, Any]) -> List[Work]:
     if settings.tgt_len >= longest_target:
         raise OptionError(f"--tgt-len must be below {longest_target}, what the model writes; got {settings.tgt_len}")
     pairs = product(settings.src_lens or (longest_source,), settings.batches)
-    return [Work(batch, src_len, settings.whole_set) for src_len, batch in pairs]
+    return [BatchSpec(batch, src_len, settings.whole_set) for src_len, batch in pairs]
 
 
 def _start(
@@ -123,62 +123,68 @@ def _start(
 
 def _measure(
     settings: Settings,
-    work: Work,
+    work: BatchSpec,
     workers: List[Tuple[Method, WorkerProcess]],
     references: References,
     progress: Any,
-) -> List[Trial]:
+) -> List[Measurement]:
     """All methods with one kind of batch: warm-up, check of the outputs, timed rounds."""
-    trials = [Trial(method, work, worker) for method, worker in workers]
-    for trial in trials:
-        trial.prepare()
-        trial.warm_up(settings.tgt_lens, settings.warmup)
+    measurements = [Measurement(method, work, worker) for method, worker in workers]
+    for measurement in measurements:
+        measurement.prepare()
+        measurement.warm_up(settings.tgt_lens, settings.warmup)
         progress.update(settings.warmup * len(settings.tgt_lens))
-    references.add([(trial.method, work, trial.outputs) for trial in trials])
-    for trial in trials:
-        _check_outputs(settings, trial, references)
-        trial.worker.ask("reset_peak")
+    references.add([(measurement.method, work, measurement.outputs) for measurement in measurements])
+    for measurement in measurements:
+        _check_outputs(settings, measurement, references)
+        measurement.worker.ask("reset_peak")
     for turn in range(settings.runs):
-        for trial in rotated(trials, turn):
+        for measurement in rotated(measurements, turn):
             for tgt_len in settings.tgt_lens:
                 if settings.threads > 1:
                     time.sleep(_REST)
-                trial.time(tgt_len)
+                measurement.time(tgt_len)
                 progress.update()
-    for trial in trials:
-        trial.finish()
-    return trials
+    for measurement in measurements:
+        measurement.finish()
+    return measurements
 
 
-def _check_outputs(settings: Settings, trial: Trial, references: References) -> None:
+def _check_outputs(settings: Settings, measurement: Measurement, references: References) -> None:
     """Outputs of every length, against stock's in the same dtype."""
-    method = trial.method
-    name = f"{method.label}, {trial.work}"
-    for tgt_len, outputs in trial.outputs.items():
+    method = measurement.method
+    name = f"{method.label}, {measurement.work}"
+    for tgt_len, outputs in measurement.outputs.items():
         check_form(name, outputs, tgt_len, references.vocab_size, references.eos, writes_eos=method.kind != "ct2")
-        stock = references.outputs(method.stock_dtype, trial.work, tgt_len)
-        trial.agreement = compare(outputs, stock, references.eos)
+        stock = references.outputs(method.stock_dtype, measurement.work, tgt_len)
+        measurement.agreement = compare(outputs, stock, references.eos)
         if method.is_fairseq and method.dtype in EXACT_DTYPES:
-            require_agreement(name, outputs, stock, trial.agreement)
+            require_agreement(name, outputs, stock, measurement.agreement)
         elif method.kind == "hf" and method.dtype in EXACT_DTYPES and settings.check_others:
-            require_agreement(f"{name} (--no-check-others lets it pass)", outputs, stock, trial.agreement, float("inf"))
+            require_agreement(
+                f"{name} (--no-check-others lets it pass)", outputs, stock, measurement.agreement, float("inf")
+            )
 
 
-def _check_scores(settings: Settings, trials: List[Trial], references: References) -> None:
+def _check_scores(settings: Settings, measurements: List[Measurement], references: References) -> None:
     """Scores of the longest outputs, against those of stock in float32; in 16 bits, errors must be like stock's."""
-    wanted: List[Tuple[Work, List[Hypothesis]]] = [(trial.work, trial.outputs[settings.tgt_len]) for trial in trials]
-    low = sorted({t.method.dtype for t in trials if t.method.kind != "ct2" and t.method.dtype not in EXACT_DTYPES})
-    works = list(dict.fromkeys(trial.work for trial in trials))
+    wanted: List[Tuple[BatchSpec, List[ScoredOutput]]] = [
+        (measurement.work, measurement.outputs[settings.tgt_len]) for measurement in measurements
+    ]
+    low = sorted(
+        {t.method.dtype for t in measurements if t.method.kind != "ct2" and t.method.dtype not in EXACT_DTYPES}
+    )
+    works = list(dict.fromkeys(measurement.work for measurement in measurements))
     of_stock = [(dtype, work) for dtype in low for work in works]
     wanted += [(work, references.outputs(dtype, work, settings.tgt_len)) for dtype, work in of_stock]
     scores = references.scores(wanted)
     errors = [score_error(outputs, found, settings.lenpen) for (_, outputs), found in zip(wanted, scores)]
-    stock_errors = dict(zip(of_stock, errors[len(trials) :]))
-    for trial, error in zip(trials, errors):
-        trial.score_error = error
-        method = trial.method
-        if (method.dtype, trial.work) not in stock_errors or method.kind == "ct2":
+    stock_errors = dict(zip(of_stock, errors[len(measurements) :]))
+    for measurement, error in zip(measurements, errors):
+        measurement.score_error = error
+        method = measurement.method
+        if (method.dtype, measurement.work) not in stock_errors or method.kind == "ct2":
             continue
-        trial.stock_score_error = stock_errors[method.dtype, trial.work]
+        measurement.stock_score_error = stock_errors[method.dtype, measurement.work]
         if method.is_fairseq or settings.check_others:
-            require_rounding(f"{method.label}, {trial.work}", error, trial.stock_score_error)
+            require_rounding(f"{method.label}, {measurement.work}", error, measurement.stock_score_error)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Sequence
 
-from fairseq_el.bench.check import Agreement, ScoreError
+from fairseq_el.bench.agreement import Agreement, ScoreError
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.process import WorkerProcess
-from fairseq_el.bench.programs import Hypothesis
-from fairseq_el.bench.settings import Work
+from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.bench.settings import BatchSpec
+from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
 
 
-class Trial:
+class Measurement:
     """
     Attributes:
         outputs: best hypotheses in the order of the data set, by length that was asked for.
@@ -24,9 +24,9 @@ class Trial:
         stock_score_error: of stock in the same dtype, where that is a limit.
     """
 
-    def __init__(self, method: Method, work: Work, worker: WorkerProcess):
+    def __init__(self, method: Method, work: BatchSpec, worker: WorkerProcess):
         self.method, self.work, self.worker = method, work, worker
-        self.outputs: Dict[int, List[Hypothesis]] = {}
+        self.outputs: Dict[int, List[ScoredOutput]] = {}
         self.seconds: Dict[int, List[float]] = {}
         self.batch: Dict[str, int] = {}
         self.loaded_bytes = worker.loaded_bytes
@@ -45,7 +45,7 @@ class Trial:
             for turn in range(times):
                 reply = self._decode(tgt_len, want_outputs=turn == 0)
                 if turn == 0:
-                    self.outputs[tgt_len] = [Hypothesis(**output) for output in reply["outputs"]]
+                    self.outputs[tgt_len] = [ScoredOutput(**output) for output in reply["outputs"]]
 
     def time(self, tgt_len: int) -> None:
         self.seconds.setdefault(tgt_len, []).append(self._decode(tgt_len, want_outputs=False)["seconds"])

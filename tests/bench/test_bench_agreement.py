@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fairseq_el.bench.check import (
+from fairseq_el.bench.agreement import (
     ScoreError,
     check_form,
     compare,
@@ -14,11 +14,11 @@ from fairseq_el.bench.check import (
     require_rounding,
     score_error,
 )
-from fairseq_el.bench.programs import Hypothesis
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
 
 EOS = 2
-STOCK = [Hypothesis([5, 6, 7, EOS], -0.5, [-0.5] * 4), Hypothesis([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
+STOCK = [ScoredOutput([5, 6, 7, EOS], -0.5, [-0.5] * 4), ScoredOutput([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
 
 
 def tampered(**changes):

@@ -12,8 +12,8 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.bench.methods import EL_KINDS
-from fairseq_el.bench.programs.base import TORCH_DTYPES, Hypothesis, Program
-from fairseq_el.bench.programs.setup import Sources, configuration, task_of
+from fairseq_el.bench.programs.base import TORCH_DTYPES, Program, ScoredOutput
+from fairseq_el.bench.programs.sources import Sources, configuration, task_of
 from fairseq_el.bench.settings import Spec
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
@@ -88,8 +88,8 @@ class FairseqProgram(Program):
                 "those of smaller ones: choose a smaller --batch."
             )
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
-        result: List[Hypothesis] = []
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
+        result: List[ScoredOutput] = []
         for sample, sentences in zip(self._samples, raw):
             best = [_hypothesis(sentence[0]) for sentence in sentences]
             order = sample["id"].argsort().tolist()  # batches are sorted by length
@@ -130,5 +130,5 @@ def _load_model(spec: Spec, task: Any) -> Any:
     return model.eval()
 
 
-def _hypothesis(found: Dict[str, Any]) -> Hypothesis:
-    return Hypothesis(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())
+def _hypothesis(found: Dict[str, Any]) -> ScoredOutput:
+    return ScoredOutput(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())

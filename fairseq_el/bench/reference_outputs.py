@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.process import WorkerProcess
-from fairseq_el.bench.programs import Hypothesis
-from fairseq_el.bench.settings import Settings, Work
+from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.bench.settings import BatchSpec, Settings
+from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
 
 _JUDGE = Method("stock", "fp32")
-Outputs = Dict[int, List[Hypothesis]]  # by length
+Outputs = Dict[int, List[ScoredOutput]]  # by length
 
 
 def facts_and_conversion(settings: Settings, methods: Sequence[Method], scratch: Path) -> Dict[str, Any]:
@@ -41,17 +41,22 @@ class References:
     """
 
     def __init__(
-        self, settings: Settings, methods: Sequence[Method], works: Sequence[Work], scratch: Path, facts: Dict[str, Any]
+        self,
+        settings: Settings,
+        methods: Sequence[Method],
+        works: Sequence[BatchSpec],
+        scratch: Path,
+        facts: Dict[str, Any],
     ):
         self._settings, self._scratch = settings, scratch
         self.vocab_size: int = facts["shape"]["vocab_size"]
         self.eos: int = facts["eos"]
-        self._outputs: Dict[Tuple[str, Work], Outputs] = {}
+        self._outputs: Dict[Tuple[str, BatchSpec], Outputs] = {}
         measured = {method.dtype for method in methods if method.kind == "stock"}
         for dtype in sorted({method.stock_dtype for method in methods} - measured):
             self._decode(Method("stock", dtype), works)
 
-    def _decode(self, method: Method, works: Sequence[Work]) -> None:
+    def _decode(self, method: Method, works: Sequence[BatchSpec]) -> None:
         with WorkerProcess(self._spec(method), f"{method.label}, to check against", self._scratch) as worker:
             worker.load()
             for work in works:
@@ -59,18 +64,18 @@ class References:
                 self._outputs[method.dtype, work] = {}
                 for tgt_len in self._settings.tgt_lens:
                     reply = worker.ask("decode", tgt_len=tgt_len, want_outputs=True)
-                    self._outputs[method.dtype, work][tgt_len] = [Hypothesis(**found) for found in reply["outputs"]]
+                    self._outputs[method.dtype, work][tgt_len] = [ScoredOutput(**found) for found in reply["outputs"]]
 
-    def add(self, measured: Sequence[Tuple[Method, Work, Outputs]]) -> None:
+    def add(self, measured: Sequence[Tuple[Method, BatchSpec, Outputs]]) -> None:
         """Takes over what stock methods wrote."""
         for method, work, outputs in measured:
             if method.kind == "stock":
                 self._outputs[method.dtype, work] = outputs
 
-    def outputs(self, dtype: str, work: Work, tgt_len: int) -> List[Hypothesis]:
+    def outputs(self, dtype: str, work: BatchSpec, tgt_len: int) -> List[ScoredOutput]:
         return self._outputs[dtype, work][tgt_len]
 
-    def scores(self, wanted: Sequence[Tuple[Work, Sequence[Hypothesis]]]) -> List[List[List[float]]]:
+    def scores(self, wanted: Sequence[Tuple[BatchSpec, Sequence[ScoredOutput]]]) -> List[List[List[float]]]:
         """What stock in float32 gives each word of these outputs."""
         with WorkerProcess(self._spec(_JUDGE), "stock model that scores", self._scratch) as worker:
             worker.load()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fairseq_el.bench import Method, Settings
-from fairseq_el.bench.run import works_of
-from fairseq_el.bench.settings import Work
+from fairseq_el.bench.comparison import batch_specs
+from fairseq_el.bench.settings import BatchSpec
 from fairseq_el.errors import OptionError
 
 STOCK = Method("stock", "fp32")
@@ -18,9 +18,9 @@ def settings(**options) -> Settings:
 
 
 def test_every_combination():
-    works = works_of(settings(batches=(40, 1), src_lens=(8, 64)), FACTS)
-    assert works == [Work(40, 8), Work(1, 8), Work(40, 64), Work(1, 64)]
-    assert works_of(settings(), FACTS) == [Work(16, 64)]
+    works = batch_specs(settings(batches=(40, 1), src_lens=(8, 64)), FACTS)
+    assert works == [BatchSpec(40, 8), BatchSpec(1, 8), BatchSpec(40, 64), BatchSpec(1, 64)]
+    assert batch_specs(settings(), FACTS) == [BatchSpec(16, 64)]
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_every_combination():
 )
 def test_what_does_not_fit(options, message):
     with pytest.raises(OptionError, match=message):
-        works_of(settings(**options), FACTS)
+        batch_specs(settings(**options), FACTS)
