@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from typing import List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
-from fairseq_el.cli import bench, bench_slim, bench_topk, convert, encode, plan, recipe, score, verify
-from fairseq_el.cli.old_spellings import in_new_spelling
+from fairseq_el.cli import bench, calibrate, convert, encode, plan, recipe, score, verify
+from fairseq_el.cli.moved_benchmarks import moved_benchmark
 from fairseq_el.cli.parser import Parser, add_subcommands, parse
 from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.system_errors import explain_system
 from fairseq_el.errors import FairseqElError, OptionError
 
-_COMMANDS = (plan, bench, bench_slim, bench_topk, convert, encode, recipe, score, verify)  # in the order of --help
+_COMMANDS = (plan, bench, calibrate, convert, encode, recipe, score, verify)  # in the order of --help
 
 _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
@@ -24,17 +24,27 @@ and what was being written is not left behind."""
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs ``fairseq-el`` and returns its exit status; see ``_EXIT_STATUS``."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return report_errors(lambda: _run(given), "fairseq-el")
+
+
+def report_errors(command: Callable[[], int], program: str) -> int:
+    """Runs a command, and says its errors in one line that begins with the name of the program.
+
+    Returns:
+        the exit status; see ``_EXIT_STATUS``.
+    """
     logging.getLogger().setLevel(logging.WARNING)  # fairseq configures it on import, to show much more
     open_closed_streams()
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = command()
         flush_output()
         return status
     except FairseqElError as error:
-        say_error(str(error))
+        say_error(str(error), program)
         return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
-        say_error("stopped by Ctrl-C")
+        say_error("stopped by Ctrl-C", program)
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
         return 1
@@ -42,7 +52,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         message = explain_system(error)
         if message is None:
             raise
-        say_error(message)
+        say_error(message, program)
         return 1
     finally:
         drop_unwritable_output()
@@ -56,6 +66,9 @@ def _run(given: List[str]) -> int:
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):
         parser.error("no argument can have a NUL in it")
-    options = parse(parser, in_new_spelling(given))
+    benchmark = moved_benchmark(given)
+    if benchmark is not None:
+        return benchmark(given[2:])
+    options = parse(parser, given)
     options.command_line = command_line
     return int(options.run(options))

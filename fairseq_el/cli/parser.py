@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         one_line = shortened(" ".join(message.split()))
-        self.exit(2, f"fairseq-el: error: {one_line}. Try: {self.prog} --help\n")
+        program = self.prog.partition(" ")[0]
+        self.exit(2, f"{program}: error: {one_line}. Try: {self.prog} --help\n")
 
 
 def add_command(

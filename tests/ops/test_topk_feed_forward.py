@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fairseq_el._torch_version import torch_version
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import reference, topk_feed_forward
 
 HAS_HALF = torch_version() >= (2, 1)  # on a CPU
