@@ -87,6 +87,11 @@ class Workload:
         return self.batch * self.beam
 
     @property
+    def expected_node_share(self) -> float:
+        """The share of the ``b t`` words that are expected to be kept."""
+        return default_node_share(self.beam) if self.node_share is None else self.node_share
+
+    @property
     def element_size(self) -> int:
         """``s``."""
         return DTYPES[self.dtype].num_bytes
