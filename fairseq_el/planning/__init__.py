@@ -1,6 +1,6 @@
 """How much memory and time decoding takes: arithmetic on the shape of a model, without fairseq and without decoding.
 
-Public modules besides: ``report`` (the plan that ``fairseq-el plan`` prints) and ``calibration`` (rates by measurements).
+Public modules besides: ``report`` (what ``fairseq-el plan`` prints) and ``calibration`` (rates by measurements).
 """
 
 from fairseq_el.planning.cross_attention_cost import (
