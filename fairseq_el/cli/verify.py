@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if agreement.differing else 0
 
 
-def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
+def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis[str]]]:
     """One run of fairseq-generate.
 
     Raises:
@@ -109,11 +109,11 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     return hypotheses
 
 
-def _as_json(agreement: Agreement, names: List[str]) -> str:
+def _as_json(agreement: Agreement[str], names: List[str]) -> str:
     return json.dumps({"compared": names, "same": not agreement.differing, **agreement.as_dict()}, indent=2)
 
 
-def _as_text(agreement: Agreement, names: List[str]) -> str:
+def _as_text(agreement: Agreement[str], names: List[str]) -> str:
     gap = f"Scores of the same words differ by at most {agreement.largest_gap:.2g}."
     if agreement.first is None:
         return f"All hypotheses of {agreement.sentences} sentences are the same in {names[0]} and {names[1]}. {gap}"
