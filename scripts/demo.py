@@ -13,7 +13,7 @@ import sentencepiece
 import yaml
 from compare import REPOSITORY, compare, run, table, workspace
 
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
 
 EXAMPLE = REPOSITORY / "examples" / "deen"
 SHOWN = (1, 19)  # sentences

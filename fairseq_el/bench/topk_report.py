@@ -14,7 +14,7 @@ from fairseq_el.bench.timing import growth_exponent
 from fairseq_el.bench.topk import TopkResult, TopkSettings
 from fairseq_el.bench.topk_layers import AttentionLayers
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.units import format_seconds, format_size
 

@@ -19,7 +19,7 @@ from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.errors import OptionError, raise_problems
-from fairseq_el.files.reading import require_file
+from fairseq_el.files import require_file
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.planning import METHODS, ModelShape, Workload, largest_batch, memory
 
 _GIB = 1 << 30

@@ -18,8 +18,7 @@ from fairseq_el.cards.check import usable_device
 from fairseq_el.cli.output import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines, require_file
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
 from fairseq_el.subprocesses import run_program
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Dict, List, Sequence
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.text_lines import without_mark
+from fairseq_el.files import without_mark
 from fairseq_el.scoring.agreement import Hypothesis
 from fairseq_el.scoring.records import read_records
 
