@@ -82,7 +82,7 @@ class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTT
         return super().build_model(cfg, from_checkpoint)
 
     def build_generator(self, models: Any, args: Any, *more: Any, **kwargs: Any) -> Any:
-        """Builds a generator. Its hypotheses end with ``</s>`` with ``--el-search transformers``, else with the language."""
+        """Builds a generator. Hypotheses end with the language, or with ``</s>`` if the search is transformers'."""
         generator = super().build_generator(models, args, *more, **kwargs)
         if isinstance(generator, ELSequenceGenerator) and generator.transformers_rules is not None:
             generator.first_symbol = generator.eos

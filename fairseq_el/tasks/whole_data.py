@@ -126,7 +126,7 @@ class Shard:
 
 
 class _Part(BaseWrapperDataset):
-    """Data set that orders only the sentences of a shard, so that only they get into batches; they keep their numbers."""
+    """Data set that puts only the sentences of a shard into batches; they keep their numbers."""
 
     def __init__(self, dataset: Any, shard: Shard):
         super().__init__(dataset)
