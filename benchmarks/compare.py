@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from fairseq_el import NoKernelsError
 from fairseq_el.cards.check import usable_device
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
 from fairseq_el.scoring import read_generate_output, read_hypotheses
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any, Dict
 
 from fairseq_el.bench.plots import draw
 from fairseq_el.bench.report import Report
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 
 NAMES = ("bench.json", "bench.md", "bench.png")
 
