@@ -37,8 +37,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
-from fairseq_el.planning import Workload, memory, shape_of
-from fairseq_el.planning.memory import state_bytes
+from fairseq_el.planning import Workload, memory, shape_of, state_bytes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 METHODS = ("stock-duplicated", "stock-shared", "kv", "el")

@@ -10,6 +10,7 @@ from fairseq_el.planning.cross_attention_cost import (
     expected_steps,
     operations_seconds,
 )
+from fairseq_el.planning.el_memory import state_bytes
 from fairseq_el.planning.machine import free_memory, num_cores, process_memory, processor_name, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.model_shape import ModelShape, shape_of
@@ -55,5 +56,6 @@ __all__ = [
     "rates_path",
     "save_rates",
     "shape_of",
+    "state_bytes",
     "torch_attention",
 ]
