@@ -1,4 +1,4 @@
-"""The rates with which the cost model comes closest to what was measured."""
+"""Calibration: the rates with which the cost model comes closest to measured times."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class LayerSize:
     def __str__(self) -> str:
         return f"{self.batch} x {self.beam} x {self.src_len:,}, {self.heads} heads, width {self.width:,}"
 
-    def work(self, operation: str, element_size: int) -> Tuple[Operation, ...]:
-        """What an operation in ``OPERATIONS`` does; ``"copy"`` copies a memory."""
-        if operation == "copy":
+    def operations(self, name: str, element_size: int) -> Tuple[Operation, ...]:
+        """The operations that were measured as ``name``, which is in ``OPERATIONS``; ``"copy"`` copies a memory."""
+        if name == "copy":
             return (Operation("copy", 0, 2 * self.batch * self.src_len * self.width * element_size),)
         model = CrossAttentionShape(1, self.heads, self.width, self.width)
-        backend = "el" if operation == "el" else "shared-kv"
-        work = cross_attention_operations(backend, model, self.batch, self.beam, self.src_len, element_size)
-        return work.once if operation == "projection" else work.step
+        backend = "el" if name == "el" else "shared-kv"
+        found = cross_attention_operations(backend, model, self.batch, self.beam, self.src_len, element_size)
+        return found.once if name == "projection" else found.step
 
 
-TINY_LAYER = LayerSize(1, 1, 8, 1, 64)  # next to no work: what is left is calling it
+TINY_LAYER = LayerSize(1, 1, 8, 1, 64)  # takes little more than the time of a call
 DECIDED_BY = {"stream": "copy", "bandwidth": "shared-kv", "shared": "el", "dense": "projection"}
 LAYER_SIZES = (
     LayerSize(16, 4, 1024, 16, 1024),
@@ -60,17 +60,17 @@ class Measurement:
 
     @property
     def error(self) -> float:
-        """Of the prediction, relative to what was measured; negative if it is too short."""
+        """The error of the prediction, as a share of the measured time; negative if it is too short."""
         return self.predicted / self.measured - 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The rates of a device by dtype, and what they were made from.
+    """The rates of a device by dtype, and the measurements that they come from.
 
     Attributes:
-        cores: processors that this process had while it multiplied on a CPU; fewer than torch's threads if other
-            programs were running, or if there are fewer, and then nothing else here is worth anything.
+        cores: cores that this process had while it multiplied on a CPU. If they are fewer than torch's threads, other
+            programs were running, or the machine has fewer, and the rates are wrong.
     """
 
     device: str
@@ -84,13 +84,14 @@ class Calibration:
 
 
 def fit(measured: Dict[Tuple[str, LayerSize], float], element_size: int, start: Rates) -> Rates:
-    """The rates with which predictions come closest to seconds measured, by operation and size.
+    """The rates with which predictions come closest to measured seconds.
 
-    One number after the other, each from the measurements that it decides: closest is the least sum of absolute
-    logarithms of predicted over measured, which, as a median does, bears with a few measurements that went wrong.
+    Each rate is fitted to the measurements that it decides, one after the other. The distance is the sum of
+    ``|log(predicted / measured)|``: like a median, it bears a few measurements that went wrong.
 
     Args:
-        start: rates within a factor of a thousand.
+        measured: seconds by operation and size.
+        start: rates that are right within a factor of a thousand.
     """
     tiny = {key: seconds for key, seconds in measured.items() if key[1] == TINY_LAYER}
     rates = _fit_one(start, "launch", tiny, element_size)
@@ -113,4 +114,5 @@ def _fit_one(rates: Rates, field: str, measured: Dict[Tuple[str, LayerSize], flo
 
 
 def predict(operation: str, size: LayerSize, element_size: int, rates: Rates) -> float:
-    return operations_seconds(size.work(operation, element_size), rates)
+    """Seconds of one layer by the cost model."""
+    return operations_seconds(size.operations(operation, element_size), rates)

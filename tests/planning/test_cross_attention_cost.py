@@ -48,7 +48,7 @@ def rates_of(machine, dtype):
     """The rates with which the model gives what was measured."""
     milliseconds = dict(zip(OPERATIONS, MEASURED[machine, dtype]))
     measured = {(operation, LAYER_SIZES[0]): value / 1e3 for operation, value in milliseconds.items()}
-    measured["copy", LAYER_SIZES[0]] = traffic(LAYER_SIZES[0].work("copy", DTYPES[dtype].num_bytes)) / 20e9
+    measured["copy", LAYER_SIZES[0]] = traffic(LAYER_SIZES[0].operations("copy", DTYPES[dtype].num_bytes)) / 20e9
     measured["el", TINY_LAYER], measured["shared-kv", TINY_LAYER] = 65e-6, 13e-6
     return fit(measured, DTYPES[dtype].num_bytes, default_rates("cpu", dtype))
 
