@@ -37,7 +37,8 @@ def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[st
     given = parameters_of(model.state_dict())
     for name in (f"{side}.embed_positions.weight" for side in BART.sides):
         # Hugging Face has one number for both sides. The side that has fewer gets zeros, which nothing ever reads.
-        given[name] = functional.pad(given[name], (0, 0, 0, sizes.positions + weights.FIRST_POSITION - len(given[name])))
+        missing = sizes.positions + weights.FIRST_POSITION - given[name].size(0)
+        given[name] = functional.pad(given[name], (0, 0, 0, missing))
     same_ids = Vocabulary(list(words.symbols), list(range(sizes.vocab)), EOS)
     tensors = weights.to_hf(given, BART, sizes, same_ids)
     if dtype is not None:
