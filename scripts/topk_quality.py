@@ -32,8 +32,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fairseq_el.cli.numbers import positive
-from fairseq_el.conversion.building import settings_of
-from fairseq_el.conversion.checkpoint import load_checkpoint
+from fairseq_el.conversion import load_checkpoint, settings_of
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files.staging import workplace
 from fairseq_el.files.text_lines import read_lines

@@ -17,7 +17,7 @@ from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
 from fairseq_el.cli.numbers import finite, not_negative, positive, threads
 from fairseq_el.cli.output import write_line
 from fairseq_el.cli.report_files import check_directory
-from fairseq_el.conversion.archive import check_sums
+from fairseq_el.conversion import check_sums
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files.reading import require_file
 

@@ -10,9 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from fairseq_el.cli.models import shape_of_weights
 from fairseq_el.cli.output import write_line
-from fairseq_el.conversion import Checkpoint, Description, describe, load_checkpoint
-from fairseq_el.conversion.building import settings_of
-from fairseq_el.conversion.description import el_limits
+from fairseq_el.conversion import Checkpoint, Description, describe, el_limits, load_checkpoint, settings_of
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.units import format_size
 

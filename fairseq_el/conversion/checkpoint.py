@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.archive import check_sums
+from fairseq_el.conversion.checksums import check_sums
 from fairseq_el.conversion.contents import content_problems
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain_loading

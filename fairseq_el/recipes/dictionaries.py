@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairseq_el.conversion import load_checkpoint
-from fairseq_el.conversion.dictionaries import read_dictionary
+from fairseq_el.conversion import load_checkpoint, read_dictionary
 from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.recipes.config import Recipe
 

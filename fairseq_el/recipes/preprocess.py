@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
-from fairseq_el.conversion.dictionaries import read_dictionary
+from fairseq_el.conversion import read_dictionary
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
 from fairseq_el.files.reading import read_json
 from fairseq_el.files.text_lines import read_lines

@@ -16,8 +16,8 @@ from fairseq_el.conversion import load_checkpoint
 from fairseq_el.conversion.building import build
 from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, Converted, convert
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.verify import load_hf
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.logits import load_hf
 from fairseq_el.conversion.hf.vocabulary import EOS, PAD
 from fairseq_el.generation import ELSequenceGenerator
 

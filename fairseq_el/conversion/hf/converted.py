@@ -7,9 +7,9 @@ from typing import Any, Dict, Tuple
 
 from fairseq_el.conversion.checkpoint import Checkpoint
 from fairseq_el.conversion.hf import weights
-from fairseq_el.conversion.hf.config import config_problems, fairseq_settings, sizes_of
 from fairseq_el.conversion.hf.families import ONLY_EL_ACTIVATIONS, Family, Sizes, family_of
-from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, HFDirectory
+from fairseq_el.conversion.hf.hf_directory import CONFIG, GENERATION, HFDirectory
+from fairseq_el.conversion.hf.model_config import config_problems, fairseq_settings, sizes_of
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary, read_vocabulary
 from fairseq_el.conversion.strip import strip
 from fairseq_el.errors import FairseqElError

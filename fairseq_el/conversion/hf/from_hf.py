@@ -14,12 +14,12 @@ from fairseq_el.conversion.checkpoint import save_checkpoint
 from fairseq_el.conversion.hf.byte_bpe import encoder_of, merges_text
 from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL, OPTIONS, ORIGINALS, SPM, Converted, convert
 from fairseq_el.conversion.hf.families import MBART25
-from fairseq_el.conversion.hf.generation import fairseq_options, generation_settings
-from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, HFDirectory
+from fairseq_el.conversion.hf.generation_config import fairseq_options, generation_settings
+from fairseq_el.conversion.hf.hf_directory import CONFIG, GENERATION, HFDirectory
+from fairseq_el.conversion.hf.logits import compare_logits
 from fairseq_el.conversion.hf.report import Report
 from fairseq_el.conversion.hf.tokenizer import Tokenizer, read_tokenizer, written
-from fairseq_el.conversion.hf.tokens import DICTIONARY, TOKENIZER_FILES
-from fairseq_el.conversion.hf.verify import compare_logits
+from fairseq_el.conversion.hf.tokenizer_files import DICTIONARY, TOKENIZER_FILES
 from fairseq_el.conversion.hf.vocabulary import read_counts
 from fairseq_el.conversion.relabel import PREFIX
 from fairseq_el.files.output_directory import refuse_to_overwrite_directory

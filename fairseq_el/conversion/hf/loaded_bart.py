@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from fairseq_el.conversion.checkpoint import parameters_of
 from fairseq_el.conversion.hf import weights
-from fairseq_el.conversion.hf.config import config_of
 from fairseq_el.conversion.hf.families import BART, Sizes
+from fairseq_el.conversion.hf.model_config import config_of
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.errors import FairseqElError
 

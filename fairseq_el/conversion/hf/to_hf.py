@@ -11,15 +11,15 @@ from typing import Any, Dict, List, Optional
 
 from fairseq_el.conversion.hf import weights
 from fairseq_el.conversion.hf.byte_bpe import read_merges
-from fairseq_el.conversion.hf.config import config_of, config_problems
 from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, ORIGINALS, SPM
+from fairseq_el.conversion.hf.fairseq_checkpoint import Source, read_source
 from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, MBART25, MBART50, Family
-from fairseq_el.conversion.hf.generation import hf_settings
-from fairseq_el.conversion.hf.reading import CONFIG, GENERATION, SAFE, HFDirectory, safetensors_torch
+from fairseq_el.conversion.hf.generation_config import hf_settings
+from fairseq_el.conversion.hf.hf_directory import CONFIG, GENERATION, SAFE, HFDirectory, safetensors_torch
+from fairseq_el.conversion.hf.logits import compare_logits
+from fairseq_el.conversion.hf.model_config import config_of, config_problems
 from fairseq_el.conversion.hf.report import Report
-from fairseq_el.conversion.hf.source import Source, read_source
-from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
-from fairseq_el.conversion.hf.verify import compare_logits
+from fairseq_el.conversion.hf.tokenizer_files import DICTIONARY, SENTENCEPIECE, TOKENIZER_FILES
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files.output_directory import refuse_to_overwrite_directory

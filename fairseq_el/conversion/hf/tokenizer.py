@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_el.conversion.hf.families import GPT2, MARIAN, PEGASUS, Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import SENTENCEPIECE, read_tokens
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import SENTENCEPIECE, read_tokens
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.errors import FairseqElError
 from fairseq_el.tokenization import AddedToken

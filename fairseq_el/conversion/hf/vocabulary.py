@@ -10,8 +10,8 @@ from fairseq.data import Dictionary
 
 from fairseq_el.conversion.hf.byte_bpe import Merge, encoder_of
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import DICTIONARY, is_language, missing_ids, read_bpe_merges, read_tokens
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import DICTIONARY, is_language, missing_ids, read_bpe_merges, read_tokens
 from fairseq_el.conversion.limits import shown
 from fairseq_el.errors import FairseqElError
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import read_tokens
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import read_tokens
 from fairseq_el.conversion.hf.vocabulary import EOS, PAD, read_vocabulary
 
 

@@ -12,7 +12,7 @@ from fairseq_el.conversion.building import build
 from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.conversion.hf.converted import MODEL, Converted, convert
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 from fairseq_el.errors import FairseqElError, summary_of
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_el.conversion.hf.byte_bpe import Merge, read_merges
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
 from fairseq_el.conversion.limits import WORDS, shown
 from fairseq_el.errors import FairseqElError, summary_of
 

@@ -10,7 +10,6 @@ from typing import Any, Dict, Iterator, List, Optional
 from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor
 
-from fairseq_el.conversion.archive import has_sums
 from fairseq_el.conversion.building import (
     StandInTask,
     check_before_building,
@@ -19,7 +18,8 @@ from fairseq_el.conversion.building import (
     without_storage,
 )
 from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
-from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
+from fairseq_el.conversion.checksums import has_sums
+from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.decoding.support import unsupported_reasons
 from fairseq_el.errors import FairseqElError, summary_of

@@ -12,7 +12,7 @@ from fairseq.modules import SinusoidalPositionalEmbedding
 
 from fairseq_el.conversion.building import check_before_building, settings_of
 from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
-from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
+from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
 from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL
 from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
 from fairseq_el.conversion.hf.families import entries as entries_of
