@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_el.cli.output import write_line
-from fairseq_el.conversion.hf import FAMILIES, Report, from_hf, to_hf
+from fairseq_el.conversion.hf import FAMILIES, ConversionSummary, from_hf, to_hf
 
 _FAMILIES = ", ".join(family.name for family in FAMILIES)
 
@@ -61,18 +61,18 @@ def _from_hf(options: argparse.Namespace) -> int:
 
 
 def _to_hf(options: argparse.Namespace) -> int:
-    report = to_hf(options.source, options.out, options.data, options.force, options.verify, options.begin)
-    _write(report, options.out)
+    summary = to_hf(options.source, options.out, options.data, options.force, options.verify, options.begin)
+    _write(summary, options.out)
     return 0
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(summary: ConversionSummary, out: Path) -> None:
     write_line(
-        f"{out}: {report.family}, fairseq's {report.arch}, {report.tensors} tensors, {report.vocabulary} symbols"
+        f"{out}: {summary.family}, fairseq's {summary.arch}, {summary.tensors} tensors, {summary.vocabulary} symbols"
     )
-    if report.largest_difference is not None:
-        write_line(f"logits differ by at most {report.largest_difference:.2g} of the largest")
-    for note in report.notes:
+    if summary.largest_difference is not None:
+        write_line(f"logits differ by at most {summary.largest_difference:.2g} of the largest")
+    for note in summary.notes:
         write_line(f"note: {note}")
-    for usage in report.usage:
+    for usage in summary.usage:
         write_line(usage.replace("{out}", str(out)))
