@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict
 
-from fairseq_el.bench.figures import draw
+from fairseq_el.bench.plots import draw
 from fairseq_el.bench.report import Report
 from fairseq_el.files.whole_files import write_whole
 

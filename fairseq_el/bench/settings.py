@@ -44,7 +44,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Work:
+class BatchSpec:
     """Which sentences are decoded in a call.
 
     Attributes:

@@ -9,17 +9,19 @@ import re
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from fairseq_el.bench import Settings, parse_methods, run_bench
+from fairseq_el.bench import Settings, compare_programs, parse_methods
 from fairseq_el.bench.files import NAMES, write_files
 from fairseq_el.bench.methods import DTYPES, Method, parse_method
-from fairseq_el.cli.bench_options import device_of
-from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
-from fairseq_el.cli.numbers import finite, not_negative, positive, threads
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.calibrate import run as calibrate
+from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.options import finite, not_negative, positive, threads
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
+from fairseq_el.cli.streams import say_note, write_line
 from fairseq_el.conversion import check_sums
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files.reading import require_file
+from fairseq_el.planning import num_cores
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
@@ -36,18 +38,10 @@ example: 16 articles of 1,024 tokens, 64 words out, all programs:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="decode with several programs side by side",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
-    add_calibrate_options(parser)
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
     _add_methods(parser.add_argument_group("methods"))
     _add_work(parser.add_argument_group("what is decoded"))
     _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
@@ -129,12 +123,13 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate:
         if options.data is not None or options.path is not None or options.out is not None:
             raise OptionError("--calibrate decodes nothing: it goes with --json alone, without DATA, --path and --out")
-        return run_calibrate(options)
+        say_note("bench --calibrate is fairseq-el calibrate now")
+        return calibrate(options)
     settings = _settings(options)
     if options.out is not None:
         check_directory(options.out, NAMES, options.force, [options.path])
     _require_dictionaries(Path(options.data))
-    report = run_bench(settings)
+    report = compare_programs(settings)
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
         write_files(options.out, report, options.force)
@@ -154,7 +149,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     methods = parse_methods(options.methods, options.dtype)
     baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
     if options.data is None or options.path is None:
-        raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
+        raise OptionError("fairseq-el bench needs DATA and --path model.pt")
     raise_problems(list(_problems(options, methods, baseline)))
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     check_sums(options.path)
@@ -204,7 +199,7 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if re.fullmatch(r"[1-9][0-9]*", asked):
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 def _numbers(text: str) -> Tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 
-from fairseq_el.decoding import backend_of, is_final, self_attention_of
+from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.ops import can_pack
@@ -21,7 +21,7 @@ from fairseq_el.planning import (
     free_memory,
     largest_batch,
     memory,
-    own_memory,
+    process_memory,
     shape_of,
     torch_attention,
 )
@@ -130,10 +130,10 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             device=device,
             torch_attention=torch_attention(device, dtype),
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
-            packs_last=is_final(models[0]),
+            keeps_packed=is_inference_only(models[0]),
         )
         place = str(parameter.device)  # type: ignore[union-attr]
-        usable = free_memory(place) + own_memory(place)
+        usable = free_memory(place) + process_memory(place)
         fits, needed = _with_backends(models[0], work, usable // len(models))
         return _Plan(fits, needed * len(models), usable)
     except (KeyError, ValueError, AttributeError, OptionError):

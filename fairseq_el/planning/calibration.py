@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import Dict, Optional, Tuple
 
-from fairseq_el.planning.cost import operations_seconds
+from fairseq_el.planning.cross_attention_cost import operations_seconds
+from fairseq_el.planning.operations import CrossAttentionShape, Operation, cross_attention_operations
 from fairseq_el.planning.rates import Rates
-from fairseq_el.planning.work import CrossAttention, Operation, cross_attention_work
 
 OPERATIONS = ("el", "shared-kv", "projection", "copy")
 
 
 @dataclass(frozen=True)
-class Size:
+class LayerSize:
     """``B``, ``b``, ``n``, ``h`` and ``d`` of one layer."""
 
     batch: int
@@ -30,21 +30,21 @@ class Size:
         """What an operation in ``OPERATIONS`` does; ``"copy"`` copies a memory."""
         if operation == "copy":
             return (Operation("copy", 0, 2 * self.batch * self.src_len * self.width * element_size),)
-        model = CrossAttention(1, self.heads, self.width, self.width)
+        model = CrossAttentionShape(1, self.heads, self.width, self.width)
         backend = "el" if operation == "el" else "shared-kv"
-        work = cross_attention_work(backend, model, self.batch, self.beam, self.src_len, element_size)
+        work = cross_attention_operations(backend, model, self.batch, self.beam, self.src_len, element_size)
         return work.once if operation == "projection" else work.step
 
 
-TINY = Size(1, 1, 8, 1, 64)  # next to no work: what is left is calling it
+TINY_LAYER = LayerSize(1, 1, 8, 1, 64)  # next to no work: what is left is calling it
 DECIDED_BY = {"stream": "copy", "bandwidth": "shared-kv", "shared": "el", "dense": "projection"}
-SIZES = (
-    Size(16, 4, 1024, 16, 1024),
-    Size(16, 1, 1024, 16, 1024),
-    Size(4, 4, 1024, 16, 1024),
-    Size(32, 4, 256, 16, 1024),
-    Size(16, 8, 512, 8, 512),
-    Size(64, 5, 32, 8, 512),
+LAYER_SIZES = (
+    LayerSize(16, 4, 1024, 16, 1024),
+    LayerSize(16, 1, 1024, 16, 1024),
+    LayerSize(4, 4, 1024, 16, 1024),
+    LayerSize(32, 4, 256, 16, 1024),
+    LayerSize(16, 8, 512, 8, 512),
+    LayerSize(64, 5, 32, 8, 512),
 )
 
 
@@ -54,7 +54,7 @@ class Measurement:
 
     dtype: str
     operation: str
-    size: Size
+    size: LayerSize
     measured: float
     predicted: float
 
@@ -83,7 +83,7 @@ class Calibration:
         return max(abs(measurement.error) for measurement in self.measurements)
 
 
-def fit(measured: Dict[Tuple[str, Size], float], element_size: int, start: Rates) -> Rates:
+def fit(measured: Dict[Tuple[str, LayerSize], float], element_size: int, start: Rates) -> Rates:
     """The rates with which predictions come closest to seconds measured, by operation and size.
 
     One number after the other, each from the measurements that it decides: closest is the least sum of absolute
@@ -92,7 +92,7 @@ def fit(measured: Dict[Tuple[str, Size], float], element_size: int, start: Rates
     Args:
         start: rates within a factor of a thousand.
     """
-    tiny = {key: seconds for key, seconds in measured.items() if key[1] == TINY}
+    tiny = {key: seconds for key, seconds in measured.items() if key[1] == TINY_LAYER}
     rates = _fit_one(start, "launch", tiny, element_size)
     for field, operation in DECIDED_BY.items():
         deciding = {key: seconds for key, seconds in measured.items() if key[0] == operation and key not in tiny}
@@ -100,7 +100,7 @@ def fit(measured: Dict[Tuple[str, Size], float], element_size: int, start: Rates
     return rates
 
 
-def _fit_one(rates: Rates, field: str, measured: Dict[Tuple[str, Size], float], element_size: int) -> Rates:
+def _fit_one(rates: Rates, field: str, measured: Dict[Tuple[str, LayerSize], float], element_size: int) -> Rates:
     def distance(candidate: Rates) -> float:
         return sum(
             abs(math.log(predict(operation, size, element_size, candidate) / seconds))
@@ -112,5 +112,5 @@ def _fit_one(rates: Rates, field: str, measured: Dict[Tuple[str, Size], float], 
     return min(candidates, key=distance)  # of equals, the slowest
 
 
-def predict(operation: str, size: Size, element_size: int, rates: Rates) -> float:
+def predict(operation: str, size: LayerSize, element_size: int, rates: Rates) -> float:
     return operations_seconds(size.work(operation, element_size), rates)

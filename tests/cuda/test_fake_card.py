@@ -14,6 +14,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.search import BeamSearch
 from tiny import build_language_model, build_model, dictionary
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.decoding import (
     DecodeState,
     ELMultiheadAttention,
@@ -32,7 +33,7 @@ from fairseq_el.ops import block_repeated_ngrams, log_probabilities
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
     from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+TORCH = torch_version()
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or TORCH < (2, 10), reason="needs a CUDA build of torch 2.10 or later (but no card)"
 )
@@ -105,7 +106,7 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
             first = torch.arange(NUM_SENTENCES, device=fake_cuda).unsqueeze(1) * NUM_BEAMS
             state.reorder((parents + first).view(-1))
     assert output.features.device.type == "cuda" and output.features.dtype == torch.float16
-    assert state.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
+    assert state.tree.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
     kind = {"el": ELSelfAttention, "kv": KVSelfAttention}[self_attention]
     assert all(type(layer.self_attn) is kind for layer in model.decoder.layers)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fairseq_el.bench.programs.base import Hypothesis, Program
-from fairseq_el.bench.programs.stock_and_el import FairseqProgram
+from fairseq_el.bench.programs.base import Program, ScoredOutput
+from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Spec
 
-__all__ = ["FairseqProgram", "Hypothesis", "Program", "load_program"]
+__all__ = ["FairseqProgram", "Program", "ScoredOutput", "load_program"]
 
 
 def load_program(spec: Spec) -> Program:

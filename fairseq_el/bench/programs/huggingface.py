@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_el.bench.forced_scores import forced_scores
 from fairseq_el.bench.methods import optional_module
-from fairseq_el.bench.programs.base import TORCH_DTYPES, Hypothesis, Program
-from fairseq_el.bench.programs.stock_and_el import FairseqProgram
-from fairseq_el.bench.scoring import forced_scores
+from fairseq_el.bench.programs.base import TORCH_DTYPES, Program, ScoredOutput
+from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Spec
 from fairseq_el.bench.weights import bart_settings, bart_weights
 
@@ -87,7 +87,7 @@ class HuggingFaceProgram(Program):
             pad_token_id=self.sources.pad,
         )
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """Scores are made here, by reading the outputs: ``generate`` keeps those of the whole vocabulary, or none."""
         result = []
         for batch, sequences in zip(self._batches, raw):
@@ -97,7 +97,7 @@ class HuggingFaceProgram(Program):
                     tokens = tokens[: tokens.index(self.sources.eos) + 1]
                 scores = self._scores(source[source.ne(self.sources.pad)], tokens) if with_scores else None
                 whole = None if scores is None else sum(scores) / len(tokens) ** self.spec.lenpen
-                result.append(Hypothesis(tokens, whole, scores))
+                result.append(ScoredOutput(tokens, whole, scores))
         return result
 
     def _scores(self, source: Tensor, tokens: List[int]) -> List[float]:

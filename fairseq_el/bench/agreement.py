@@ -1,0 +1,151 @@
+"""Whether programs wrote what they should have written. Figures of a program that did not would mean nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import List, Optional, Sequence
+
+from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.errors import FairseqElError
+
+SCORE_TOLERANCE = 1e-4
+ROUNDING_FACTOR = 2.0  # of stock's own error in the same dtype
+_ROUNDING_FLOOR = 1e-6  # below, errors are those of float32 sums
+_SHOWN = 12  # tokens of an output, in messages
+
+Outputs = Sequence[ScoredOutput]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How outputs compare with stock's.
+
+    Attributes:
+        differing: numbers of the sentences with other tokens, counted from 0.
+        score_difference: the largest one between scores, where tokens are the same.
+    """
+
+    total: int
+    differing: List[int]
+    score_difference: float
+
+    @property
+    def share(self) -> float:
+        return 1 - len(self.differing) / self.total
+
+
+@dataclass(frozen=True)
+class ScoreError:
+    """How far a program's scores are from those that stock in float32 gives the same words: root mean squares.
+
+    Attributes:
+        per_word: of the scores of words; None if the program does not tell them.
+        whole: of the sums of a sentence's scores, divided by its length; None if the program tells no scores.
+    """
+
+    per_word: Optional[float]
+    whole: Optional[float]
+
+
+def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: int, writes_eos: bool) -> None:
+    """There is an output for every sentence, of known words, with the length asked for.
+
+    Args:
+        tgt_len: words without the eos, or 0 for any number.
+        writes_eos: whether the program ends outputs of a forced length with an eos.
+
+    Raises:
+        FairseqElError: it is not so.
+    """
+    for number, output in enumerate(outputs):
+        strange = [token for token in output.tokens if not 0 <= token < vocab_size]
+        if strange:
+            raise FairseqElError(f"{name}: sentence {number} has ids {strange[:_SHOWN]}; there are {vocab_size} words")
+        expected = tgt_len + 1 if writes_eos else tgt_len
+        if tgt_len and len(output.tokens) != expected:
+            raise FairseqElError(
+                f"{name}: sentence {number} has {len(output.tokens)} tokens, and {expected} were to be written: "
+                f"{_shown(output.tokens)}"
+            )
+        if tgt_len and (eos in output.tokens[:-1] or (output.tokens[-1] == eos) != writes_eos):
+            raise FairseqElError(f"{name}: sentence {number} has an eos in the wrong place: {_shown(output.tokens)}")
+
+
+def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement:
+    """Token by token; a last eos does not count, because CTranslate2 writes none at the longest length."""
+    if len(mine) != len(stock):
+        raise FairseqElError(f"{len(mine)} outputs can't be compared with {len(stock)}")
+    differing: List[int] = []
+    differences = [0.0]
+    for number, (one, other) in enumerate(zip(mine, stock)):
+        if _words(one, eos) != _words(other, eos):
+            differing.append(number)
+        elif one.score is not None and other.score is not None:
+            differences.append(abs(one.score - other.score))
+    largest = float("nan") if any(map(math.isnan, differences)) else max(differences)
+    return Agreement(len(mine), differing, largest)
+
+
+def require_agreement(
+    name: str, mine: Outputs, stock: Outputs, agreement: Agreement, score_tolerance: float = SCORE_TOLERANCE
+) -> None:
+    """
+    Raises:
+        FairseqElError: an output differs from stock's, or a score by more than the tolerance. Says how many, and the
+            first one.
+    """
+    if agreement.differing:
+        first = agreement.differing[0]
+        raise FairseqElError(
+            f"{name}: {len(agreement.differing)} of {agreement.total} outputs differ from stock's, so there are no "
+            f"figures. The first is sentence {first}:\n"
+            f"  stock {_shown(stock[first].tokens)} score {stock[first].score}\n"
+            f"  here  {_shown(mine[first].tokens)} score {mine[first].score}"
+        )
+    if not agreement.score_difference <= score_tolerance:
+        raise FairseqElError(
+            f"{name}: outputs are stock's, but a score differs by {agreement.score_difference:.2g}, and "
+            f"{score_tolerance:g} is allowed, so there are no figures"
+        )
+
+
+def score_error(outputs: Outputs, reference: Sequence[Sequence[float]], lenpen: float) -> ScoreError:
+    """Args: ``reference``: of each word of each output, by stock in float32."""
+    of_words: List[float] = []
+    of_wholes: List[float] = []
+    for output, scores in zip(outputs, reference):
+        if output.word_scores is not None:
+            of_words += [mine - theirs for mine, theirs in zip(output.word_scores, scores)]
+        if output.score is not None:
+            length = len(output.tokens)
+            of_wholes.append(output.score * length**lenpen / length - sum(scores) / length)
+    return ScoreError(_root_mean_square(of_words), _root_mean_square(of_wholes))
+
+
+def require_rounding(name: str, mine: ScoreError, stock: ScoreError) -> None:
+    """
+    Raises:
+        FairseqElError: scores are further off than twice as much as stock's in the same dtype.
+    """
+    assert mine.per_word is not None and stock.per_word is not None
+    allowed = max(ROUNDING_FACTOR * stock.per_word, _ROUNDING_FLOOR)
+    if not mine.per_word <= allowed:
+        raise FairseqElError(
+            f"{name}: scores of words are off by {mine.per_word:.3g} (root mean square, from stock in float32), "
+            f"stock's in this dtype by {stock.per_word:.3g}, and at most {ROUNDING_FACTOR:g} times as much is allowed, "
+            "so there are no figures"
+        )
+
+
+def _words(output: ScoredOutput, eos: int) -> List[int]:
+    return output.tokens[:-1] if output.tokens[-1:] == [eos] else output.tokens
+
+
+def _shown(tokens: Sequence[int]) -> str:
+    more = f" ... ({len(tokens)})" if len(tokens) > _SHOWN else ""
+    return " ".join(map(str, tokens[:_SHOWN])) + more
+
+
+def _root_mean_square(values: Sequence[float]) -> Optional[float]:
+    return math.sqrt(sum(value * value for value in values) / len(values)) if values else None
