@@ -1,4 +1,4 @@
-"""``fairseq-el convert``: what is done to a checkpoint, each by a subcommand."""
+"""``fairseq-el convert``: subcommands that relabel, strip, average, describe and convert checkpoints."""
 
 from __future__ import annotations
 

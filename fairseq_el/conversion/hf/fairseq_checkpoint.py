@@ -188,7 +188,7 @@ def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weig
     sizes = _sizes(family, settings, weights)
     for side, heads in sizes.heads.items():
         if sizes.d % heads:
-            problems.append(f"its width {sizes.d} is no multiple of the {side}'s {heads} heads")
+            problems.append(f"its width {sizes.d} is not a multiple of the {side}'s {heads} heads")
     shapes = {name: pair.shape for pair in layer_tensors(family, sizes) for name in pair.fairseq}
     wrong = {
         name: weights[name].shape for name, shape in shapes.items() if name in weights and weights[name].shape != shape

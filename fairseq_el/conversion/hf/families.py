@@ -117,7 +117,7 @@ class ModelSizes:
 
 
 def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family:
-    """The family that ``config.json`` names; the two of mBART are told apart by their tokenizer.
+    """Finds the family that ``config.json`` names; the tokenizer tells the two of mBART apart.
 
     Raises:
         FairseqElError: the family is not known, or the class of the model has a head that fairseq does not have.

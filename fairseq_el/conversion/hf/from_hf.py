@@ -184,7 +184,9 @@ def _family_notes(model: Model) -> List[str]:
     notes = []
     if settings.arch.startswith(PREFIX):
         why = "a bias of the output projection" if getattr(settings, "output_bias", False) else settings.activation_fn
-        notes.append(f"the architecture is {settings.arch}, because fairseq's own has not {why}: it needs --user-dir")
+        notes.append(
+            f"the architecture is {settings.arch}, because fairseq's own does not have {why}: it needs --user-dir"
+        )
     if model.family.languages:
         notes.append("name other languages with --source-lang, --target-lang and --lang-pairs SOURCE-TARGET")
     return notes

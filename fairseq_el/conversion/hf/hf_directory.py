@@ -26,7 +26,7 @@ class HFDirectory:
     """A directory with a model. ``config.json`` is read at once, weights when they are asked for.
 
     Raises:
-        OptionError: there is no such directory.
+        OptionError: the directory does not exist.
         FairseqElError: its ``config.json`` is missing or can't be read.
     """
 
@@ -53,7 +53,7 @@ class HFDirectory:
         """Reads all weights, by their names.
 
         Raises:
-            FairseqElError: there are none, or a file can't be read, is no dictionary of tensors, or would run code.
+            FairseqElError: there are none, or a file can't be read, does not hold tensors, or would run code.
         """
         for name in (SAFE, PICKLED):
             if self.has(name):

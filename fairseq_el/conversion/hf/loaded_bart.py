@@ -1,4 +1,4 @@
-"""A fairseq BART model in memory as Hugging Face's ``BartForConditionalGeneration``: settings and state dict."""
+"""Converts a fairseq BART model in memory to Hugging Face's ``BartForConditionalGeneration``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[st
 
 
 def _sizes(model: Any) -> ModelSizes:
-    """Sizes by the modules themselves: settings of the command line may have changed those of the checkpoint."""
+    """Reads the sizes off the modules: options of a command line may have changed the settings of the checkpoint."""
     sides = {side: getattr(model, side) for side in BART.sides}
     vocab, d = model.encoder.embed_tokens.weight.shape
     return ModelSizes(

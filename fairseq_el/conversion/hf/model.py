@@ -1,4 +1,4 @@
-"""A model on its way from one program to the other, and what there is to say about a conversion."""
+"""A model between the two programs: read from one, to be written for the other."""
 
 from __future__ import annotations
 

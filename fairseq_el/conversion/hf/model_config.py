@@ -95,7 +95,9 @@ def config_problems(family: Family, config: Config) -> List[str]:
         for side in family.sides:
             heads = config["n_head" if family.decoder_only else f"{side}_attention_heads"]
             if width % heads:
-                found.append(f"the width must be a multiple of the heads; {width} is none of the {side}'s {heads}")
+                found.append(
+                    f"the width must be a multiple of the heads; {width} is not a multiple of the {side}'s {heads}"
+                )
     if config.get("decoder_vocab_size") not in (None, config.get("vocab_size")):
         found.append(
             f"decoder_vocab_size must be vocab_size {shown(config.get('vocab_size'))}, one vocabulary for both sides; "

@@ -159,7 +159,7 @@ class _Symbols:
         missing = [token for token in tokens if token not in self._indices]
         if missing:
             raise ValueError(
-                f"the tokenizer puts {', '.join(map(repr, missing))} around a text, which the model has not"
+                f"the tokenizer puts {', '.join(map(repr, missing))} around a text, which the model does not have"
             )
         return [self._indices[token] for token in tokens]
 

@@ -48,7 +48,7 @@ class Vocabulary:
 
     @property
     def is_identity(self) -> bool:
-        """Whether both programs have the same ids."""
+        """True where both programs have the same ids."""
         return self.ids == list(range(len(self.ids)))
 
     def dictionary(self) -> Dictionary:
