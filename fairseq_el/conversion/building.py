@@ -22,9 +22,8 @@ from fairseq_el.conversion.limits import WORDS, differences_from_weights, settin
 from fairseq_el.errors import FairseqElError, summary_of
 
 _BUILT = (  # modules of models; none of them runs settings as code, but for character embeddings
-    *("fairseq_el.architectures.", "fairseq_el.slim.", "fairseq.models.transformer.", "fairseq.models.bart."),
-    *("fairseq.models.transformer_lm", "fairseq.models.transformer_align", "fairseq.models.multilingual_transformer"),
-    "fairseq.models.lightconv",
+    *("fairseq_el.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
+    *("fairseq.models.transformer_align", "fairseq.models.multilingual_transformer", "fairseq.models.lightconv"),
 )
 
 

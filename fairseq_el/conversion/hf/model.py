@@ -14,7 +14,7 @@ from fairseq_el.conversion.hf.vocabulary import Vocabulary
 from fairseq_el.conversion.hf.weights import Weights
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
     """Holds a model that both programs can compute, whichever of them it was read from.
 
