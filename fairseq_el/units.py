@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-_MOST_DIGITS = 18  # more bytes than there are in the world
+_MOST_DIGITS = 18  # of a size: below a million terabytes
 
 _UNITS = {"": 1, "B": 1}
 _UNITS.update({f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)})
@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
     """Bytes in ``16GiB``, ``16GB``, ``1.5 GiB`` or ``1000000``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is no size.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match.group(2).upper() not in _UNITS:
