@@ -17,10 +17,10 @@ from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
 from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
-from fairseq_el.generation.no_hypothesis import found_no_word, why
-from fairseq_el.generation.out_of_memory import free_frames
-from fairseq_el.generation.random_state import RandomState
+from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
+from fairseq_el.generation.failures.no_hypothesis import found_no_word, why
+from fairseq_el.generation.failures.out_of_memory import free_frames
+from fairseq_el.generation.failures.random_state import RandomState
 from fairseq_el.generation.transformers_search import TransformersRules, decoding_class
 from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.policy import output_rows_at_once
@@ -39,7 +39,7 @@ class ELSequenceGenerator(SequenceGenerator):
       between takes little memory. Results do not depend on it.
 
     A batch that does not fit into memory is decoded in halves, and these in halves, with the same hypotheses and one
-    warning that names the batch size to use (:mod:`fairseq_el.generation.halves`).
+    warning that names the batch size to use (:mod:`fairseq_el.generation.failures.halves`).
 
     Where stock goes wrong it does not:
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
 from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.out_of_memory import (
+from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
     free_frames,
@@ -23,7 +23,7 @@ from fairseq_el.generation.out_of_memory import (
     return_unused_memory,
     what_to_try,
 )
-from fairseq_el.generation.random_state import RandomState
+from fairseq_el.generation.failures.random_state import RandomState
 
 logger = logging.getLogger(__name__)
 
