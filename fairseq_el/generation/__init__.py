@@ -9,7 +9,7 @@ from fairseq_el.generation.generator import (
     el_generator,
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
-from fairseq_el.generation.transformers_search import TransformersRules
+from fairseq_el.generation.rules import TransformersRules
 
 __all__ = [
     "DEFAULT_ENCODER_TOKENS",

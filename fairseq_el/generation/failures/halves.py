@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
-from fairseq_el.generation.beams import Hypotheses
+from fairseq_el.generation.ended_hypotheses import Hypotheses
 from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
@@ -24,6 +24,7 @@ from fairseq_el.generation.failures.out_of_memory import (
     what_to_try,
 )
 from fairseq_el.generation.failures.random_state import RandomState
+from fairseq_el.generation.rules import SearchRules
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class _Batch(NamedTuple):
         return source_in(self.sample)
 
     def whole(self, generator: Any) -> WholeBatch:
-        return WholeBatch.of(generator, self.sample, self.options.get("prefix_tokens"))
+        return WholeBatch.of(SearchRules.of(generator), self.sample, self.options.get("prefix_tokens"))
 
     def size(self, generator: Any) -> Size:
         num_sentences, src_len = self.source.shape[:2]
