@@ -23,7 +23,7 @@ _COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
 
 
 class WholeBatch(NamedTuple):
-    """What a batch decides for all its sentences. Parts of it keep to that, so that they get the same hypotheses.
+    """Decisions of a batch for all its sentences. Parts of it keep to them, so that they get the same hypotheses.
 
     They keep its padding too: the width of sources decides how long outputs may be, that of prefixes which rules hold.
     """
@@ -58,7 +58,7 @@ def part_of(sample: Sample, rows: slice, whole: WholeBatch) -> Sample:
 
 
 def rows_of(value: Any, rows: slice, num_sentences: int) -> Any:
-    """The same for some sentences: of tensors and lists with a row or an item for each, and of dictionaries of them."""
+    """Takes some sentences of tensors and lists with a row or an item for each, and of dictionaries of such."""
     if isinstance(value, Mapping):  # fairseq's language models have an OrderedDict
         return {name: rows_of(item, rows, num_sentences) for name, item in value.items()}
     if isinstance(value, Tensor):
@@ -84,9 +84,10 @@ def source_of(sample: Sample, pad: int, eos: int) -> Tuple[Tensor, Tensor]:
 
 
 def source_in(sample: Sample) -> Tensor:
-    """What the encoder reads. *Shape:* ``(B, n, ...)``."""
+    """The part of a batch that encoders read. *Shape:* ``(B, n, ...)``."""
     net_input = sample["net_input"]
     for name in _SOURCES:
         if name in net_input:
-            return net_input[name]
+            source: Tensor = net_input[name]
+            return source
     raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")

@@ -34,7 +34,15 @@ def _known(name: str, classes: Sequence[type]) -> List[Any]:
 
 
 class ModelDecoder:
-    """One model. EL models decode from a state that beams share, others as a stock generator would have them."""
+    """One model. EL models decode from a state that beams share, others as a stock generator would have them.
+
+    Symbols: ``B`` sentences, ``b`` beams, ``d`` width of the decoder, ``V`` words of the vocabulary, ``n`` positions of
+    the source.
+
+    Attributes:
+        state: what beams share; None if the model decodes as in stock.
+        is_softmax: log-probabilities are one softmax over the logits of the output projection.
+    """
 
     def __init__(
         self,
@@ -54,7 +62,7 @@ class ModelDecoder:
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
         if incremental and is_el_model(model) and can_share_past(self.model.decoder):
             self.state = new_state().put_into(self.incremental_state)
-        self.is_softmax = self._is_softmax()  # log-probabilities are a softmax over what the output projection gives
+        self.is_softmax = self._is_softmax()
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
@@ -148,7 +156,8 @@ class ModelDecoder:
             output = output / temperature
         if self.is_softmax:
             return log_probabilities(output[:, -1])
-        return self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)[:, -1]
+        log_probs: Tensor = self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)
+        return log_probs[:, -1]
 
     def _is_softmax(self) -> bool:
         model, decoder = self.model, self.model.decoder if self.state is not None else None
@@ -163,7 +172,8 @@ class ModelDecoder:
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
         if decoder.adaptive_softmax is not None or self.state is None:
-            return decoder.output_layer(features)
+            logits: Tensor = decoder.output_layer(features)
+            return logits
         return self.state.linears(decoder.output_projection, features)
 
     def reorder(self, new_order: Tensor) -> None:

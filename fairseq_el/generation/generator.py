@@ -95,7 +95,7 @@ class ELSequenceGenerator(SequenceGenerator):
         constraints: Optional[Tensor],
         bos_token: Union[int, Tensor, None],
     ) -> Hypotheses:
-        """All sentences together."""
+        """Decodes all sentences together."""
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
@@ -105,15 +105,15 @@ class ELSequenceGenerator(SequenceGenerator):
         batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
         random_state = RandomState(source_in(sample).device)
         try:
-            return self._search(choose_step, *batch).run()
+            return self._new_search(choose_step, *batch).run()
         except (AssertionError, RuntimeError) as error:
             if not found_no_word(error):
                 raise
             free_frames(error)
             random_state.restore()
-            raise NoHypothesisError(explain(self._search(WatchedStep, *batch), error, numbers)) from error
+            raise NoHypothesisError(explain(self._new_search(WatchedStep, *batch), error, numbers)) from error
 
-    def _search(
+    def _new_search(
         self,
         new_step: Callable[[SearchRules, ActiveBatch, EnsembleDecoder], BeamStep],
         sample: Dict[str, Any],
@@ -135,11 +135,12 @@ class ELSequenceGenerator(SequenceGenerator):
 
     @property
     def memory_record(self) -> MemoryRecord:
-        """What has not fitted into memory so far."""
-        return self.__dict__.setdefault("_memory_record", MemoryRecord())
+        """Sizes of batches that have not fitted into memory so far."""
+        record: MemoryRecord = self.__dict__.setdefault("_memory_record", MemoryRecord())
+        return record
 
     def new_state(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> DecodeState:
-        """What the beams of a batch share while an EL model decodes it."""
+        """Makes what the beams of a batch share while an EL model decodes it."""
         backend = backend_of(model)
         if backend == "auto":
             steps = (self.min_len, max_steps - 1)
@@ -151,7 +152,7 @@ class ELSequenceGenerator(SequenceGenerator):
         """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
         if not is_inference_only(model):
             return Linears(num_sentences * self.beam_size, max_steps)
-        linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
+        linears: Linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
         linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
 

@@ -248,4 +248,5 @@ def _nan_in(encoder_out: Any, beam_size: int) -> List[int]:
         if mask.shape == is_nan.shape:
             is_nan = is_nan & ~mask.to(torch.bool)
     beams = 1 if isinstance(encoder_out, SharedEncoderOut) else beam_size
-    return is_nan.any(dim=1)[::beams].nonzero().view(-1).tolist()
+    sentences: List[int] = is_nan.any(dim=1)[::beams].nonzero().view(-1).tolist()
+    return sentences
