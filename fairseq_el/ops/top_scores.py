@@ -76,6 +76,22 @@ def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Ten
     return values, columns
 
 
+def keep_largest(scores: Tensor, k: int) -> Tensor:
+    """Sets all but the ``k`` largest scores of each row to minus infinity; of equal ones, exactly ``k`` stay.
+
+    Args:
+        scores: *Shape:* ``(..., n)``.
+        k: at least 1.
+
+    Returns:
+        a new tensor, or ``scores`` itself where rows are not longer than ``k``. *Shape:* ``(..., n)``.
+    """
+    if k >= scores.size(-1):
+        return scores
+    top, where = torch.topk(scores, k, dim=-1, sorted=False)
+    return torch.full_like(scores, float("-inf")).scatter(-1, where, top)
+
+
 def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool) -> Tuple[Tensor, Tensor]:
     num_rows, num_columns = scores.shape
     num_groups = num_columns // group_size
@@ -94,7 +110,7 @@ def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool)
 
 
 def _rows_at_once(matrix: Tensor, numbers: int) -> int:
-    """Of a matrix of which so many numbers are needed per row: what stays in a CPU's cache, or all rows."""
+    """Returns how many rows, with so many numbers for each, stay in a CPU's cache; on other devices all rows."""
     if matrix.device.type != "cpu":
         return max(len(matrix), 1)
     return max(_IN_CACHE // (matrix.element_size() * max(numbers, 1)), 1)

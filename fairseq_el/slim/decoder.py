@@ -2,9 +2,9 @@
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, arXiv 2012.11346, section 2.
 
-Every pass is over a slice of the sequence; what the slice knows of those before it is the business of the ``attend``
-that the layers are given: see :mod:`fairseq_el.ops.slim`. A whole sequence, one word of a hypothesis, and a slice of
-training differ in nothing else.
+Every pass is over a slice of the sequence. The layers get a function ``attend``, which knows the slices before (see
+:mod:`fairseq_el.ops.sliced_loss`). A whole sequence, one word of a hypothesis, and a slice of training differ in
+nothing else.
 
 Symbols: ``B`` sentences, ``t`` positions of a slice, ``h`` heads, ``d`` width, ``dh = d / h``, ``M`` features, ``V``
 words of the vocabulary.

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from fairseq.modules import MultiheadAttention
+from reference import multihead_attention
 
 from fairseq_el.decoding import DecodeState, ELSelfAttention, KVSelfAttention
-from fairseq_el.ops.reference import multihead_attention
 from fairseq_el.policy import capacity_for
 
 NUM_SENTENCES, WIDTH, NUM_HEADS = 3, 8, 2
