@@ -1,6 +1,6 @@
 """Attention operations in pure torch. Nothing here imports fairseq."""
 
-from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query
+from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
 from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
 from fairseq_el.ops.kv_attention import kv_attention
@@ -17,7 +17,6 @@ from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.sliced_loss import Attend, attend_within, sliced_loss
 from fairseq_el.ops.top_scores import keep_largest, largest, log_probabilities, top_of_rows
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
-from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
 
 __all__ = [
