@@ -1,4 +1,4 @@
-"""Times linear layers with packed weights against plain ones, for `packs_weight` in fairseq_el/policy.py.
+"""Times linear layers with packed weights against plain ones, for `should_pack` in fairseq_el/policy.py.
 
     python scripts/bench_packing.py [--shapes 256x256,256x1024,1024x1024,1024x4096,256x6000] [--megabytes 48] [--runs 7]
 
