@@ -11,14 +11,12 @@ import functools
 import logging
 from typing import Any, List, TypeVar
 
-from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.cards.check import check_card_of, check_input
-from fairseq_el.decoding.cross_attention import ELMultiheadAttention
+from fairseq_el.decoding.attention import SELF_ATTENTION, ELCrossAttention
 from fairseq_el.decoding.decoder import reorder_shared_state, shared_forward
 from fairseq_el.decoding.encoder_output import share_encoder_out
-from fairseq_el.decoding.self_attention import SELF_ATTENTION
 from fairseq_el.decoding.support import (
     cross_attentions,
     has_linear_attention,
@@ -27,8 +25,6 @@ from fairseq_el.decoding.support import (
     unsupported_reasons,
 )
 from fairseq_el.errors import UnsupportedModelError
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
-from fairseq_el.topk.settings import topk_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +62,11 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
 
 def _enable(model: Any, backend: str, self_attention: str) -> None:
     for attention in cross_attentions(model).values():
-        _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
-        attention.__class__ = ELMultiheadAttention
+        # stock leaves the last beam size in place, which breaks its own scoring
+        _shadow(attention, replaced_class=type(attention), beam_size=1)
+        attention.__class__ = ELCrossAttention
+    for attention in self_attentions(model).values():
+        _shadow(attention, replaced_class=type(attention))
     if not is_decoder_only(model):
         encode = functools.partial(_checked_encoding, model.encoder)
         _shadow(model.encoder, reorder_encoder_out=share_encoder_out, forward_torchscript=encode)
@@ -101,7 +100,7 @@ def disable_el_attention(models: Models) -> Models:
         if not is_el_model(model):
             continue
         for attention in [*cross_attentions(model).values(), *self_attentions(model).values()]:
-            attention.__class__ = MultiheadAttention if topk_of(attention) is None else TopkMultiheadAttention
+            attention.__class__ = attention.replaced_class
             _unshadow(attention)
         for module in [model.decoder, model, *([] if is_decoder_only(model) else [model.encoder])]:
             _unshadow(module)

@@ -8,9 +8,7 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerEncode
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from fairseq_el.decoding.cross_attention import ELMultiheadAttention
-from fairseq_el.decoding.self_attention import SharedSelfAttention
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
+from fairseq_el.decoding.attention import class_without_el
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
 
@@ -90,9 +88,9 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
 
 def _attention_reasons(attention: MultiheadAttention) -> List[str]:
     reasons = []
-    known = (MultiheadAttention, TopkMultiheadAttention, ELMultiheadAttention, *SharedSelfAttention.__subclasses__())
-    if type(attention) not in known:
-        reasons.append(f"it is a {type(attention).__name__}; only fairseq's own MultiheadAttention is supported")
+    own_class = class_without_el(attention)
+    if own_class is not MultiheadAttention and not vars(own_class).get("el_can_replace", False):
+        reasons.append(f"it is a {own_class.__name__}; only fairseq's own MultiheadAttention is supported")
     if attention.use_xformers:
         reasons.append("it uses xformers attention (--encoder-xformers-att-config)")
     if attention.bias_k is not None or attention.bias_v is not None:

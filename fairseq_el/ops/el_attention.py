@@ -216,4 +216,5 @@ def topk_el_attention(
     query: Tensor, memory: Tensor, key_weight: Tensor, value_weight: Tensor, k: int, *args: Any, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`el_attention` over the ``k`` largest scores; the other arguments are the same, in the same order."""
-    return el_attention(query, memory, key_weight, value_weight, *args, k=k, **options)
+    options["k"] = k
+    return el_attention(query, memory, key_weight, value_weight, *args, **options)

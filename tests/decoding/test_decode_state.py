@@ -61,7 +61,7 @@ def rows_of(parents):
 
 def with_a_precise_softmax(monkeypatch):
     """Lets the modules' softmax be as precise as their dtype, to see more digits than stock's float32 shows."""
-    import fairseq_el.decoding.self_attention as module
+    import fairseq_el.decoding.attention as module
 
     for name in ("el_attention", "kv_attention"):
         op = getattr(module, name)

@@ -155,7 +155,7 @@ def test_only_the_decoders_attention_changes(kind, name):
     model = fairseq_el.enable_el_attention(build_model("transformer", WORDS, seed=1), self_attention=kind)
     changed = {n: type(m).__name__ for n, m in model.named_modules() if isinstance(m, MultiheadAttention)}
     expected = {f"encoder.layers.{i}.self_attn": "MultiheadAttention" for i in range(2)}
-    expected.update({f"decoder.layers.{i}.encoder_attn": "ELMultiheadAttention" for i in range(2)})
+    expected.update({f"decoder.layers.{i}.encoder_attn": "ELCrossAttention" for i in range(2)})
     expected.update({f"decoder.layers.{i}.self_attn": name for i in range(2)})
     assert changed == expected
     fairseq_el.disable_el_attention(model)

@@ -12,13 +12,12 @@ from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
-from fairseq_el.decoding import disable_el_attention, enable_el_attention, encode, topk_multihead_attention
+from fairseq_el.decoding import disable_el_attention, enable_el_attention, encode
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
-from fairseq_el.topk.enable import disable_topk_attention, enable_topk_attention, topk_enabled
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
-from fairseq_el.topk.options import apply_topk
-from fairseq_el.topk.settings import TopkAttentionSettings, attentions_in, set_topk, topk_of
+from fairseq_el.topk import apply_topk, disable_topk_attention, enable_topk_attention, multihead_attention, topk_enabled
+from fairseq_el.topk.enable import attentions_in
+from fairseq_el.topk.multihead_attention import TopkAttentionSettings, TopkMultiheadAttention, set_topk, topk_of
 
 WORDS = dictionary()
 LENGTHS = [9, 2, 12, 5, 7]
@@ -64,7 +63,7 @@ def test_with_all_keys_and_units_it_is_the_stock_model(arch, training):
 @ARCHITECTURES
 def test_training_never_makes_all_scores(arch, monkeypatch):
     model = enable_topk_attention(build_model(arch, WORDS, seed=1), 3).train()
-    monkeypatch.setattr(topk_multihead_attention, "keep_largest", None)  # what cuts all scores to the k largest
+    monkeypatch.setattr(multihead_attention, "keep_largest", None)  # what cuts all scores to the k largest
     assert gradients(model)
     with pytest.raises(TypeError):
         scores_of_next_words(model.eval())  # fairseq asks for the weights of cross-attention
@@ -85,7 +84,8 @@ def test_encoders_of_loaded_models(change):
     assert all((stock - other)[visible.expand_as(stock)].abs().max() > 0.1 for other in before)
     disable_topk_attention(model)
     assert torch.equal(model.encoder(*inputs)["encoder_out"][0], before[0])
-    assert not any("topk" in module.__dict__ or "_topk_was_fused" in module.__dict__ for module in model.modules())
+    left = {"score_limit", "topk", "_topk_was_fused"}
+    assert not any(left & set(vars(module)) for module in model.modules())
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
