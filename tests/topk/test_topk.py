@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
+import pickle
 
 import pytest
 import torch
 from fairseq import options
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
-from tiny import batch, build_language_model, build_model, dictionary
+from tiny import batch, build_language_model, build_model, dictionary, snapshot
 
-from fairseq_el.decoding import disable_el_attention, enable_el_attention, encode
+from fairseq_el.decoding import disable_el_attention, el_attention_enabled, enable_el_attention, encode
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.topk import apply_topk, disable_topk_attention, enable_topk_attention, multihead_attention, topk_enabled
@@ -170,6 +172,55 @@ def test_nothing_of_the_model_changes_but_its_function():
     disable_topk_attention(model)
     assert not topk_enabled(model)
     assert all(type(module) is MultiheadAttention for module in attentions_in(model).values())
+
+
+ON_AND_OFF = {
+    "topk": (lambda model: enable_topk_attention(model, 2, ffn=3), disable_topk_attention),
+    "el": (enable_el_attention, disable_el_attention),
+}
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
+@pytest.mark.parametrize("on", itertools.permutations(ON_AND_OFF))
+@pytest.mark.parametrize("off", itertools.permutations(ON_AND_OFF))
+def test_with_el_attention_on_and_off_in_any_order(arch, on, off):
+    """Afterwards the model is what it was before; in between it computes what Top-k alone computes."""
+    model = build_language_model(WORDS, seed=1) if arch == "transformer_lm" else build_model(arch, WORDS, seed=1)
+    before, tokens = snapshot(model), torch.full((2, 7), 5)
+
+    def scores():
+        return model(tokens)[0] if arch == "transformer_lm" else scores_of_next_words(model)
+
+    exact = scores()
+    enable_topk_attention(model, 2, ffn=3)
+    topk = scores()
+    disable_topk_attention(model)
+    enabled = []
+    for turned, changes in ((on, 0), (off, 1)):
+        for name in turned:
+            ON_AND_OFF[name][changes](model)
+            enabled = [*enabled, name] if changes == 0 else [other for other in enabled if other != name]
+            assert el_attention_enabled(model) == ("el" in enabled) and topk_enabled(model) == ("topk" in enabled)
+            assert torch.equal(scores(), topk if "topk" in enabled else exact)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+@pytest.mark.parametrize("on", itertools.permutations(ON_AND_OFF))
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_models_with_both(arch, on, copied):
+    model = build_model(arch, WORDS, seed=1)
+    for name in on:
+        ON_AND_OFF[name][0](model)
+    twin = copied(model)
+    generators = [ELSequenceGenerator([m], WORDS, beam_size=3, max_len_b=8) for m in (model, twin)]
+    assert hypotheses(generators[1], twin) == hypotheses(generators[0], model)
+    expected = scores_of_next_words(model)
+    disable_el_attention(disable_topk_attention(model))
+    assert torch.equal(scores_of_next_words(twin), expected) and topk_enabled(twin) and el_attention_enabled(twin)
+    twin.make_generation_fast_(need_attn=False)
+    twin.to(torch.bfloat16)
+    assert torch.isfinite(scores_of_next_words(twin)).all()
 
 
 def test_dropout_is_drawn_while_training_only():
