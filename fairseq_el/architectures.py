@@ -91,7 +91,8 @@ class _ELModel(ModelWithOptions):
 
     @staticmethod
     def changed(model: Any, args: Any) -> Any:
-        """
+        """Adds what the settings ask for, and enables EL-attention.
+
         Raises:
             FairseqElError: there is no output projection to have a bias.
             UnsupportedModelError: EL-attention can't decode the model exactly.

@@ -30,7 +30,7 @@ from fairseq_el.policy import PROJECTED_AT_ONCE, sentences_at_once
 
 @dataclass(frozen=True)
 class ScoreLimit:
-    """How many scores of a query enter its softmax, the largest ones.
+    """The number of scores of a query that enter its softmax, the largest ones.
 
     Attributes:
         k: so many.
@@ -54,7 +54,7 @@ class SharedAttention(MultiheadAttention):
     score_limit: Optional[ScoreLimit] = None
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """``(B, queries, h * dh)`` to ``(B, queries, h, dh)``."""
+        """Splits by head, ``(B, queries, h * dh)`` to ``(B, queries, h, dh)``."""
         return x.view(*x.shape[:2], self.num_heads, self.head_dim)
 
     def _over_memory(self, query: Tensor, memory: Tensor, **options: Any) -> Tuple[Tensor, Optional[Tensor]]:
@@ -213,7 +213,7 @@ class ELCrossAttention(SharedAttention):
         return (self.out_proj(heads) if state is None else state.linears(self.out_proj, heads)), weights
 
     def _project(self, memory: Tensor) -> Tuple[Tensor, Tensor]:
-        """``(B, n, d)`` to keys and values ``(B, h, n, dh)``, each head's contiguous."""
+        """Projects a memory ``(B, n, d)`` to keys and values ``(B, h, n, dh)``, each head's contiguous."""
         num_sentences, src_len, _ = memory.shape
         shape = (num_sentences, self.num_heads, src_len, self.head_dim)
         key, value = memory.new_empty(shape), memory.new_empty(shape)

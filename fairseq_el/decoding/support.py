@@ -1,4 +1,4 @@
-"""Which models EL-attention decodes exactly, and why it refuses the others."""
+"""The models that EL-attention decodes exactly, and the reasons why it refuses others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unsupported_reasons(model: nn.Module) -> List[str]:
 
 
 def has_linear_attention(decoder: Any) -> bool:
-    """Whether a decoder says that its attention is linear, as a SLiM Performer's: it keeps sums and no past."""
+    """Whether a decoder says that its attention is linear: it keeps sums of the past and no words of it."""
     return getattr(decoder, "has_linear_attention", False)
 
 

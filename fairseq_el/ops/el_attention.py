@@ -69,9 +69,9 @@ def el_attention(
     Raises:
         ValueError: ``k`` is below 1.
 
-    *Rounding:* fairseq computes every softmax in float32. For float64 inputs that rounds the scores, and the weights
-    of a query sum to one only within float32's precision, so the key bias does not vanish and the value bias is not
-    added exactly once. In that case both biases enter as they do in multi-head attention, and results agree with it to
+    *Rounding:* fairseq computes every softmax in float32. For float64 inputs that rounds the scores: the weights of a
+    query sum to one only within float32's precision. So the key bias does not vanish, and the value bias is not added
+    exactly once. In that case both biases enter as they do in multi-head attention, and results agree with it to
     float64's precision. Where the softmax is as precise as the scores there is nothing to reproduce.
     """
     if k is not None and k < 1:
@@ -207,7 +207,7 @@ def _softmax_of_largest(
 
 
 def _by_query(scores: Tensor, attn_mask: Tensor) -> Tensor:
-    """``(B, b*h, n)`` to ``(B, b, h, n)``, a view."""
+    """Splits scores by query: a view, ``(B, b*h, n)`` to ``(B, b, h, n)``."""
     num_sentences, num_beams, length = attn_mask.shape
     return scores.view(num_sentences, num_beams, scores.size(1) // max(num_beams, 1), length)
 

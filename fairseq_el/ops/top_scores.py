@@ -14,13 +14,13 @@ _IN_CACHE = 1 << 21  # bytes of members of groups that a CPU has at a time: they
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """``torch.log_softmax(logits, dim=1, dtype=torch.float32)``, the same bits: a search ranks by their last ones.
+    """The bits of ``torch.log_softmax(logits, dim=1, dtype=torch.float32)``: a search ranks by the last of them.
 
     On a CPU it takes no room for its result, so that malloc has nothing to return to the system after every step:
     logits in float32 are overwritten, others are copied once.
 
     Args:
-        logits: the caller needs them no more. *Shape:* ``(rows, V)``.
+        logits: may be overwritten. *Shape:* ``(rows, V)``.
 
     Returns:
         float32. *Shape:* ``(rows, V)``.
@@ -48,7 +48,7 @@ def largest(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
 
 
 def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Tensor, Tensor]:
-    """``torch.topk(scores, k, dim=1)`` for long rows: columns are searched only where a maximum says that it pays.
+    """Finds ``torch.topk(scores, k, dim=1)`` of long rows, searching only columns whose group has a large maximum.
 
     The ``V`` columns fall into groups of ``g``, every ``V / g``-th in the same one. The ``k`` largest of a row lie in
     the ``k`` groups with the largest maxima, which one pass over the row gives; only these are searched. Of all ``g``,

@@ -30,7 +30,8 @@ class _TopkModel(ModelWithOptions):
 
     @staticmethod
     def changed(model: Any, args: Any) -> Any:
-        """
+        """Enables Top-k attention.
+
         Raises:
             OptionError: no K is given, or a value is out of range.
         """

@@ -182,7 +182,7 @@ def _problems(model: Any, attention: Optional[int], where: Optional[FrozenSet[st
 
 
 def _reasons(module: MultiheadAttention) -> List[str]:
-    """Why an attention module can't be Top-k; empty when it can."""
+    """The reasons why an attention module can't be Top-k; empty when it can."""
     reasons = []
     own_class = class_without_el(module)
     if own_class not in (MultiheadAttention, TopkMultiheadAttention):

@@ -20,7 +20,7 @@ _SAVED = "_topk_saved"
 
 
 class IdentityFc1(nn.Linear):
-    """``fc1`` of a layer whose ``fc2`` computes both projections: the identity, with the parameters of ``fc1``."""
+    """The identity, with the parameters of ``fc1``: ``fc2`` of the layer computes both projections."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``x``."""
@@ -28,7 +28,7 @@ class IdentityFc1(nn.Linear):
 
 
 class TopkFeedForward(nn.Linear):
-    """``fc2`` of a layer, computing both projections with activation and dropout, of ``k`` hidden units a token."""
+    """A layer's ``fc2`` that computes both projections, activation and dropout, of ``k`` hidden units a token."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes the feed-forward part of the layer. *Shape:* ``(..., d)`` to ``(..., d)``."""
@@ -50,7 +50,7 @@ class TopkFeedForward(nn.Linear):
 
 
 def unsupported_by_topk(layer: Any) -> List[str]:
-    """Why the feed-forward part of a layer can't be Top-k; empty when it can."""
+    """The reasons why the feed-forward part of a layer can't be Top-k; empty when it can."""
     reasons = []
     for name in ("fc1", "fc2"):
         module = getattr(layer, name)

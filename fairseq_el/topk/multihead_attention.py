@@ -121,7 +121,10 @@ class TopkMultiheadAttention(MultiheadAttention):
 
 
 def _sum_of_values(probs: Tensor, values: Tensor, num_heads: int) -> Tensor:
-    """``(B*h, t, n)`` and stock's values ``(B'*h, n, dh)``, BART's once for all beams, to ``(B*h, t, dh)``."""
+    """Weighted sums of stock's values, which BART has once for all beams.
+
+    *Shapes:* weights ``(B*h, t, n)`` and values ``(B'*h, n, dh)`` to ``(B*h, t, dh)``.
+    """
     of_sentences = values.view(-1, num_heads, *values.shape[1:])
     of_beams = probs.view(len(of_sentences), -1, num_heads, *probs.shape[1:])
     return torch.einsum("sbhtn,shnd->sbhtd", of_beams, of_sentences).reshape(*probs.shape[:2], -1)
