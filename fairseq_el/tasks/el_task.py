@@ -29,7 +29,7 @@ from fairseq_el.tasks.decoding_options import (
 from fairseq_el.tasks.options import el_options, memory_budget
 from fairseq_el.tasks.search_options import search_rules
 from fairseq_el.tasks.whole_data import WholeData, shard_of
-from fairseq_el.topk.options import apply_topk
+from fairseq_el.topk import apply_topk
 
 logger = logging.getLogger(__name__)
 
