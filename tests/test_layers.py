@@ -9,8 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fairseq_el"
 BELOW = {  # what each part of the package may import
-    "_requirements": set(),
-    "_user_dir": set(),
+    "_compat": set(),
     "errors": set(),
     "policy": set(),
     "dtypes": set(),
@@ -72,7 +71,7 @@ def test_imports_point_one_way(path):
     names = set(imports(path))
     mine = {name.split(".")[1] for name in names if name.startswith("fairseq_el.")}
     assert mine <= BELOW[part], f"{part} may import {sorted(BELOW[part])}"
-    if part in ("ops", "planning", "policy", "dtypes", "units", "cards", "_requirements", "_user_dir", "errors"):
+    if part in ("ops", "planning", "policy", "dtypes", "units", "cards", "_compat", "errors"):
         assert not any(name.split(".")[0] in ("fairseq", "fairseq_cli") for name in names)
 
 
