@@ -40,9 +40,9 @@ class Report:
         self.settings, self.measurements = settings, measurements
         self.signature = _signature(settings, facts)
         baselines = {
-            measurement.work: measurement for measurement in measurements if measurement.method == settings.baseline
+            measurement.spec: measurement for measurement in measurements if measurement.method == settings.baseline
         }
-        self.results = [_result(settings, measurement, baselines[measurement.work]) for measurement in measurements]
+        self.results = [_result(settings, measurement, baselines[measurement.spec]) for measurement in measurements]
         self.growth = growth(self.results, "source_longest") if settings.per_step else {}
         self.growth_with_batch = growth(self.results, "batch") if settings.per_step else {}
         self.notes = [*_notes(settings, measurements), *self._growth_notes(), *notes]
@@ -85,8 +85,8 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
     seconds = measurement.seconds[settings.tgt_len]
     result: Dict[str, Any] = {
         "method": measurement.method.label,
-        "batch": measurement.work.batch,
-        "src_len": measurement.work.src_len,
+        "batch": measurement.spec.batch,
+        "src_len": measurement.spec.src_len,
         **{f"source_{name}" if name != "sentences" else name: value for name, value in measurement.batch.items()},
         "words_out": sum(len(output.tokens) for output in measurement.outputs[settings.tgt_len]),
         "seconds": seconds,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
@@ -83,7 +85,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     found = {}
     for kind, batch_size in (("stock", 6), ("stock", 4), ("el", 4)):
         method, session = Method(kind, "fp32"), Session()
-        session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+        session.load(of(method, tiny_bart).as_dict(), asdict(method))
         prepared = session.prepare({"batch": batch_size, "src_len": 9, "whole_set": True})
         assert prepared == {"sentences": 6, "longest": 9, "tokens": 2 * (6 + 9 + 9)}
         outputs = session.decode(0, want_outputs=True)["outputs"]
@@ -94,7 +96,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
 
 def test_no_figures_of_batches_that_were_decoded_in_halves(tiny_bart, monkeypatch):
     method, session = Method("el", "fp32"), Session()
-    session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+    session.load(of(method, tiny_bart).as_dict(), asdict(method))
     session.prepare({"batch": 6, "src_len": 9, "whole_set": True})
     decode = ELSequenceGenerator._decode
 
@@ -116,7 +118,7 @@ def of(method, bart):
 def test_a_worker_that_dies(tiny_bart, tmp_path):
     """What it wrote last is in the error."""
     stock = Method("stock", "fp32")
-    with WorkerProcess(of(stock, tiny_bart).spec(stock, tmp_path / "ct2"), "stock@fp32", tmp_path) as worker:
+    with WorkerProcess(of(stock, tiny_bart), stock, "stock@fp32", tmp_path) as worker:
         worker.load()
         message = r"worker of stock@fp32 died with exit status 1 during `score`.*(?s:.*)TypeError: .*nonsense"
         with pytest.raises(FairseqElError, match=message):

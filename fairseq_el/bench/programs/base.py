@@ -1,4 +1,4 @@
-"""What the benchmark asks of a program."""
+"""The interface that the benchmark asks of a program."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, List, Optional, Sequence
 
-import torch
 from torch import Tensor
 
 from fairseq_el.bench.programs.sources import Sources
-
-TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
