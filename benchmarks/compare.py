@@ -30,11 +30,11 @@ from tqdm import tqdm
 from fairseq_el import NoKernelsError
 from fairseq_el.cards.check import usable_device
 from fairseq_el.files.text_lines import read_lines
-from fairseq_el.scoring import read_generate_output, read_hypotheses
+from fairseq_el.scoring import Hypothesis, compare_hypotheses, read_generate_output, read_hypotheses
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
-METHODS = {
+OPTIONS_OF = {
     "stock": ["--task", "translation"],
     "EL, kv": ["--el-self-attention", "kv"],
     "EL, el": ["--el-self-attention", "el"],
@@ -48,7 +48,7 @@ EL = ["--task", "el_translation", "--el-ngram-blocking", "stock"]
 class Result:
     """What the runs of one method gave: texts by sentence, of the last run; figures, one per run."""
 
-    tokens: dict[int, str] = field(default_factory=dict)
+    tokens: dict[int, list[Hypothesis]] = field(default_factory=dict)
     hypotheses: dict[int, str] = field(default_factory=dict)
     references: dict[int, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -83,7 +83,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     report, log = work / f"{name}.json", work / f"{name}.log"
     counting = [str(REPOSITORY / "benchmarks" / "measured_generate.py"), str(report)]
     program = [sys.executable, *(["-m", "fairseq_cli.generate"] if time_only else counting)]
-    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
+    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *OPTIONS_OF[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     start = time.perf_counter()
     messages = run([*program, *options, *task], log)
@@ -91,7 +91,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
     lines = read_lines(log, "the output of fairseq-generate").lines
     output = read_generate_output(lines)
     result.hypotheses, result.references = output.hypotheses, output.references
-    result.tokens = {index: best.tokens for index, (best, *_) in read_hypotheses(lines).items()}
+    result.tokens = read_hypotheses(lines)
     said = [*lines, *messages.read_text("utf-8", errors="replace").split("\n")]  # fairseqs differ in where they log
     (seconds,) = filter(None, (re.search(r"\bINFO\b.*\bTranslated .* in ([\d.]+)s", line) for line in said))
     result.seconds.append(float(seconds.group(1)))
@@ -105,7 +105,7 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
 
 
 def compare(
-    options: list[str], runs: int, work: Path, time_only: bool = False, methods: Sequence[str] = tuple(METHODS)
+    options: list[str], runs: int, work: Path, time_only: bool = False, methods: Sequence[str] = tuple(OPTIONS_OF)
 ) -> dict[str, Result]:
     """The methods, in turn.
 
@@ -114,7 +114,7 @@ def compare(
         runs: of each method.
         work: where logs are left.
         time_only: count no bytes, which takes time.
-        methods: out of ``METHODS``, stock first.
+        methods: out of ``OPTIONS_OF``, stock first.
     """
     if "--cpu" not in options:
         try:
@@ -127,8 +127,8 @@ def compare(
         decode(method, options, work, results[method], time_only)
     stock, *others = results.values()
     for el in others:
-        differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
-        if differing or len(el.tokens) != len(stock.tokens):
+        differing = compare_hypotheses(stock.tokens, el.tokens).differing
+        if differing:
             sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
     return results
 
@@ -146,7 +146,7 @@ def table(results: dict[str, Result], references: list[str] | None = None) -> st
     metric = sacrebleu.BLEU()
     rows = []
     for method, result in results.items():
-        identical = sum(result.tokens[i] == stock.tokens[i] for i in sentences)
+        identical = compare_hypotheses(stock.tokens, result.tokens).num_identical
         total, of_stock = (r.cross_attention_bytes + r.self_attention_bytes for r in (result, stock))
         rows.append(
             [
@@ -200,7 +200,7 @@ def main() -> None:
     )
     args, options = parser.parse_known_args()
     methods = ["stock", *(f"EL, {name}" for name in args.methods.split(","))]
-    if not set(methods) <= set(METHODS):
+    if not set(methods) <= set(OPTIONS_OF):
         parser.error(f"--methods must be out of kv,el,shared-kv; got {args.methods}")
     with workspace() as work:
         results = compare(options, args.runs, work, args.time_only, methods)

@@ -41,7 +41,7 @@ from fairseq_el.planning import Workload, memory, shape_of
 from fairseq_el.planning.memory import state_bytes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-METHODS = ("stock-duplicated", "stock-shared", "kv", "el")
+CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
 
 
 class StockReorderings:
@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("--path", required=True, help="checkpoint")
-    parser.add_argument("--method", choices=METHODS, default="el")
+    parser.add_argument("--method", choices=CACHES, default="el")
     parser.add_argument("--batch", type=int, default=16, help="sentences")
     parser.add_argument("--beam", type=int, default=4)
     parser.add_argument(

@@ -166,7 +166,7 @@ class Quality:
         files = [self.out / f"{name} {stage}.txt".replace(" ", "-") for name in (run, FULL)]
         mine, theirs = (read_hypotheses(read_lines(file, "output").lines) for file in files)
         agreement = compare_hypotheses(mine, theirs)
-        return f"{agreement.sentences - len(agreement.differing)} of {agreement.sentences}"
+        return f"{agreement.num_identical} of {agreement.sentences}"
 
     def table(self, part: str) -> str:
         """Of all that is finished, in Markdown."""

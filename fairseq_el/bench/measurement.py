@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Sequence
 
-from fairseq_el.bench.agreement import Agreement, ScoreError
+from fairseq_el.bench.agreement import ScoreError
 from fairseq_el.bench.methods import Method
 from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.settings import BatchSpec
 from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
+from fairseq_el.scoring import Agreement
 
 
 class Measurement:

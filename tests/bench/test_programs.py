@@ -13,7 +13,6 @@ import fairseq_el
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.forced_scores import ReferenceScores
 from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords
-from fairseq_el.bench.weights import bart_settings
 from fairseq_el.bench.worker import Session
 from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
@@ -56,8 +55,11 @@ def test_hugging_face_computes_the_same_logits(embed_scale):
     ],
 )
 def test_other_models_are_no_bart(arch, options, message):
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install fairseq_el[bench]")
+    from fairseq_el.bench.programs.huggingface import bart_of
+
     with pytest.raises(FairseqElError, match=f"hf: only BART checkpoints can be converted, .*{message}"):
-        bart_settings(build_model(arch, WORDS, 3, torch.float32, **options))
+        bart_of(build_model(arch, WORDS, 3, torch.float32, **options), torch.float32)
 
 
 def test_stock_blocks_ngrams_that_it_has_written():

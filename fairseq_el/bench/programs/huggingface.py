@@ -13,22 +13,31 @@ from fairseq_el.bench.methods import STOCK, Method, optional_module
 from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Settings
-from fairseq_el.bench.weights import bart_settings, bart_weights
+from fairseq_el.conversion.hf import bart_to_hf
 from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.errors import FairseqElError
 
 
 def bart_of(model: Any, dtype: torch.dtype) -> Any:
-    """``BartForConditionalGeneration`` with the weights of a fairseq BART model, which it shares where it can."""
+    """``BartForConditionalGeneration`` with the weights of a fairseq BART model, which it shares where it can.
+
+    Raises:
+        FairseqElError: Hugging Face's BART can't compute the same; every reason is listed.
+    """
     transformers = optional_module("transformers")
+    try:
+        config, state = bart_to_hf(model, dtype)
+    except FairseqElError as error:
+        raise FairseqElError(f"hf: {error}") from error
     with torch.device("meta"):
-        converted = transformers.BartForConditionalGeneration(transformers.BartConfig(**bart_settings(model)))
-    converted.load_state_dict(bart_weights(model, dtype), assign=True)
+        converted = transformers.BartForConditionalGeneration(transformers.BartConfig(**config))
+    converted.load_state_dict(state, assign=True)
     converted.tie_weights()
     return converted.eval()
 
 
 class FairseqRules:
-    """What fairseq's search adds to Hugging Face's: no padding as a word, and an eos after the longest output.
+    """Adds two rules of fairseq's search: padding is not a word, and the longest output ends with an eos.
 
     Hugging Face cuts the longest outputs off, or forces an eos and gives it the score 0; fairseq gives it its own.
     Beam search gets log-probabilities here, so taking words away leaves the scores of the others as they are.
