@@ -17,7 +17,7 @@ from fairseq_el.planning.work import flops, traffic
 from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_size
 
-CROSS_ATTENTION_KINDS = {
+KINDS = {
     "stock": "stock, cache per beam",
     "stock-shared": "stock, shared by beams",
     "el": "`el`",
@@ -47,9 +47,9 @@ def main() -> None:
     )
     sizes = (options.batch, options.beam, options.src_len)
     cross = {
-        name: cross_attention_work(name, CrossAttention.of(shape), *sizes, DTYPES[options.dtype]) for name in CROSS_ATTENTION_KINDS
+        name: cross_attention_work(name, CrossAttention.of(shape), *sizes, DTYPES[options.dtype]) for name in KINDS
     }
-    whole = {name: decoder_step_work(name, shape, *sizes, options.past, DTYPES[options.dtype]) for name in CROSS_ATTENTION_KINDS}
+    whole = {name: decoder_step_work(name, shape, *sizes, options.past, DTYPES[options.dtype]) for name in KINDS}
     print(f"### Computed from data sheets, not measured: {describe(options)}\n")
     print(table_of_work(cross, whole, options.layers))
     print()
@@ -87,7 +87,7 @@ def table_of_work(cross, whole, layers) -> str:
     headers = ["", "cross-attention of a layer: GFLOP", "GB", "FLOP/byte", "of all layers: GFLOP", "GB"]
     headers += ["the whole step: GFLOP", "GB", "FLOP/byte", "once per batch: TFLOP", "cross-attention keeps"]
     rows = []
-    for name, title in CROSS_ATTENTION_KINDS.items():
+    for name, title in KINDS.items():
         step, all_of_it = cross[name].step, whole[name]
         cells = [title, giga(flops(step)), giga(traffic(step)), ratio(step)]
         cells += [giga(layers * flops(step)), giga(layers * traffic(step))]
@@ -103,7 +103,7 @@ def table_of_times(cross, whole, layers, dtype) -> str:
     for card in CARDS:
         headers += [f"{card}: cross-attention of a step", "the whole step", "once per batch"]
     rows = []
-    for name, title in CROSS_ATTENTION_KINDS.items():
+    for name, title in KINDS.items():
         cells = [title]
         for peaks, bandwidth in CARDS.values():
             rates = Rates(dense=peaks[dtype], shared=peaks[dtype], bandwidth=bandwidth, stream=bandwidth, launch=0.0)

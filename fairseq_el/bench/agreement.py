@@ -97,7 +97,7 @@ def require_agreement(
     if not agreement.largest_gap <= score_tolerance:
         raise FairseqElError(
             f"{name}: outputs are stock's, but a score differs by {agreement.largest_gap:.2g}, and "
-            f"{score_tolerance:g} is allowed, so there are no figures"
+            f"{score_tolerance:g} is allowed, so no times are reported"
         )
 
 
@@ -130,7 +130,7 @@ def require_rounding(name: str, mine: ScoreError, stock: ScoreError) -> None:
         raise FairseqElError(
             f"{name}: scores of words are off by {mine.per_word:.3g} (root mean square, from stock in float32), "
             f"stock's in this dtype by {stock.per_word:.3g}, and at most {ROUNDING_FACTOR:g} times as much is allowed, "
-            "so there are no figures"
+            "so no times are reported"
         )
 
 

@@ -1,7 +1,8 @@
-"""What was measured, for programs and for people."""
+"""The results of a comparison as JSON, as a table, and as files."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -15,10 +16,13 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.bench.measurement import Measurement
+from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
+from fairseq_el.files.whole_files import write_whole
 from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.units import format_size
 
+NAMES = ("bench.json", "bench.md", "bench.png")
 _MEMORY = {
     "cpu": "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
     "cuda": "Memory: bytes of live tensors on the card, weights included; loaded: before the first batch.",
@@ -26,12 +30,13 @@ _MEMORY = {
 
 
 class Report:
-    """
+    """All measurements of one call.
+
     Args:
         settings: that were asked for.
         measurements: all methods for one kind of batch, then for the next.
         facts: about the model and the data set.
-        notes: what a reader must know beside what :func:`_notes` says.
+        notes: more notes for the reader, after those of :func:`_notes`.
     """
 
     def __init__(
@@ -67,6 +72,11 @@ class Report:
             f"# {Path(self.settings.path).name}: {', '.join(t.method.label for t in _first_of_each(self.measurements))}"
         )
         return f"{title}\n\n{_table(self.settings, self.results, 'github')}\n\n{notes}\n\n`{self._signature_line()}`\n"
+
+    def write(self, directory: Path, force: bool) -> None:
+        """Writes the files ``NAMES``. An unfinished file never has its final name; ``force`` replaces files."""
+        write_texts(directory, "bench", self.as_dict(), self.as_markdown(), force)
+        write_whole(directory / "bench.png", lambda path: plot(path, self.settings, self.results, self.growth), force)
 
     def _growth_notes(self) -> List[str]:
         notes = []
@@ -111,7 +121,10 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
 
 
 def growth(results: Sequence[Dict[str, Any]], along: str) -> Dict[str, Optional[float]]:
-    """Of each method, with the largest value of the other: along ``"source_longest"``, or along ``"batch"``."""
+    """Exponents of the time per step, by method: along ``"source_longest"``, or along ``"batch"``.
+
+    The other of the two has its largest value.
+    """
     other = "batch" if along == "source_longest" else "src_len"
     largest = max(result[other] for result in results)
     exponents = {}
@@ -235,3 +248,11 @@ def _processor() -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str, force: bool) -> None:
+    """``<stem>.json`` for programs and ``<stem>.md`` for people, in a directory that is made if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_whole(directory / f"{stem}.json", lambda path: path.write_text(text, "utf-8"), force)
+    write_whole(directory / f"{stem}.md", lambda path: path.write_text(markdown, "utf-8"), force)

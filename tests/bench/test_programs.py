@@ -96,7 +96,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
 
 
-def test_no_figures_of_batches_that_were_decoded_in_halves(tiny_bart, monkeypatch):
+def test_batches_that_were_decoded_in_halves_are_not_reported(tiny_bart, monkeypatch):
     method, session = Method("el", "fp32"), Session()
     session.load(of(method, tiny_bart).as_dict(), asdict(method))
     session.prepare({"batch": 6, "src_len": 9, "whole_set": True})

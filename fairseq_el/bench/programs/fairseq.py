@@ -87,7 +87,7 @@ class FairseqProgram(Program):
         if record is not None and record.failed:
             sentences = record.failed[0].num_sentences
             raise OutOfMemoryError(
-                f"{self.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be "
+                f"{self.method.label}: a batch of {sentences} sentences ran out of memory. Times would be "
                 "those of smaller ones: choose a smaller --batch."
             )
 
