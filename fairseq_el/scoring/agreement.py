@@ -44,14 +44,14 @@ class Agreement(Generic[Tokens]):
     largest_gap: float
 
     @property
-    def identical(self) -> int:
+    def num_identical(self) -> int:
         """Number of sentences whose hypotheses are the same."""
         return self.sentences - len(self.differing)
 
     @property
     def share(self) -> float:
         """Identical sentences as a share of all, from 0 to 1."""
-        return self.identical / self.sentences
+        return self.num_identical / self.sentences
 
     def as_dict(self) -> Dict[str, Any]:
         """The attributes as JSON writes them: a hypothesis is a list of its tokens and its score."""
