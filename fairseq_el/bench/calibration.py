@@ -11,19 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.ops import el_attention, kv_attention
-from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, Calibration, Measurement, Size, fit, predict
+from fairseq_el.planning.calibration import (
+    LAYER_SIZES,
+    OPERATIONS,
+    TINY_LAYER,
+    Calibration,
+    LayerSize,
+    Measurement,
+    fit,
+    predict,
+)
+from fairseq_el.planning.operations import BACKENDS
 from fairseq_el.planning.rates import default_rates
-from fairseq_el.planning.work import BACKENDS
-from fairseq_el.planning.workload import DTYPES
 
 _NO_CACHE_HOLDS = 256 << 20  # bytes of keys and values that are read in turn, as those of a model's layers are
 
 
 def num_measurements(dtypes: Sequence[str]) -> int:
     """How often :func:`calibrate` reports progress."""
-    return len(dtypes) * (len(BACKENDS) + len(OPERATIONS) * len(SIZES))
+    return len(dtypes) * (len(BACKENDS) + len(OPERATIONS) * len(LAYER_SIZES))
 
 
 def calibrate(device: str, dtypes: Sequence[str], progress: Callable[[str], None]) -> Calibration:
@@ -38,7 +46,7 @@ def calibrate(device: str, dtypes: Sequence[str], progress: Callable[[str], None
     """
     rates, measurements, cores = {}, [], []
     for dtype in dtypes:
-        measured: Dict[Tuple[str, Size], float] = {}
+        measured: Dict[Tuple[str, LayerSize], float] = {}
         with torch.no_grad():
             for operation, size, call in _calls(device, dtype):
                 begin, of_process = time.perf_counter(), time.process_time()
@@ -46,23 +54,29 @@ def calibrate(device: str, dtypes: Sequence[str], progress: Callable[[str], None
                 if operation == "projection":
                     cores.append((time.process_time() - of_process) / (time.perf_counter() - begin))
                 progress(f"{dtype} {operation} {size}")
-        rates[dtype] = fit(measured, DTYPES[dtype], default_rates(device, dtype))
+        rates[dtype] = fit(measured, DTYPES[dtype].num_bytes, default_rates(device, dtype))
         measurements += [
-            Measurement(dtype, operation, size, seconds, predict(operation, size, DTYPES[dtype], rates[dtype]))
+            Measurement(
+                dtype, operation, size, seconds, predict(operation, size, DTYPES[dtype].num_bytes, rates[dtype])
+            )
             for (operation, size), seconds in measured.items()
         ]
     return Calibration(device, rates, tuple(measurements), min(cores) if device == "cpu" else None)
 
 
-def _calls(device: str, dtype: str) -> Iterator[Tuple[str, Size, Callable[[], object]]]:
+def _calls(device: str, dtype: str) -> Iterator[Tuple[str, LayerSize, Callable[[], object]]]:
     """What is measured."""
-    for size in (TINY, *SIZES):
-        for operation, call in zip(OPERATIONS, _operations(size, device, TORCH_DTYPES[dtype], DTYPES[dtype])):
-            if size != TINY or operation in BACKENDS:
+    for size in (TINY_LAYER, *LAYER_SIZES):
+        for operation, call in zip(
+            OPERATIONS, _operations(size, device, DTYPES[dtype].torch_dtype, DTYPES[dtype].num_bytes)
+        ):
+            if size != TINY_LAYER or operation in BACKENDS:
                 yield operation, size, call
 
 
-def _operations(size: Size, device: str, dtype: torch.dtype, element_size: int) -> Tuple[Callable[[], object], ...]:
+def _operations(
+    size: LayerSize, device: str, dtype: torch.dtype, element_size: int
+) -> Tuple[Callable[[], object], ...]:
     """``OPERATIONS`` on random numbers."""
 
     def draw(*shape: int) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sacrebleu.metrics import BLEU
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, shortened
-from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.checked_mapping import CheckedMapping
 from fairseq_el.recipes.product import DIRECTORIES
 from fairseq_el.recipes.yaml_file import read_yaml
