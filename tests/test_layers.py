@@ -26,7 +26,7 @@ BELOW = {  # what each part of the package may import
     "topk": {"decoding", "errors", "ops", "topk"},
     "decoding": {"cards", "decoding", "dtypes", "errors", "ops", "policy", "topk"},
     "architectures": {"architectures", "decoding", "errors", "topk"},
-    "planning": {"_torch_version", "dtypes", "errors", "files", "planning", "policy", "units"},
+    "planning": {"_torch_version", "dtypes", "errors", "files", "measure", "ops", "planning", "policy", "units"},
     "generation": {"cards", "decoding", "dtypes", "errors", "generation", "ops", "planning", "policy", "units"},
     "tasks": {
         *("cards", "decoding", "dtypes", "errors", "failure_report", "generation", "planning", "policy", "tasks"),
@@ -43,25 +43,12 @@ BELOW = {  # what each part of the package may import
         *("dtypes", "units"),
     },
     "bench": {
-        *("bench", "conversion", "decoding", "dtypes", "errors", "failure_report", "files", "measure", "ops"),
+        *("bench", "conversion", "decoding", "dtypes", "errors", "failure_report", "files", "measure"),
         *("planning", "scoring", "tasks", "units"),
     },
     "cli": {
-        *("architectures", "bench", "cards", "cli", "conversion", "decoding", "dtypes", "errors", "failure_report"),
-        *(
-            "files",
-            "generation",
-            "measure",
-            "ops",
-            "planning",
-            "policy",
-            "recipes",
-            "scoring",
-            "slim",
-            "subprocesses",
-            "tasks",
-        ),
-        *("tokenization", "topk", "units"),
+        *("bench", "cards", "cli", "conversion", "decoding", "dtypes", "errors", "files", "generation", "ops"),
+        *("planning", "recipes", "scoring", "subprocesses", "tasks", "tokenization", "units"),
     },
 }
 PURE = {  # without fairseq
