@@ -36,11 +36,11 @@ from state_probe import StateProbe, num_bytes
 from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
 from fairseq_el.planning import Workload, memory, shape_of
 from fairseq_el.planning.memory import state_bytes
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
 
 
@@ -153,7 +153,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)
     model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
-    model = model.to(DTYPES[args.dtype]).eval()
+    model = model.to(DTYPES[args.dtype].torch_dtype).eval()
     task.load_dataset(args.subset)
     batches = task.get_batch_iterator(
         task.dataset(args.subset), max_sentences=args.batch, max_positions=task.max_positions()

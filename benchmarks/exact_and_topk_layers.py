@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import MOST_QUERIES, reference, topk_attention, topk_feed_forward
 
-HAS_SDPA = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # with a scale
+HAS_SDPA = torch_version() >= (2, 1)  # with a scale
 
 
 @dataclass(frozen=True)

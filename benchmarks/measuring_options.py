@@ -12,10 +12,11 @@ from typing import Any, Callable, Optional, Sequence
 import torch
 
 from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.main import Parser, report_errors
-from fairseq_el.cli.numbers import not_negative, threads
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.main import report_errors
+from fairseq_el.cli.options import not_negative, threads
+from fairseq_el.cli.parser import Parser
 from fairseq_el.cli.report_files import check_directory, check_plot
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.measure import CAN_TRACK
 

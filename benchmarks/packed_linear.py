@@ -17,9 +17,9 @@ import torch
 from tabulate import tabulate
 from torch.nn import functional
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.ops import PackedLinear, can_pack
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHAPES = "256x256,256x1024,1024x1024,1024x4096,256x6000"
 ROWS = (1, 4, 8, 16, 32, 64, 256, 1024, 4096)
 
@@ -62,7 +62,7 @@ def main() -> None:
     headers = ["rows", "rows x in x out, millions", "plain, us", "packed, us", "times as fast", "uses until it pays"]
     shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
     with torch.no_grad():
-        for name, dtype in DTYPES.items():
+        for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
             if not can_pack("cpu", dtype):
                 print(f"{name}: this torch or processor packs no such weights\n")
                 continue

@@ -2,19 +2,25 @@
 
     python benchmarks/roofline.py [--batch 32] [--beam 4] [--src-len 1024] [--past 70] [--dtype fp16] ...
 
-The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning/work.py and cost.py. A time is the
-sum over operations of the larger of FLOPs at the card's peak and bytes at its bandwidth: what no program can beat
-that runs these operations one after the other, not what one reaches.
+The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning: operations.py and
+cross_attention_cost.py. A time is the sum over operations of the larger of FLOPs at the card's peak and bytes at its
+bandwidth: what no program can beat that runs these operations one after the other, not what one reaches.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from fairseq_el.planning import CrossAttention, ModelShape, Rates, cross_attention_work, decoder_step_work
-from fairseq_el.planning.cost import operations_seconds
-from fairseq_el.planning.work import flops, traffic
-from fairseq_el.planning.workload import DTYPES
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.planning import (
+    CrossAttentionShape,
+    ModelShape,
+    Rates,
+    cross_attention_operations,
+    decoder_step_operations,
+)
+from fairseq_el.planning.cross_attention_cost import operations_seconds
+from fairseq_el.planning.operations import flops, traffic
 from fairseq_el.units import format_size
 
 KINDS = {
@@ -47,9 +53,13 @@ def main() -> None:
     )
     sizes = (options.batch, options.beam, options.src_len)
     cross = {
-        name: cross_attention_work(name, CrossAttention.of(shape), *sizes, DTYPES[options.dtype]) for name in KINDS
+        name: cross_attention_operations(name, CrossAttentionShape.of(shape), *sizes, DTYPES[options.dtype].num_bytes)
+        for name in KINDS
     }
-    whole = {name: decoder_step_work(name, shape, *sizes, options.past, DTYPES[options.dtype]) for name in KINDS}
+    whole = {
+        name: decoder_step_operations(name, shape, *sizes, options.past, DTYPES[options.dtype].num_bytes)
+        for name in KINDS
+    }
     print(f"### Computed from data sheets, not measured: {describe(options)}\n")
     print(table_of_work(cross, whole, options.layers))
     print()

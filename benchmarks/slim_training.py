@@ -21,7 +21,7 @@ from slim_measuring import SlimSettings, measure_slim_training
 from slim_report import NAMES, SlimReport
 from tqdm import tqdm
 
-from fairseq_el.cli.numbers import layers, not_negative, positive
+from fairseq_el.cli.options import layers, not_negative, positive
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
 from fairseq_el.slim.model import CONFIGURATIONS

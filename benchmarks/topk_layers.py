@@ -21,8 +21,8 @@ from topk_measuring import DIRECTIONS, Layers, TopkSettings, measure_topk_layers
 from topk_report import NAMES, TopkReport
 from tqdm import tqdm
 
-from fairseq_el.cli.numbers import positive, size_of_memory
-from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.cli.options import positive, size_of_memory
+from fairseq_el.dtypes import DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import free_memory
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", metavar="LIST", help="with commas (default: all)")
     parser.add_argument("--baseline", metavar="METHOD", help="which the others are compared with (default: chunked)")
     parser.add_argument("--directions", type=_directions, default=DIRECTIONS, metavar="LIST", help="forward, both")
-    parser.add_argument("--dtype", choices=list(TORCH_DTYPES), default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="(default: %(default)s)")
     add_measuring(parser, runs=5)
     parser.add_argument(
         "--memory",

@@ -10,7 +10,7 @@ import torch
 from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, LayerMethod
 from torch import Tensor
 
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import Spread, peak_bytes, rotated, seconds_of, spread, times_faster
 
@@ -110,7 +110,7 @@ def _check_in_float64(settings: TopkSettings, layers: Layers, method: LayerMetho
 
 
 def _check_rounding(settings: TopkSettings, layers: Layers, method: LayerMethod) -> None:
-    dtype = TORCH_DTYPES[settings.dtype]
+    dtype = DTYPES[settings.dtype].torch_dtype
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype)
     rounded = [_with_gradients(compute, method, inputs, towards) for compute in (layers.output, layers.twin)]
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
@@ -137,7 +137,7 @@ def _with_gradients(
 
 def _measure(settings: TopkSettings, layers: Layers, direction: str, progress: Progress) -> List[TopkResult]:
     backward = direction == "both"
-    dtype = TORCH_DTYPES[settings.dtype]
+    dtype = DTYPES[settings.dtype].torch_dtype
     inputs, towards = _inputs(settings, layers, dtype), _towards(settings, layers, dtype) if backward else None
     given = inputs if towards is None else [*inputs, towards]
     given_bytes = sum(x.numel() * x.element_size() for x in given)

@@ -31,7 +31,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fairseq_el.cli.numbers import positive
+from fairseq_el.cli.options import positive
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError

@@ -23,9 +23,11 @@ import omegaconf.base
 import torch
 from fairseq.logging import meters
 
+from fairseq_el._torch_version import torch_version
+
 SafeGlobal = Union[Any, Tuple[Any, str]]  # a class, or a class and the name that a pickle calls it by
 
-_TORCH_REFUSES = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) >= (2, 6)
+_TORCH_REFUSES = torch_version() >= (2, 6)
 
 
 def allow_fairseq_checkpoints() -> None:

@@ -17,8 +17,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from fairseq_el._torch_version import torch_version
+
 # Before torch 2.1 a storage has no Python object that lives as long as it does.
-CAN_TRACK = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 1)
+CAN_TRACK = torch_version() >= (2, 1)
 
 Item = TypeVar("Item")
 

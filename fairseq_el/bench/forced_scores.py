@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import torch
 from torch import Tensor
 
-from fairseq_el.planning import place_of
+from fairseq_el.dtypes import place_of
 
 
 class ReferenceScores:

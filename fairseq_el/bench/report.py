@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
 from fairseq_el.files import write_whole
 from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
+from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
 
 NAMES = ("bench.json", "bench.md", "bench.png")
@@ -215,9 +215,9 @@ def _signature(settings: Settings, facts: Dict[str, Any]) -> Dict[str, Any]:
         "torch": torch.__version__,
         **{name: _version(name) for name in ("ctranslate2", "transformers")},
         "Python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
-        "cores": _cores(),
+        "cores": num_cores(),
         "threads": settings.threads,
         "model": of_model,
         "dtypes": ",".join(dict.fromkeys(method.dtype for method in settings.methods)),
@@ -235,19 +235,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "none"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str, force: bool) -> None:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
 from fairseq_el.bench import Settings, compare_programs, parse_methods
-from fairseq_el.bench.methods import DTYPES, Method, parse_method
+from fairseq_el.bench.methods import Method, parse_method
 from fairseq_el.bench.report import NAMES
 from fairseq_el.cli.calibrate import run as calibrate
 from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.numbers import finite, not_negative, positive, threads
-from fairseq_el.cli.output import say_note, write_line
+from fairseq_el.cli.options import finite, not_negative, positive, threads
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
+from fairseq_el.cli.streams import say_note, write_line
 from fairseq_el.conversion.archive import check_sums
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files import require_file
+from fairseq_el.planning import num_cores
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
@@ -37,15 +40,7 @@ example: 16 articles of 1,024 tokens, 64 words out, all programs:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="decode with several programs side by side",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
     parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
@@ -63,7 +58,7 @@ def _add_methods(group: Any) -> None:
         help="names with commas, or all: those that are installed and can decode the model (default: %(default)s)",
     )
     group.add_argument(
-        "--dtype", choices=DTYPES, default="fp32", help="of methods that name none (default: %(default)s)"
+        "--dtype", choices=list(DTYPES), default="fp32", help="of methods that name none (default: %(default)s)"
     )
     group.add_argument(
         "--baseline", metavar="METHOD", help="which one the others are compared with (default: the first)"
@@ -200,7 +195,7 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if re.fullmatch(r"[1-9][0-9]*", asked):
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 def _numbers(text: str) -> Tuple[int, ...]:

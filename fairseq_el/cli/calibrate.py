@@ -12,13 +12,13 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fairseq_el.bench.calibration import calibrate, num_measurements
 from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import supported_dtype
 from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import rates_path, save_rates
-from fairseq_el.planning.calibration import Calibration
+from fairseq_el.planning.calibration import Calibration, calibrate, num_measurements
 from fairseq_el.planning.rates import refuse_to_replace_others_file, this_processor
 from fairseq_el.units import format_seconds
 
@@ -32,14 +32,7 @@ running; the rates are for as many threads as torch uses (OMP_NUM_THREADS)."""
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "calibrate",
-        help="measure this machine for --el-backend auto",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "calibrate", run, "measure this machine for --el-backend auto", _DESCRIPTION)
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], help="what is measured (default: cuda where there is a card)"
     )

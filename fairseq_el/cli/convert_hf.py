@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion.hf import FAMILIES, Report, from_hf, to_hf
 
 _FAMILIES = ", ".join(family.name for family in FAMILIES)

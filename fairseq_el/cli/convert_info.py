@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from fairseq_el.cli.models import shape_of_weights
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.model_shapes import shape_of_weights
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import Checkpoint, Description, describe, load_checkpoint
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.description import el_limits

@@ -1,32 +1,25 @@
-"""Reading the command line, and errors in one line."""
+"""The command ``fairseq-el``: it reads the command line, calls one command, and prints errors in one line."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 import sys
-from typing import Any, Callable, List, NoReturn, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 from fairseq_el.cli import bench, calibrate, convert, encode, plan, recipe, score, verify
 from fairseq_el.cli.moved_benchmarks import moved_benchmark
-from fairseq_el.cli.output import drop_unwritable_output, flush_output, open_closed_streams, say_error
+from fairseq_el.cli.parser import Parser, add_subcommands, parse
+from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.system_errors import explain_system
-from fairseq_el.errors import FairseqElError, OptionError, shortened
+from fairseq_el.errors import FairseqElError, OptionError
+
+_COMMANDS = (plan, bench, calibrate, convert, encode, recipe, score, verify)  # in the order of --help
 
 _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
 no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An error is one message on standard error,
 and what was being written is not left behind."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of after all options."""
-
-    def error(self, message: str) -> NoReturn:
-        one_line = shortened(" ".join(message.split()))
-        program = self.prog.partition(" ")[0]
-        self.exit(2, f"{program}: error: {one_line}. Try: {self.prog} --help\n")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -67,8 +60,8 @@ def report_errors(command: Callable[[], int], program: str) -> int:
 
 def _run(given: List[str]) -> int:
     parser = Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
-    commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
-    for module in (plan, bench, calibrate, convert, encode, recipe, score, verify):
+    commands = add_subcommands(parser, "COMMAND", "commands")
+    for module in _COMMANDS:
         module.add_parser(commands)
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):
@@ -76,9 +69,6 @@ def _run(given: List[str]) -> int:
     benchmark = moved_benchmark(given)
     if benchmark is not None:
         return benchmark(given[2:])
-    options, rest = parser.parse_known_args(given)
-    if rest and options.command != "verify":  # the only one that has options for another program
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.rest = rest
+    options = parse(parser, given)
     options.command_line = command_line
     return int(options.run(options))

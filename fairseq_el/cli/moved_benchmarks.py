@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
-from fairseq_el.cli.output import say_note
+from fairseq_el.cli.streams import say_note
 from fairseq_el.errors import OptionError
 
 _PROGRAMS = {"topk": "topk_layers", "slim": "slim_training"}

@@ -15,7 +15,8 @@ from tqdm import tqdm
 import fairseq_el
 import fairseq_el.tasks
 from fairseq_el.cards.check import usable_device
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files import read_lines, require_file
@@ -39,15 +40,15 @@ _PREFIX = "el_"
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="decode with stock fairseq and with EL-attention, and compare",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "decode with stock fairseq and with EL-attention, and compare",
+        _DESCRIPTION,
+        _EXAMPLE,
+        passes_options_on=True,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("data", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument(
         "--path", action="append", required=True, metavar="CKPT", help="checkpoint; twice to compare two"

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Dict, List
 
 from fairseq_el.planning.machine import holds_projections
-from fairseq_el.planning.shapes import ModelShape
-from fairseq_el.planning.workload import METHODS, Workload, default_node_share
+from fairseq_el.planning.model_shape import ModelShape
+from fairseq_el.planning.workload import METHODS, Workload
 from fairseq_el.policy import (
     MANY_ROWS,
     PROJECTED_AT_ONCE,
@@ -110,9 +110,8 @@ def state_bytes(method: str, shape: ModelShape, work: Workload, capacity: int) -
 def state_capacity(shape: ModelShape, work: Workload, worst: bool) -> int:
     """Nodes that a decode state has room for in the last step."""
     prompt = work.src_len if shape.decoder_only else 1
-    share = default_node_share(work.beam) if work.node_share is None else work.node_share
     generated = work.beam * work.tgt_len
-    nodes = prompt + (generated if worst else int(share * generated))
+    nodes = prompt + (generated if worst else int(work.expected_node_share * generated))
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
     return min(capacity_for(nodes, work.beam), prompt + work.beam * steps)
 
@@ -240,7 +239,7 @@ def _keeps_packed(shape: ModelShape, work: Workload, size: int) -> bool:
         size: numbers of the weight.
     """
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
-    uses = _MANY if work.packs_last else steps
+    uses = _MANY if work.keeps_packed else steps
     sizes = (work.beam, min(work.rows, MANY_ROWS - 1), work.rows)
     return work.can_pack and any(packs_weight(work.dtype, rows, size, uses) for rows in sizes)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+import torch
+
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files import FILE, kind_of, read_json, write_whole
+from fairseq_el.planning.machine import processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -128,23 +129,9 @@ def refuse_to_replace_others_file() -> None:
 
 def this_processor(device: str) -> Processor:
     """The processor that torch uses for a device now."""
-    import torch
-
     if device == "cpu":
-        return Processor(_cpu_name(), torch.get_num_threads(), torch.__version__)
+        return Processor(processor_name(), torch.get_num_threads(), torch.__version__)
     return Processor(torch.cuda.get_device_name() if device == "cuda" else device, 0, torch.__version__)
-
-
-def _cpu_name() -> str:
-    """Virtual machines say no more than "Intel(R) Xeon(R) Processor": family and model tell those apart."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    names = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.M) for name in ("model name", "cpu family", "model")]
-    if all(names):
-        return "{}, family {}, model {}".format(*(found.group(1).strip() for found in names if found))
-    return platform.processor() or platform.machine()
 
 
 def load_rates(device: str, dtype: str) -> Rates:

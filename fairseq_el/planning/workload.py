@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-DTYPES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}  # bytes per element
+from fairseq_el.dtypes import DTYPES
 
 # How decoding keeps its past, and what that is called in tables.
 METHODS = {
@@ -63,7 +63,7 @@ class Workload:
         device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
         torch_attention: how torch computes attention under a mask.
         can_pack: whether weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
-        packs_last: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
+        keeps_packed: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
         backend: what cross-attention of EL models keeps (``--el-backend``): ``"el"`` or ``"shared-kv"``.
     """
 
@@ -78,7 +78,7 @@ class Workload:
     device: str = "cpu"
     torch_attention: TorchAttention = TorchAttention()
     can_pack: bool = False
-    packs_last: bool = False
+    keeps_packed: bool = False
     backend: str = "el"
 
     @property
@@ -87,9 +87,14 @@ class Workload:
         return self.batch * self.beam
 
     @property
+    def expected_node_share(self) -> float:
+        """The share of the ``b t`` words that are expected to be kept."""
+        return default_node_share(self.beam) if self.node_share is None else self.node_share
+
+    @property
     def element_size(self) -> int:
         """``s``."""
-        return DTYPES[self.dtype]
+        return DTYPES[self.dtype].num_bytes
 
     @property
     def cast(self) -> int:

@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sacrebleu.metrics import BLEU
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, shortened
-from fairseq_el.planning import DTYPES
 from fairseq_el.recipes.stamped_directory import DIRECTORIES
 from fairseq_el.recipes.yaml_mapping import CheckedMapping, Kind, read_yaml
 from fairseq_el.scoring import METRICS, SPLITS

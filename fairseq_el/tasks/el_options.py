@@ -9,7 +9,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum
 
 from fairseq_el.decoding import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.tasks.transformers_options import TRANSFORMERS_CHOICES, TransformersOptions
@@ -19,7 +19,7 @@ from fairseq_el.units import parse_size
 CHOICES = {
     **TRANSFORMERS_CHOICES,
     "el_backend": list(BACKENDS),
-    "el_dtype": ["as-loaded", *TORCH_DTYPES],
+    "el_dtype": ["as-loaded", *DTYPES],
     "el_ngram_blocking": ["all", "stock"],
     "el_self_attention": ["el", "kv"],
 }

@@ -10,11 +10,10 @@ from torch import nn
 
 from fairseq_el.cards.check import check_card_of
 from fairseq_el.decoding import enable_el_attention
-from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.dtypes import DTYPES, place_of, supported_dtype
 from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
-from fairseq_el.planning import place_of
 from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.command_line import CommandLine
@@ -167,14 +166,14 @@ def _option(options: Any, name: str, default: Any = None) -> Any:
 
 
 def set_dtype(models: Sequence[nn.Module], name: str) -> None:
-    """Converts models to a number format of ``TORCH_DTYPES``, or to the closest one that their device has.
+    """Converts models to a number format of ``DTYPES``, or to the closest one that their device has.
 
     Other names, as ``as-loaded``, change nothing. This is what ``--el-dtype`` does.
     """
-    if name not in TORCH_DTYPES:
+    if name not in DTYPES:
         return
     for model in models:
         usable, reason = supported_dtype(name, place_of(model)[0].type)
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
-        model.to(TORCH_DTYPES[usable])
+        model.to(DTYPES[usable].torch_dtype)

@@ -16,7 +16,7 @@ from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.sources import Sources, configuration, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
@@ -51,7 +51,7 @@ class FairseqProgram(Program):
         if not is_el and el_attention_enabled(self.model):  # a checkpoint of an el_* architecture
             disable_el_attention(self.model)
         if not is_el or "el_dtype" not in known:
-            self.model.to(TORCH_DTYPES[method.dtype])
+            self.model.to(DTYPES[method.dtype].torch_dtype)
         self.model.to(settings.device)
         self.shape: Dict[str, Any] = asdict(shape_of(self.model))
         self.model.prepare_for_inference_(self._config)

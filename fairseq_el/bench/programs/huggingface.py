@@ -14,7 +14,7 @@ from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Settings
 from fairseq_el.conversion.hf import bart_to_hf
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 
 
@@ -61,7 +61,7 @@ class HuggingFaceProgram(Program):
         self._transformers = optional_module("transformers")
         stock = FairseqProgram(settings, STOCK)
         self.settings, self.sources = settings, stock.sources
-        self._model = bart_of(stock.model, TORCH_DTYPES[method.dtype]).to(settings.device)
+        self._model = bart_of(stock.model, DTYPES[method.dtype].torch_dtype).to(settings.device)
         self._batches: List[Dict[str, Tensor]] = []
 
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:

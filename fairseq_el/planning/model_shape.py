@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Tuple
-
-import torch
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,3 @@ def shape_of(model: Any) -> ModelShape:
 def _vocab_size(decoder: Any) -> int:
     weight = getattr(decoder.embed_tokens, "weight", None)
     return len(decoder.dictionary) if weight is None else weight.size(0)  # adaptive inputs have several weights
-
-
-def place_of(model: Any) -> Tuple[torch.device, torch.dtype]:
-    """Where a model computes, and in which numbers, by its first parameter or buffer; else as torch's new tensors."""
-    for tensors in (model.parameters(), model.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return tensor.device, tensor.dtype
-    return torch.empty(0).device, torch.get_default_dtype()

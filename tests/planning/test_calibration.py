@@ -5,28 +5,32 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairseq_el.bench import calibration
-from fairseq_el.planning import BACKENDS, default_rates
-from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, Size, predict
-from fairseq_el.planning.workload import DTYPES
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.planning import BACKENDS, calibration, default_rates
+from fairseq_el.planning.calibration import LAYER_SIZES, OPERATIONS, TINY_LAYER, LayerSize, predict
 
-SMALL = (Size(3, 2, 20, 4, 32), Size(2, 1, 40, 4, 32))
+SMALL = (LayerSize(3, 2, 20, 4, 32), LayerSize(2, 1, 40, 4, 32))
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(calibration, "SIZES", SMALL)
+    monkeypatch.setattr(calibration, "LAYER_SIZES", SMALL)
 
 
 def test_rates_of_a_clock_that_follows_the_model(monkeypatch):
     """Half the seconds that the default rates predict give rates twice as high."""
-    keys = [(name, size) for size in (TINY, *SIZES) for name in OPERATIONS if size != TINY or name in BACKENDS]
+    keys = [
+        (name, size)
+        for size in (TINY_LAYER, *LAYER_SIZES)
+        for name in OPERATIONS
+        if size != TINY_LAYER or name in BACKENDS
+    ]
     operations = iter(keys)
     rates = default_rates("cpu", "fp32")
-    monkeypatch.setattr(calibration, "SIZES", SIZES)
+    monkeypatch.setattr(calibration, "LAYER_SIZES", LAYER_SIZES)
     monkeypatch.setattr(calibration, "_operations", lambda *unused: [None] * len(OPERATIONS))
     monkeypatch.setattr(
-        calibration, "_seconds", lambda call, device: predict(*next(operations), DTYPES["fp32"], rates) / 2
+        calibration, "_seconds", lambda call, device: predict(*next(operations), DTYPES["fp32"].num_bytes, rates) / 2
     )
     told = []
     found = calibration.calibrate("cpu", ["fp32"], told.append)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Tuple
 
-from fairseq_el.planning.shapes import ModelShape
+from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import default_node_share
 
 # How cross-attention may be computed: the two of this package, and the two of stock fairseq to compare with.
@@ -39,7 +39,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class CrossAttention:
+class CrossAttentionShape:
     """The numbers of a model that the cost of its cross-attention depends on: ``L``, ``h``, ``d`` and ``m``."""
 
     layers: int
@@ -48,12 +48,12 @@ class CrossAttention:
     memory_width: int
 
     @classmethod
-    def of(cls, shape: ModelShape) -> CrossAttention:
+    def of(cls, shape: ModelShape) -> CrossAttentionShape:
         return cls(shape.decoder_layers, shape.decoder_heads, shape.decoder_dim, shape.encoder_dim)
 
 
 @dataclass(frozen=True)
-class CrossAttentionWork:
+class CrossAttentionOperations:
     """What one backend does.
 
     Attributes:
@@ -76,9 +76,9 @@ def traffic(operations: Iterable[Operation]) -> int:
     return sum(operation.bytes for operation in operations)
 
 
-def cross_attention_work(
-    backend: str, model: CrossAttention, batch: int, beam: int, src_len: int, element_size: int
-) -> CrossAttentionWork:
+def cross_attention_operations(
+    backend: str, model: CrossAttentionShape, batch: int, beam: int, src_len: int, element_size: int
+) -> CrossAttentionOperations:
     """Cross-attention without the query and output projections, which all backends share.
 
     Args:
@@ -94,7 +94,7 @@ def cross_attention_work(
         batch, beam = batch * beam, 1
     memory_size = batch * src_len * model.memory_width * element_size
     if backend == "el":
-        return CrossAttentionWork(_el(model, batch, beam, src_len, element_size), (), memory_size)
+        return CrossAttentionOperations(_el(model, batch, beam, src_len, element_size), (), memory_size)
     keys_size = batch * src_len * model.width * element_size
     projection = Operation(
         "projection",
@@ -103,14 +103,14 @@ def cross_attention_work(
         rate="dense",
     )
     per_head = Operation("bring heads together", 0, 2 * keys_size)
-    return CrossAttentionWork(
+    return CrossAttentionOperations(
         _kv(model.heads, model.width, batch, beam, src_len, element_size, fused=backend == "shared-kv"),
         (projection, per_head) * 2,  # of keys and of values
         memory_size + 2 * model.layers * keys_size,
     )
 
 
-def _el(model: CrossAttention, batch: int, beam: int, src_len: int, element_size: int) -> Tuple[Operation, ...]:
+def _el(model: CrossAttentionShape, batch: int, beam: int, src_len: int, element_size: int) -> Tuple[Operation, ...]:
     """``4 B b n m h + 4 B b d m`` FLOPs; of the bytes, ``2 B n m s`` are the memory and ``2 d m s`` weights."""
     rows, s = batch * beam, element_size
     query_size = rows * model.width * s
@@ -148,7 +148,7 @@ def _kv(
     return product, softmax, product
 
 
-def decoder_step_work(
+def decoder_step_operations(
     backend: str, shape: ModelShape, batch: int, beam: int, src_len: int, past: int, element_size: int
 ) -> Tuple[Operation, ...]:
     """All operations of the decoder in one step, with the past in the stock cache (stock) or in the tree of beams
@@ -157,9 +157,9 @@ def decoder_step_work(
     Args:
         past: words of every hypothesis so far.
     """
-    model, rows, s = CrossAttention.of(shape), batch * beam, element_size
+    model, rows, s = CrossAttentionShape.of(shape), batch * beam, element_size
     width, hidden = shape.decoder_dim, shape.decoder_ffn_dim
-    cross = cross_attention_work(backend, model, batch, beam, src_len, s).step
+    cross = cross_attention_operations(backend, model, batch, beam, src_len, s).step
     layer = [*cross, *(_linear(rows, width, width, s) for _ in range(6))]  # self: q, k, v, output; cross: q, output
     layer += [_linear(rows, width, hidden, s), _linear(rows, hidden, width, s)]
     head = [_linear(rows, width, shape.vocab_size, s)]

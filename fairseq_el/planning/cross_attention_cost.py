@@ -1,7 +1,7 @@
 """How long cross-attention takes with each of its backends, and which one a batch is decoded with.
 
 A roofline for every operation: the larger of its FLOPs at the machine's rate and its bytes at the machine's bandwidth.
-What the operations are is in :mod:`fairseq_el.planning.work`; the machine's numbers are in
+What the operations are is in :mod:`fairseq_el.planning.operations`; the machine's numbers are in
 :mod:`fairseq_el.planning.rates`.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Iterable, Optional
 
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.planning.operations import BACKENDS, CrossAttentionShape, Operation, cross_attention_operations
 from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.work import BACKENDS, CrossAttention, Operation, cross_attention_work
-from fairseq_el.planning.workload import DTYPES
 from fairseq_el.units import format_seconds, format_size
 
 # The model is off by more than a tenth now and then; below that, less memory decides.
@@ -46,17 +46,17 @@ def operations_seconds(operations: Iterable[Operation], rates: Rates) -> float:
 
 
 def cross_attention_seconds(
-    backend: str, model: CrossAttention, batch: int, beam: int, src_len: int, steps: int, dtype: str, rates: Rates
+    backend: str, model: CrossAttentionShape, batch: int, beam: int, src_len: int, steps: int, dtype: str, rates: Rates
 ) -> float:
     """Seconds of cross-attention for all layers and ``steps`` steps, what is done once per batch included.
 
     All sentences are taken to stay to the end.
 
     Args:
-        backend: as for :func:`cross_attention_work`.
+        backend: as for :func:`cross_attention_operations`.
         dtype: a name in ``DTYPES``.
     """
-    work = cross_attention_work(backend, model, batch, beam, src_len, DTYPES[dtype])
+    work = cross_attention_operations(backend, model, batch, beam, src_len, DTYPES[dtype].num_bytes)
     per_layer = operations_seconds(work.once, rates) + steps * operations_seconds(work.step, rates)
     return model.layers * per_layer
 
@@ -71,7 +71,7 @@ def expected_steps(src_len: int, min_len: int, max_len: int) -> int:
 
 
 def choose_backend(
-    model: CrossAttention,
+    model: CrossAttentionShape,
     batch: int,
     beam: int,
     src_len: int,
@@ -84,7 +84,7 @@ def choose_backend(
     """The faster backend, if it fits; ``"el"``, which keeps least, unless ``"shared-kv"`` saves at least a tenth.
 
     Args:
-        model: numbers of the model; ``CrossAttention.of(shape)``.
+        model: numbers of the model; ``CrossAttentionShape.of(shape)``.
         steps: how many are likely, see :func:`expected_steps`.
         device: ``"cpu"``, ``"cuda"`` or torch's name of another.
         dtype: a name in ``DTYPES``.
@@ -94,7 +94,10 @@ def choose_backend(
     known = load_rates(device, dtype) if rates is None else rates
     numbers = (batch, beam, src_len)
     seconds = {backend: cross_attention_seconds(backend, model, *numbers, steps, dtype, known) for backend in BACKENDS}
-    state = {backend: cross_attention_work(backend, model, *numbers, DTYPES[dtype]).state_bytes for backend in BACKENDS}
+    state = {
+        backend: cross_attention_operations(backend, model, *numbers, DTYPES[dtype].num_bytes).state_bytes
+        for backend in BACKENDS
+    }
     faster = seconds["shared-kv"] <= WORTHWHILE * seconds["el"]
     fits = budget is None or state["shared-kv"] <= budget
     backend = "shared-kv" if faster and fits else "el"

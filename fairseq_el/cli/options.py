@@ -59,3 +59,14 @@ def size_of_memory(text: str) -> int:
     if found == 0:
         raise argparse.ArgumentTypeError(f"must be above 0, as 16GiB; got {text!r}")
     return found
+
+
+def share(text: str) -> float:
+    """A part of a whole: above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {text!r}")
+    return value

@@ -7,7 +7,7 @@ import torch
 from tiny import build_model, dictionary
 from torch import nn
 
-from fairseq_el.planning import METHODS, Workload, memory, place_of, shape_of
+from fairseq_el.planning import METHODS, Workload, memory, shape_of
 from fairseq_el.tasks.el_task import set_dtype
 
 WORDS = dictionary()
@@ -20,15 +20,6 @@ def test_an_encoder_without_layers(method):
     assert (shape.encoder_layers, shape.encoder_dim, shape.decoder_dim) == (0, 24, 16)
     work = Workload(4, 3, 8, 9, "fp32", 2048)
     assert memory(method, shape, work).cross_state >= 4 * 8 * 24 * 4
-
-
-def test_where_a_model_is():
-    assert place_of(nn.Linear(2, 2).to(torch.float64)) == (torch.device("cpu"), torch.float64)
-    only_buffers = nn.Module()
-    only_buffers.register_buffer("count", torch.zeros(1, dtype=torch.long))
-    only_buffers.register_buffer("mean", torch.zeros(1, dtype=torch.float16))
-    assert place_of(only_buffers) == (torch.device("cpu"), torch.float16)
-    assert place_of(nn.Module()) == (torch.device("cpu"), torch.float32)
 
 
 def test_a_model_without_parameters_takes_any_dtype():

@@ -8,26 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning import (
     BACKENDS,
-    CrossAttention,
+    CrossAttentionShape,
     ModelShape,
     Operation,
     Rates,
     choose_backend,
+    cross_attention_operations,
     cross_attention_seconds,
-    cross_attention_work,
-    decoder_step_work,
+    decoder_step_operations,
     default_rates,
     expected_steps,
     operations_seconds,
 )
-from fairseq_el.planning.calibration import OPERATIONS, SIZES, TINY, fit, predict
-from fairseq_el.planning.work import STOCK, flops, traffic
-from fairseq_el.planning.workload import DTYPES
+from fairseq_el.planning.calibration import LAYER_SIZES, OPERATIONS, TINY_LAYER, fit, predict
+from fairseq_el.planning.operations import STOCK, flops, traffic
 from fairseq_el.units import format_seconds
 
-BART_LARGE = CrossAttention(layers=12, heads=16, width=1024, memory_width=1024)
+BART_LARGE = CrossAttentionShape(layers=12, heads=16, width=1024, memory_width=1024)
 BATCH = (16, 4, 1024)
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -41,16 +41,16 @@ MEASURED = {
 
 
 def work(backend, model=BART_LARGE, batch=BATCH, element_size=2):
-    return cross_attention_work(backend, model, *batch, element_size)
+    return cross_attention_operations(backend, model, *batch, element_size)
 
 
 def rates_of(machine, dtype):
     """The rates with which the model gives what was measured."""
     milliseconds = dict(zip(OPERATIONS, MEASURED[machine, dtype]))
-    measured = {(operation, SIZES[0]): value / 1e3 for operation, value in milliseconds.items()}
-    measured["copy", SIZES[0]] = traffic(SIZES[0].work("copy", DTYPES[dtype])) / 20e9
-    measured["el", TINY], measured["shared-kv", TINY] = 65e-6, 13e-6
-    return fit(measured, DTYPES[dtype], default_rates("cpu", dtype))
+    measured = {(operation, LAYER_SIZES[0]): value / 1e3 for operation, value in milliseconds.items()}
+    measured["copy", LAYER_SIZES[0]] = traffic(LAYER_SIZES[0].operations("copy", DTYPES[dtype].num_bytes)) / 20e9
+    measured["el", TINY_LAYER], measured["shared-kv", TINY_LAYER] = 65e-6, 13e-6
+    return fit(measured, DTYPES[dtype].num_bytes, default_rates("cpu", dtype))
 
 
 def choose(steps, budget=None, batch=BATCH, dtype="fp32", rates=None):
@@ -59,7 +59,7 @@ def choose(steps, budget=None, batch=BATCH, dtype="fp32", rates=None):
 
 def test_flops():
     B, b, n, d, h = 3, 4, 50, 32, 8
-    model = CrossAttention(layers=5, heads=h, width=d, memory_width=d)
+    model = CrossAttentionShape(layers=5, heads=h, width=d, memory_width=d)
     of = {backend: work(backend, model, (B, b, n)) for backend in (*BACKENDS, *STOCK)}
     assert flops(of["el"].step) == 4 * B * b * n * d * h + 4 * B * b * d * d
     assert [flops(of[name].step) for name in ("shared-kv", *STOCK)] == [4 * B * b * n * d] * 3
@@ -74,7 +74,7 @@ def test_flops():
 @pytest.mark.parametrize("s", [2, 4, 8])
 def test_bytes(s):
     B, b, n, d, h = 3, 4, 50, 32, 8
-    model = CrossAttention(layers=5, heads=h, width=d, memory_width=d)
+    model = CrossAttentionShape(layers=5, heads=h, width=d, memory_width=d)
     of = {backend: work(backend, model, (B, b, n), s) for backend in (*BACKENDS, *STOCK)}
     query, weights, memory, scores = B * b * d * s, d * d * s, B * n * d * s, B * b * h * n * s
     assert traffic(of["el"].step) == 2 * memory + 2 * weights + 2 * query + 4 * h * query + 4 * scores
@@ -90,7 +90,7 @@ def test_bytes(s):
 
 def test_an_encoder_of_another_width():
     B, b, n, d, m, h = 3, 4, 50, 32, 48, 8
-    el, shared = (work(name, CrossAttention(5, h, d, m), (B, b, n)) for name in BACKENDS)
+    el, shared = (work(name, CrossAttentionShape(5, h, d, m), (B, b, n)) for name in BACKENDS)
     assert flops(el.step) == 4 * B * b * n * m * h + 4 * B * b * d * m
     assert flops(shared.step) == 4 * B * b * n * d and flops(shared.once) == 4 * B * n * d * m
     assert (el.state_bytes, shared.state_bytes) == (2 * B * n * m, 2 * B * n * (m + 2 * 5 * d))
@@ -121,14 +121,14 @@ def test_a_whole_step():
     B, b, n, t, d = 3, 4, 10, 6, 8
     linear = 2 * B * b * (2 * (6 * d * d + 2 * d * 32) + d * 100)
     for backend in (*BACKENDS, *STOCK):
-        cross = flops(work(backend, CrossAttention.of(shape), (B, b, n)).step)
+        cross = flops(work(backend, CrossAttentionShape.of(shape), (B, b, n)).step)
         nodes = b * t if backend in STOCK else 18  # three quarters of the words are still in use
         attention = 4 * B * (t * b if backend in STOCK else b * nodes) * d
-        assert flops(decoder_step_work(backend, shape, B, b, n, t, 2)) == linear + 2 * (cross + attention)
-    copies = traffic(decoder_step_work("stock", shape, B, b, n, t, 2)) - traffic(
-        decoder_step_work("stock-shared", shape, B, b, n, t, 2)
+        assert flops(decoder_step_operations(backend, shape, B, b, n, t, 2)) == linear + 2 * (cross + attention)
+    copies = traffic(decoder_step_operations("stock", shape, B, b, n, t, 2)) - traffic(
+        decoder_step_operations("stock-shared", shape, B, b, n, t, 2)
     )
-    cross = [traffic(work(name, CrossAttention.of(shape), (B, b, n)).step) for name in STOCK]
+    cross = [traffic(work(name, CrossAttentionShape.of(shape), (B, b, n)).step) for name in STOCK]
     assert copies - 2 * (cross[0] - cross[1]) == 4 * B * b * n * d * 2  # the encoder's output and the embeddings
 
 
@@ -136,7 +136,9 @@ def test_a_whole_step():
 def test_measured_figures_are_predicted(machine, dtype):
     rates = rates_of(machine, dtype)
     for operation, milliseconds in zip(OPERATIONS, MEASURED[machine, dtype]):
-        assert predict(operation, SIZES[0], DTYPES[dtype], rates) * 1e3 == pytest.approx(milliseconds, rel=0.02)
+        assert predict(operation, LAYER_SIZES[0], DTYPES[dtype].num_bytes, rates) * 1e3 == pytest.approx(
+            milliseconds, rel=0.02
+        )
 
 
 @pytest.mark.parametrize(("machine", "dtype"), MEASURED)
@@ -186,7 +188,9 @@ sizes = st.integers(1, 2000)
     st.integers(0, 1 << 36),
 )
 def test_the_budget_is_never_exceeded_and_the_choice_is_the_faster(model, batch, steps, dtype, device, budget):
-    choice = choose_backend(CrossAttention(*model), *batch, steps, device, dtype, budget, default_rates(device, dtype))
+    choice = choose_backend(
+        CrossAttentionShape(*model), *batch, steps, device, dtype, budget, default_rates(device, dtype)
+    )
     assert choice.backend in BACKENDS and choice.reason.startswith(f"{choice.backend}: ")
     seconds, state = choice.seconds, choice.state_bytes
     assert set(seconds) == set(state) == set(BACKENDS)
@@ -224,11 +228,13 @@ def test_seconds_as_text():
 
 def test_fitting_finds_the_rates_in_spite_of_outliers():
     true = Rates(dense=3e12, shared=9e11, bandwidth=80e9, stream=120e9, launch=4e-6)
-    measured = {(name, size): predict(name, size, 2, true) for name in OPERATIONS for size in (TINY, *SIZES)}
-    measured["el", SIZES[1]] *= 5
-    measured["shared-kv", SIZES[2]] *= 3
-    measured["projection", SIZES[3]] *= 2
-    measured["copy", SIZES[4]] *= 7
+    measured = {
+        (name, size): predict(name, size, 2, true) for name in OPERATIONS for size in (TINY_LAYER, *LAYER_SIZES)
+    }
+    measured["el", LAYER_SIZES[1]] *= 5
+    measured["shared-kv", LAYER_SIZES[2]] *= 3
+    measured["projection", LAYER_SIZES[3]] *= 2
+    measured["copy", LAYER_SIZES[4]] *= 7
     found = dataclasses.asdict(fit(measured, 2, default_rates("cpu", "bf16")))
     for name, value in dataclasses.asdict(true).items():
         assert found[name] == pytest.approx(value, rel=0.06), name
