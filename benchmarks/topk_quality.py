@@ -32,8 +32,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from fairseq_el.cli.options import positive
-from fairseq_el.conversion.building import settings_of
-from fairseq_el.conversion.checkpoint import load_checkpoint
+from fairseq_el.conversion import load_checkpoint, settings_of
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files import read_lines, staging_directory, write_whole, write_whole_directory
 from fairseq_el.scoring import compare_hypotheses, read_hypotheses

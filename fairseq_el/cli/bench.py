@@ -19,7 +19,7 @@ from fairseq_el.cli.options import finite, not_negative, positive, threads
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
 from fairseq_el.cli.streams import say_note, write_line
-from fairseq_el.conversion.archive import check_sums
+from fairseq_el.conversion import check_sums
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, raise_problems
 from fairseq_el.files import require_file

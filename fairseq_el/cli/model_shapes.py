@@ -8,17 +8,20 @@ import fairseq
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from torch import Tensor
 
-from fairseq_el.conversion import get_setting, load_checkpoint, parameters_of
-from fairseq_el.conversion.building import (
+from fairseq_el.conversion import (
+    HEADS,
     StandInTask,
     flat_settings,
+    get_setting,
+    load_checkpoint,
     most_words,
     numbered_words,
+    parameters_of,
     settings_of,
+    size_problem,
     with_defaults,
     without_storage,
 )
-from fairseq_el.conversion.limits import HEADS, size_problem
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import ModelShape, shape_of
 

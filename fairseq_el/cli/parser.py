@@ -7,7 +7,7 @@ Every command is a module with ``add_parser(commands)``. A command that has subc
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, List, NoReturn
+from typing import Any, Callable, List, NoReturn, Optional
 
 from fairseq_el.errors import shortened
 
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 def add_command(
     commands: Any,
     name: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Optional[Callable[[argparse.Namespace], int]],
     summary: str,
     description: str,
     example: str = "",
@@ -42,7 +42,7 @@ def add_command(
     Args:
         commands: of :func:`add_subcommands`.
         run: does what the command does, and returns the exit status. Its argument has the options, ``command_line``
-            (as it was given) and ``rest``.
+            (as it was given) and ``rest``. None for a command that has subcommands.
         summary: a few words, for the list of commands.
         description: of several lines, printed as they are; or of one, which is wrapped.
         example: of several lines, printed as they are.

@@ -1,4 +1,4 @@
-"""A fairseq BART model in memory as Hugging Face's ``BartForConditionalGeneration``: settings and state dict."""
+"""Converts a fairseq BART model in memory to Hugging Face's ``BartForConditionalGeneration``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fairseq_el.conversion.checkpoint import parameters_of
-from fairseq_el.conversion.hf import weights
-from fairseq_el.conversion.hf.config import config_of
-from fairseq_el.conversion.hf.families import BART, Sizes
+from fairseq_el.conversion.hf.families import BART, ModelSizes
+from fairseq_el.conversion.hf.model_config import config_of
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
+from fairseq_el.conversion.hf.weights import FIRST_POSITION, hf_tensors
 from fairseq_el.errors import FairseqElError
 
 
@@ -37,10 +37,10 @@ def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[st
     given = parameters_of(model.state_dict())
     for name in (f"{side}.embed_positions.weight" for side in BART.sides):
         # Hugging Face has one number for both sides. The side that has fewer gets zeros, which nothing ever reads.
-        missing = sizes.positions + weights.FIRST_POSITION - given[name].size(0)
+        missing = sizes.positions + FIRST_POSITION - given[name].size(0)
         given[name] = functional.pad(given[name], (0, 0, 0, missing))
     same_ids = Vocabulary(list(words.symbols), list(range(sizes.vocab)), EOS)
-    tensors = weights.to_hf(given, BART, sizes, same_ids)
+    tensors = hf_tensors(given, BART, sizes, same_ids)
     if dtype is not None:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     tensors.update(dict.fromkeys(BART.tied(), tensors[BART.embedding]))
@@ -56,16 +56,16 @@ def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[st
     return config, tensors
 
 
-def _sizes(model: Any) -> Sizes:
-    """Sizes by the modules themselves: settings of the command line may have changed those of the checkpoint."""
+def _sizes(model: Any) -> ModelSizes:
+    """Reads the sizes off the modules: options of a command line may have changed the settings of the checkpoint."""
     sides = {side: getattr(model, side) for side in BART.sides}
     vocab, d = model.encoder.embed_tokens.weight.shape
-    return Sizes(
+    return ModelSizes(
         d,
         {side: len(module.layers) for side, module in sides.items()},
         {side: module.layers[0].self_attn.num_heads for side, module in sides.items()},
         {side: module.layers[0].fc1.weight.size(0) for side, module in sides.items()},
-        max(module.embed_positions.num_embeddings for module in sides.values()) - weights.FIRST_POSITION,
+        max(module.embed_positions.num_embeddings for module in sides.values()) - FIRST_POSITION,
         vocab,
         _activation(model),
         model.encoder.embed_scale != 1.0,

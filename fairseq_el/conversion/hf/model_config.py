@@ -1,4 +1,4 @@
-"""``config.json`` and fairseq's settings, in both directions."""
+"""Converts the configuration of a model: ``config.json`` and fairseq's settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from fairseq_el.conversion.building import with_defaults
-from fairseq_el.conversion.hf.families import ACTIVATIONS, Family, Sizes
+from fairseq_el.conversion.hf.families import ACTIVATIONS, ONLY_EL_ACTIVATIONS, Family, ModelSizes, family_of
+from fairseq_el.conversion.hf.hf_directory import CONFIG, HFDirectory
+from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
+from fairseq_el.conversion.hf.weights import Weights
 from fairseq_el.conversion.limits import HEADS, HIDDEN, LAYERS, POSITIONS, WIDTH, WORDS, is_share, shown, size_problem
+from fairseq_el.errors import FairseqElError
 
 Config = Dict[str, Any]
 
 
 class _Rule(NamedTuple):
-    """What a setting must be for fairseq to compute the same; ``default`` stands in where it is missing."""
+    """A rule that a setting must keep for fairseq to compute the same; ``default`` stands in where it is missing."""
 
     key: str
     default: Any
@@ -51,8 +55,27 @@ _SIDE_SIZES = {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": HIDDEN}
 _GPT2_SIZES = {"n_embd": WIDTH, "n_positions": POSITIONS, "vocab_size": WORDS, "n_layer": LAYERS, "n_head": HEADS}
 
 
+def read_config(directory: HFDirectory) -> Tuple[Family, ModelSizes]:
+    """Reads the family and the sizes of a model.
+
+    Raises:
+        FairseqElError: fairseq can't compute the same; every option of ``config.json`` that is a reason is named.
+    """
+    tokenizer_class = str(directory.json("tokenizer_config.json").get("tokenizer_class"))
+    family = family_of(directory.config, tokenizer_class, directory.path / CONFIG)
+    problems = config_problems(family, directory.config)
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise FairseqElError(
+            f"{directory.path / CONFIG} has settings with which fairseq can't compute the same as "
+            f"{family.name}:\n{listed}\n"
+            "Such a model can't be converted; use a checkpoint without them"
+        )
+    return family, _sizes(family, directory.config)
+
+
 def config_problems(family: Family, config: Config) -> List[str]:
-    """Everything in ``config.json`` that fairseq can't do, or that is missing."""
+    """Lists everything in ``config.json`` that fairseq can't do, or that is missing."""
     rules = _GPT2_RULES if family.decoder_only else _ENCODER_DECODER_RULES
     found = []
     for rule in (*_RULES, *rules):
@@ -72,7 +95,9 @@ def config_problems(family: Family, config: Config) -> List[str]:
         for side in family.sides:
             heads = config["n_head" if family.decoder_only else f"{side}_attention_heads"]
             if width % heads:
-                found.append(f"the width must be a multiple of the heads; {width} is none of the {side}'s {heads}")
+                found.append(
+                    f"the width must be a multiple of the heads; {width} is not a multiple of the {side}'s {heads}"
+                )
     if config.get("decoder_vocab_size") not in (None, config.get("vocab_size")):
         found.append(
             f"decoder_vocab_size must be vocab_size {shown(config.get('vocab_size'))}, one vocabulary for both sides; "
@@ -81,11 +106,10 @@ def config_problems(family: Family, config: Config) -> List[str]:
     return found
 
 
-def sizes_of(family: Family, config: Config) -> Sizes:
-    """Of a configuration without problems."""
+def _sizes(family: Family, config: Config) -> ModelSizes:
     if family.decoder_only:
         d = config["n_embd"]
-        return Sizes(
+        return ModelSizes(
             d, {"decoder": config["n_layer"]}, {"decoder": config["n_head"]},
             {"decoder": config.get("n_inner") or 4 * d}, config["n_positions"], config["vocab_size"],
             ACTIVATIONS[config.get("activation_function", "gelu_new")], False,
@@ -93,15 +117,15 @@ def sizes_of(family: Family, config: Config) -> Sizes:
         )  # fmt: skip
     layers, heads, ffn = ({side: config[f"{side}_{name}"] for side in family.sides} for name in _SIDE_SIZES)
     dropout = tuple(float(config.get(name) or 0.0) for name in ("dropout", "attention_dropout", "activation_dropout"))
-    return Sizes(
+    return ModelSizes(
         config["d_model"], layers, heads, ffn, config["max_position_embeddings"], config["vocab_size"],
         ACTIVATIONS[config.get("activation_function", "gelu")], bool(config.get("scale_embedding", False)),
         dropout,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def config_of(family: Family, sizes: Sizes) -> Config:
-    """What ``config.json`` says of the model; ids of special tokens are left to the vocabulary."""
+def config_of(family: Family, sizes: ModelSizes) -> Config:
+    """Makes ``config.json``, but for ids of special tokens, which the vocabulary has."""
     activation = next(name for name, fairseq_name in ACTIVATIONS.items() if fairseq_name == sizes.activation)
     config: Config = {
         "architectures": [family.architecture],
@@ -128,24 +152,19 @@ def config_of(family: Family, sizes: Sizes) -> Config:
 
 
 def fairseq_settings(
-    family: Family,
-    sizes: Sizes,
-    tied: bool,
-    output_bias: bool,
-    el: bool,
-    languages: List[str],
-    pair: Tuple[str, str],
+    family: Family, sizes: ModelSizes, vocabulary: Vocabulary, weights: Weights, language_pair: Tuple[str, str]
 ) -> argparse.Namespace:
-    """All settings of the model and those of its task that matter, as old checkpoints keep them in ``args``.
+    """Makes all settings of the model, and those of its task that matter, as old checkpoints keep them in ``args``.
 
     Args:
-        tied: one embedding for both sides and the output projection.
-        el: the architecture of this package, which has what fairseq's own has not.
-        languages: of mBART, in the order of their symbols.
-        pair: source and target language.
+        weights: by fairseq's names.
+        language_pair: source and target.
     """
+    tied = vocabulary.start == EOS  # one embedding for both sides and the output projection
+    has_bias = "decoder.output_projection.bias" in weights
+    only_el = has_bias or sizes.activation in ONLY_EL_ACTIVATIONS  # fairseq's own architecture does not have it
     settings: Dict[str, Any] = {
-        "arch": f"el_{family.arch}" if el else family.arch,
+        "arch": f"el_{family.arch}" if only_el else family.arch,
         "task": family.task,
         "criterion": "cross_entropy",
         "activation_fn": sizes.activation,
@@ -172,19 +191,19 @@ def fairseq_settings(
         settings.update(tokens_per_sample=sizes.positions, sample_break_mode="none", add_bos_token=False)
     else:
         settings.update(share_all_embeddings=tied, max_source_positions=sizes.positions)
-        settings.update(_translation_settings(family, languages, pair))
-    if output_bias:
+        settings.update(_translation_settings(family, vocabulary.languages, language_pair))
+    if has_bias:
         settings["output_bias"] = True
     return with_defaults(settings)
 
 
-def _translation_settings(family: Family, languages: List[str], pair: Tuple[str, str]) -> Dict[str, Any]:
-    source, target = pair
+def _translation_settings(family: Family, languages: List[str], language_pair: Tuple[str, str]) -> Dict[str, Any]:
+    source, target = language_pair
     settings: Dict[str, Any] = {"source_lang": source, "target_lang": target}
     if family.task != "translation_multi_simple_epoch":
         settings.update(left_pad_source=True, left_pad_target=False)
         return {**settings, "langs": ",".join(languages)} if languages else settings
     return {
         **settings, "langs": languages, "lang_pairs": f"{source}-{target}", "lang_tok_style": "mbart",
-        "encoder_langtok": "src", "decoder_langtok": True, "seed": 1,  # which it reads and does not define
+        "encoder_langtok": "src", "decoder_langtok": True, "seed": 1,  # the task reads it and does not define it
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The dictionaries of a checkpoint, which lie in files of their own."""
+"""Reads dictionaries, which fairseq keeps in files beside a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairseq_el.files import require_file
 
 
 def dictionary_names(checkpoint: Checkpoint) -> List[str]:
-    """Names of files that fairseq's tasks read: ``dict.txt``, and one of each language."""
+    """Lists the files that fairseq's tasks read: ``dict.txt``, and one for each language."""
     settings = [checkpoint.state.get("args"), get_setting(checkpoint.state.get("cfg"), "task")]
     names = ["dict.txt"]
     for name in ("source_lang", "target_lang"):
@@ -24,15 +24,16 @@ def dictionary_names(checkpoint: Checkpoint) -> List[str]:
 
 
 def _is_name(language: Any) -> bool:
-    """Whether it can be a part of a file's name."""
+    """Returns whether it can be a part of a file's name."""
     return isinstance(language, str) and re.fullmatch(r"[^/\0]{1,100}", language) is not None
 
 
 def read_dictionary(path: Path) -> Dictionary:
-    """
+    """Reads a dictionary.
+
     Raises:
-        OptionError: there is no such file.
-        FairseqElError: the file is no dictionary.
+        OptionError: the file does not exist.
+        FairseqElError: the file is not a dictionary.
     """
     require_file(path, "a dictionary must be a file")
     try:

@@ -1,4 +1,4 @@
-"""What a checkpoint is, without decoding it."""
+"""Describes a checkpoint: its model, its sizes, its dictionaries, and whether EL-attention decodes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Dict, Iterator, List, Optional
 from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor
 
-from fairseq_el.conversion.archive import has_sums
 from fairseq_el.conversion.building import (
     StandInTask,
     check_before_building,
@@ -19,7 +18,8 @@ from fairseq_el.conversion.building import (
     without_storage,
 )
 from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
-from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
+from fairseq_el.conversion.checksums import has_sums
+from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.decoding.support import unsupported_reasons
 from fairseq_el.errors import FairseqElError, summary_of
@@ -29,11 +29,12 @@ _SIDES = ("encoder", "decoder")
 
 @dataclass
 class Description:
-    """
+    """Describes a checkpoint.
+
     Attributes:
-        checked: whether the file has checksums, which have been found right; those of old formats have none.
-        updates: how many the model was trained for; None where the file does not say it.
-        numbers: how many the weights have, by dtype; shared ones are counted once.
+        checked: whether the file has checksums, which were right when it was read; old formats have none.
+        updates: of training; None where the file does not say how many.
+        numbers: how many numbers the weights have, by dtype; shared ones are counted once.
         bytes: of the file, and of the tensors in its parts ``weights``, ``optimizer`` and ``other``.
         symbols: rows of the embedding of each side.
         dictionaries: symbols of each dictionary that was found, by its path.
@@ -50,9 +51,9 @@ class Description:
     dictionaries: Dict[str, int]
 
     def mismatches(self) -> List[str]:
-        """Dictionaries that do not belong to this model, because of their sizes.
+        """Lists the dictionaries whose sizes are not those of this model.
 
-        Tasks other than translation and language modeling may add symbols, such as languages and a mask: for them only
+        Tasks other than translation and language modeling may add symbols, such as languages and a mask. For them only
         a dictionary that is too large is wrong.
         """
         rows = set(self.symbols.values())
@@ -65,7 +66,8 @@ class Description:
 
 
 def describe(checkpoint: Checkpoint, data: Optional[Path]) -> Description:
-    """
+    """Describes a checkpoint and the dictionaries beside it.
+
     Args:
         data: directory of the dictionaries (default: that of the checkpoint).
 
@@ -103,7 +105,7 @@ def _numbers(weights: Dict[str, Tensor]) -> Dict[str, int]:
 
 
 def _size(part: Any) -> int:
-    """Bytes of all tensors in nested dictionaries and lists, shared ones counted once."""
+    """Adds up the bytes of all tensors in nested dictionaries and lists; shared ones are counted once."""
     sizes = {(tensor.data_ptr(), tensor.shape): tensor.numel() * tensor.element_size() for tensor in _tensors(part)}
     return sum(sizes.values())
 
@@ -126,9 +128,9 @@ def _symbols(checkpoint: Checkpoint) -> Dict[str, int]:
 
 
 def el_limits(checkpoint: Checkpoint) -> List[str]:
-    """Everything that keeps EL-attention from decoding the model; empty when nothing does.
+    """Lists everything that keeps EL-attention from decoding the model; empty if nothing does.
 
-    The model is built from its settings, with shapes and no weights, and looked at as ``enable_el_attention`` does.
+    The model is built from its settings, with shapes and no weights, and checked as ``enable_el_attention`` checks it.
 
     Raises:
         FairseqElError: it can't be built here.

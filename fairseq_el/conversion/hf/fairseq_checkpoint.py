@@ -1,52 +1,58 @@
-"""A fairseq checkpoint with its dictionary: of which of Hugging Face's families it is, and what keeps it from that."""
+"""Reads a fairseq checkpoint with its dictionary and tokenizer as a model of one of Hugging Face's families."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
 from fairseq_el.conversion.building import check_before_building, settings_of
 from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
-from fairseq_el.conversion.dictionaries import dictionary_names, read_dictionary
-from fairseq_el.conversion.hf.converted import LANGUAGES, MODEL
-from fairseq_el.conversion.hf.families import ACTIVATIONS, BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS, Family, Sizes
-from fairseq_el.conversion.hf.families import entries as entries_of
+from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
+from fairseq_el.conversion.hf.families import (
+    ACTIVATIONS,
+    BART,
+    GPT2,
+    MARIAN,
+    MBART25,
+    MBART50,
+    PEGASUS,
+    Family,
+    ModelSizes,
+    layer_tensors,
+)
+from fairseq_el.conversion.hf.generation_config import hf_generation
+from fairseq_el.conversion.hf.hf_directory import CONFIG, HFDirectory
+from fairseq_el.conversion.hf.model import Model
+from fairseq_el.conversion.hf.model_config import config_problems
+from fairseq_el.conversion.hf.tokenizer import hf_tokenizer
+from fairseq_el.conversion.hf.tokenizer_files import LANGUAGES, MODEL, OPTIONS, ORIGINALS
+from fairseq_el.conversion.hf.vocabulary import BOS, EOS, Vocabulary, read_vocabulary
 from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
 from fairseq_el.conversion.limits import shown
 from fairseq_el.conversion.relabel import stock_name
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files import read_text
 
 _SHOWN = 8
+_TEMPLATE = "--el-source-template"
 
 
-@dataclass
-class Source:
-    """A model that Hugging Face can have."""
+def read_fairseq(path: Path, data: Optional[Path], begin: bool) -> Model:
+    """Reads a checkpoint and what lies beside its dictionary: tokenizer and generation options.
 
-    family: Family
-    sizes: Sizes
-    weights: Weights  # under fairseq's names, with a table of positions
-    words: Dictionary
-    directory: Path  # of the dictionary
-    settings: argparse.Namespace
-    path: Path
-
-
-def read_source(path: Path, data: Optional[Path]) -> Source:
-    """
     Args:
         path: of a checkpoint, or of a directory with ``model.pt``.
         data: directory of the dictionary (default: that of the checkpoint).
+        begin: sources and outputs of a BART model begin with ``<s>``, as fairseq's hub has them.
 
     Raises:
-        OptionError: a file or directory is not there.
-        FairseqElError: it can't be read, or is no model of these families; every reason is named.
+        OptionError: a file or directory does not exist, or ``begin`` is for other models.
+        FairseqElError: a file can't be read, or the model is not one of these families; every reason is named.
     """
     if path.is_dir():
         if not (path / MODEL).is_file():
@@ -67,7 +73,20 @@ def read_source(path: Path, data: Optional[Path]) -> Source:
             f"{'; '.join(problems[:_SHOWN])}{'; ...' if len(problems) > _SHOWN else ''}"
         )
     _add_positions(weights, family, settings)
-    return Source(family, _sizes(family, settings, weights), weights, words, directory, settings, path)
+    sizes = _sizes(family, settings, weights)
+    originals = directory / ORIGINALS
+    original = HFDirectory(originals) if (originals / CONFIG).is_file() else None
+    options = _generate_options(directory)
+    begin = _begins(family, options, original, begin)
+    vocabulary = _vocabulary(directory, family, words, original)
+    generation: Dict[str, Any] = {}
+    notes: List[str] = []
+    if original is None:
+        target = getattr(settings, "target_lang", None)
+        generation, notes = hf_generation(options, family, sizes.positions, vocabulary, target, begin)
+    tokenizer = hf_tokenizer(directory, family, vocabulary, begin)
+    notes += tokenizer.notes
+    return Model(path, family, sizes, vocabulary, weights, settings, generation, tokenizer, original, notes)
 
 
 def _check_architecture(checkpoint: Checkpoint) -> None:
@@ -79,7 +98,7 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
 
 
 def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
-    """The one whose layers are like the model's."""
+    """Finds the family whose layers are like the model's."""
     if stock_name(checkpoint.arch).startswith("transformer_lm"):
         return GPT2
     if "decoder.layernorm_embedding.weight" in checkpoint.weights:
@@ -111,7 +130,7 @@ def _dictionary(directory: Path, family: Family, checkpoint: Checkpoint, setting
 
 
 def _languages(directory: Path, settings: argparse.Namespace) -> List[str]:
-    """In the order of their symbols, from the settings or from the file that ``from-hf`` writes."""
+    """Lists languages in the order of their symbols, from the settings or from the file that ``from-hf`` writes."""
     languages = getattr(settings, "langs", None)
     if languages:
         found = languages.split(",") if isinstance(languages, str) else languages
@@ -169,8 +188,8 @@ def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weig
     sizes = _sizes(family, settings, weights)
     for side, heads in sizes.heads.items():
         if sizes.d % heads:
-            problems.append(f"its width {sizes.d} is no multiple of the {side}'s {heads} heads")
-    shapes = {name: entry.fairseq_shape(at) for entry, at in entries_of(family, sizes) for name in entry.fairseq}
+            problems.append(f"its width {sizes.d} is not a multiple of the {side}'s {heads} heads")
+    shapes = {name: pair.shape for pair in layer_tensors(family, sizes) for name in pair.fairseq}
     wrong = {
         name: weights[name].shape for name, shape in shapes.items() if name in weights and weights[name].shape != shape
     }
@@ -183,13 +202,13 @@ def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weig
     return problems
 
 
-def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> Sizes:
+def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> ModelSizes:
     layers: Dict[str, int] = {}
     for side in family.sides:
         layers[side] = len({name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")})
     table = weights.get("decoder.embed_positions.weight")
     vocab, d = weights["decoder.embed_tokens.weight"].shape
-    return Sizes(
+    return ModelSizes(
         d,
         layers,
         {side: getattr(settings, f"{side}_attention_heads") for side in family.sides},
@@ -203,9 +222,51 @@ def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> Si
 
 
 def _add_positions(weights: Weights, family: Family, settings: argparse.Namespace) -> None:
-    """fairseq's sinusoids as a table, where the model computes them."""
+    """Adds fairseq's sinusoids as tables where the model computes them."""
     count, d = settings.max_target_positions + FIRST_POSITION, weights["decoder.embed_tokens.weight"].size(1)
     for side in family.sides:
         if f"{side}.embed_positions.weight" not in weights:
             table = SinusoidalPositionalEmbedding.get_embedding(count, d, FIRST_POSITION - 1)
             weights[f"{side}.embed_positions.weight"] = table
+
+
+def _generate_options(directory: Path) -> List[str]:
+    """Reads the lines of ``generate.args``, if it is there."""
+    path = directory / OPTIONS
+    return read_text(path, f"{OPTIONS} must be text").split("\n") if os.path.lexists(path) else []
+
+
+def _begins(family: Family, options: List[str], original: Optional[HFDirectory], begin: bool) -> bool:
+    """Returns whether sources begin with ``<s>``: by the option, or by the ``generate.args`` that from-hf wrote."""
+    if begin and (family is not BART or original is not None):
+        raise OptionError(
+            "--begin is for BART models of fairseq's own: others have no <s> before their sources, and those that came "
+            "from Hugging Face have their tokenizer as it was; leave it out"
+        )
+    templates = {line.partition(" ")[2] for line in options if line.startswith(_TEMPLATE)}
+    known = f"{BOS},X,{EOS}"
+    if not templates <= {known} and original is None:
+        raise FairseqElError(
+            f"{_TEMPLATE} in {OPTIONS} must be {known}, as BART's tokenizer has it, or not be there; it is "
+            f"{shortened(', '.join(sorted(templates)))}"
+        )
+    return begin or known in templates
+
+
+def _vocabulary(directory: Path, family: Family, words: Dictionary, original: Optional[HFDirectory]) -> Vocabulary:
+    """Gives each symbol its id: as Hugging Face's model had it, if the checkpoint was made of one, or fairseq's own."""
+    symbols = list(words.symbols)
+    if original is None:
+        languages = [symbol[1:-1] for symbol in symbols if symbol.startswith("[")] if family.languages else []
+        return Vocabulary(symbols, list(range(len(symbols))), EOS, languages, list(words.count))
+    problems = config_problems(family, original.config)
+    if problems:
+        raise FairseqElError(f"{original.path / CONFIG} must be the model's own: {'; '.join(problems)}. Copy it again")
+    vocabulary = read_vocabulary(original, family) if original.config["vocab_size"] <= len(symbols) else None
+    if vocabulary is None or vocabulary.symbols != symbols:
+        raise FairseqElError(
+            f"the dictionary in {directory} must have the symbols of the tokenizer in {original.path}, because both "
+            f"came from one model; they differ. Remove {original.path} to convert with the dictionary's own ids"
+        )
+    vocabulary.counts = list(words.count)
+    return vocabulary

@@ -1,7 +1,8 @@
-"""A directory that Hugging Face's ``save_pretrained`` wrote: JSON and tensors, read without ``transformers``."""
+"""Reads a directory that Hugging Face's ``save_pretrained`` wrote: JSON and tensors, without ``transformers``."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Dict, List
@@ -10,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.archive import check_sums
-from fairseq_el.conversion.contents import is_plain_tensor
+from fairseq_el.conversion.checkpoint import is_plain_tensor
+from fairseq_el.conversion.checksums import check_sums
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.failure_report import explain_loading
 from fairseq_el.files import read_json, require_file
@@ -22,10 +23,10 @@ _INDEX = ".index.json"
 
 
 class HFDirectory:
-    """``config.json`` is read at once, weights when they are asked for.
+    """A directory with a model. ``config.json`` is read at once, weights when they are asked for.
 
     Raises:
-        OptionError: there is no such directory.
+        OptionError: the directory does not exist.
         FairseqElError: its ``config.json`` is missing or can't be read.
     """
 
@@ -41,18 +42,18 @@ class HFDirectory:
         self.config = {**read_json(path / CONFIG), **_special_ids(self.json(GENERATION))}
 
     def has(self, name: str) -> bool:
-        """Whether there is something of that name; what it is, is told when it is read."""
+        """Returns whether there is something of that name. Reading it tells whether it is a file."""
         return os.path.lexists(self.path / name)
 
     def json(self, name: str) -> Dict[str, Any]:
-        """A file of settings; empty if there is none."""
+        """Reads a file of settings; empty if there is none."""
         return read_json(self.path / name) if self.has(name) else {}
 
     def tensors(self) -> Dict[str, Tensor]:
-        """All weights, by their names.
+        """Reads all weights, by their names.
 
         Raises:
-            FairseqElError: there are none, or a file can't be read, is no dictionary of tensors, or would run code.
+            FairseqElError: there are none, or a file can't be read, does not hold tensors, or would run code.
         """
         for name in (SAFE, PICKLED):
             if self.has(name):
@@ -86,7 +87,7 @@ class HFDirectory:
 
 
 def _special_ids(generation: Dict[str, Any]) -> Dict[str, int]:
-    """Special tokens of generation_config.json, which generate() takes before those of config.json."""
+    """Finds the special tokens of generation_config.json, which generate() takes before those of config.json."""
     found = {}
     for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
         value = generation.get(name)
@@ -117,7 +118,7 @@ def _read_pickle(path: Path) -> Dict[str, Tensor]:
 
 
 def safetensors_torch() -> Any:
-    """The module ``safetensors.torch``.
+    """Imports the module ``safetensors.torch``.
 
     Raises:
         FairseqElError: it is not installed.
@@ -129,3 +130,8 @@ def safetensors_torch() -> Any:
             f"{SAFE} needs the package safetensors, which is not installed: pip install 'fairseq_el[hf]'"
         ) from error
     return safetensors.torch
+
+
+def json_text(content: Dict[str, Any]) -> str:
+    """Makes the text of a file of settings, as ``save_pretrained`` writes it."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

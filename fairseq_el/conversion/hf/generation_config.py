@@ -1,12 +1,14 @@
-"""How a model is decoded: Hugging Face's defaults as options of ``fairseq-generate``, and back."""
+"""Converts generation defaults: ``generation_config.json`` to options of ``fairseq-generate``, and back."""
 
 from __future__ import annotations
 
 import shlex
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from fairseq_el.conversion.hf.families import MBART25, Family
-from fairseq_el.conversion.hf.vocabulary import EOS, PAD, Vocabulary
+from fairseq_el.conversion.hf.families import MBART25, MBART50, Family
+from fairseq_el.conversion.hf.hf_directory import GENERATION
+from fairseq_el.conversion.hf.tokenizer_files import OPTIONS
+from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary
 from fairseq_el.conversion.limits import is_number, shown
 from fairseq_el.errors import FairseqElError
 
@@ -50,10 +52,10 @@ _FAIRSEQ = {"--beam": 5, "--lenpen": 1, "--min-len": 1, "--max-len-a": 0, "--max
 
 
 def generation_settings(config: Settings, generation: Settings) -> Settings:
-    """Those of ``generation_config.json``, or where it is missing of ``config.json``, as older models have them.
+    """Reads ``generation_config.json``, or where it is missing ``config.json``, as older models have it.
 
     Raises:
-        FairseqElError: they are of other types than transformers writes.
+        FairseqElError: a setting has another type than transformers writes.
     """
     if generation:
         found = {name: value for name, value in generation.items() if value is not None}
@@ -81,7 +83,7 @@ def _are_ids(values: List[Any]) -> bool:
 
 
 def fairseq_options(found: Settings, family: Family, vocabulary: Vocabulary, size: int) -> Tuple[List[str], List[str]]:
-    """Options of ``fairseq-generate``, one a line, and notes on all that they can't say.
+    """Makes options of ``fairseq-generate``, one a line, and notes on all that they can't express.
 
     Args:
         size: positions of the model.
@@ -115,7 +117,10 @@ def _early_stopping(found: Settings) -> str:
 
 
 def _lengths(found: Settings, family: Family, size: int) -> Iterator[str]:
-    """Hugging Face's lengths count the first symbol, or a prompt, and the eos; fairseq's neither, but a prompt."""
+    """Makes the options of lengths.
+
+    Hugging Face's lengths count the first symbol, or a prompt, and the eos. fairseq's count a prompt alone.
+    """
     new = found.get("max_new_tokens", None if "max_length" in found else _NEW_TOKENS)
     longest = size - 1 if new is None else min(int(new), size) - 1
     if new is None:
@@ -136,14 +141,14 @@ def _lengths(found: Settings, family: Family, size: int) -> Iterator[str]:
 
 
 class _Words:
-    """Ids of a model's words as indices of fairseq's dictionary, with a note on each that has none."""
+    """Finds the indices in fairseq's dictionary of Hugging Face's ids, with a note on each that has none."""
 
     def __init__(self, vocabulary: Vocabulary):
         self._index_of = {row: index for index, row in enumerate(vocabulary.ids) if row is not None}
         self.notes: List[str] = []
 
     def indices(self, ids: List[int], leave_out: bool = False) -> List[int]:
-        """Of all, or none if one has none (``leave_out``: of those that have one)."""
+        """Returns the indices of all ids, or none if one has none (``leave_out``: of those that have one)."""
         found = [self._index_of[row] for row in ids if row in self._index_of]
         return found if leave_out or len(found) == len(ids) else []
 
@@ -179,8 +184,42 @@ def _notes(found: Settings, family: Family) -> List[str]:
     return notes
 
 
+def hf_generation(
+    options: List[str], family: Family, positions: int, vocabulary: Vocabulary, target: Optional[str], begin: bool
+) -> Tuple[Settings, List[str]]:
+    """Makes the settings with which ``generate()`` writes what fairseq writes, and notes on what differs.
+
+    Args:
+        options: lines of ``generate.args``; empty for fairseq-generate's own defaults.
+        target: the target language, by the checkpoint's settings.
+        begin: outputs begin with ``<s>``.
+
+    Raises:
+        FairseqElError: a value of an option is not a number.
+    """
+    ids = vocabulary.hf_special_ids(family)
+    found = hf_settings(options, ids["eos_token_id"], ids["pad_token_id"], positions)
+    language = f"[{target}]"
+    if family is MBART50 and language in vocabulary.symbols:
+        found["forced_bos_token_id"] = vocabulary.ids[vocabulary.symbols.index(language)]
+    elif begin and not options:  # as the hub forces it
+        found["forced_bos_token_id"] = vocabulary.ids[BOS]
+    if family is MBART25 and language in vocabulary.symbols:
+        ids["decoder_start_token_id"] = vocabulary.ids[vocabulary.symbols.index(language)]
+    notes = []
+    if "--el-search transformers" not in options:
+        notes.append(
+            f"{GENERATION} has fairseq-generate's {f'options of {OPTIONS}' if options else 'own defaults'}; outputs "
+            "that are as long as they may be can be ranked otherwise, because fairseq counts their last eos, or forced "
+            "first words"
+        )
+        if family.decoder_only and found["num_beams"] > 1:
+            notes.append("fairseq's scores count the prompt and its length: with length_penalty 0 both programs agree")
+    return {**ids, **found}, notes
+
+
 def _ids_given(given: Dict[str, Any]) -> Settings:
-    """Settings that name words, of a model whose ids are fairseq's."""
+    """Finds the settings that name words, for a model whose ids are fairseq's."""
     found: Settings = {}
     for option, name in (("--el-forced-first", "forced_bos_token_id"), ("--el-forced-last", "forced_eos_token_id")):
         if int(given.get(option, -1)) >= 0:
@@ -195,7 +234,7 @@ def _ids_given(given: Dict[str, Any]) -> Settings:
 def hf_settings(
     lines: List[str], eos: Optional[int] = None, pad: Optional[int] = None, size: Optional[int] = None
 ) -> Settings:
-    """Hugging Face's settings for options in a file of them, or for fairseq-generate's own defaults.
+    """Makes Hugging Face's settings of options in a file, or of fairseq-generate's own defaults.
 
     Args:
         eos: id of the eos, which ends the longest hypotheses of fairseq.

@@ -1,13 +1,16 @@
-"""The tokens of a Hugging Face tokenizer by their ids, from its files."""
+"""Files of tokenizers: the tokens of Hugging Face's by their ids, and byte-level BPE in both programs' form.
+
+GPT-2's byte-level BPE is ``encoder.json`` and ``vocab.bpe`` for fairseq, ``vocab.json`` and ``merges.txt`` for Hugging
+Face.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from fairseq_el.conversion.hf.byte_bpe import Merge, read_merges
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
 from fairseq_el.conversion.limits import WORDS, shown
 from fairseq_el.errors import FairseqElError, summary_of
 
@@ -16,8 +19,14 @@ TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
     *("special_tokens_map.json", "source.spm", "target.spm", *SENTENCEPIECE.values()),
 )
-DICTIONARY = "dict.txt"
-_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+# Names in the directory of a fairseq model. fairseq's hub looks for that of the sentencepiece model.
+MODEL, DICTIONARY, OPTIONS, LANGUAGES = "model.pt", "dict.txt", "generate.args", "langs.txt"
+SENTENCEPIECE_MODEL = "sentencepiece.bpe.model"
+ORIGINALS = "hf"  # Hugging Face's own configuration and tokenizer, for the way back
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")  # of every dictionary of fairseq
+END_OF_TEXT = "<|endoftext|>"
+Merge = Tuple[str, str]
+_MERGES_HEADER = "#version: 0.2"
 _LANGUAGES_25 = (
     "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX",
     "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN",
@@ -36,7 +45,7 @@ def is_language(token: str) -> bool:
 
 
 def read_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
-    """Tokens by id; ids need not be without gaps.
+    """Reads tokens by id; ids may have gaps.
 
     Raises:
         FairseqElError: there are no files of a tokenizer, or they can't be read.
@@ -68,7 +77,7 @@ def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     if directory.has(DICTIONARY):
         lines = (directory.path / DICTIONARY).read_text("utf-8").split("\n")
         words = [line.rsplit(" ", 1)[0] for line in lines if line]
-        return dict(enumerate([*_SPECIALS, *(_without_brackets(word) for word in words)]))
+        return dict(enumerate([*SPECIAL_SYMBOLS, *(_without_brackets(word) for word in words)]))
     name = SENTENCEPIECE.get(family.model_type)
     if name is not None and directory.has(name):
         pieces = _pieces(str(directory.path / name))
@@ -109,22 +118,22 @@ def _pieces(path: str) -> List[str]:
 
 
 def _pegasus(pieces: List[str]) -> Dict[int, str]:
-    """103 ids of the pretraining come before those of sentencepiece, whose first two are not used."""
+    """Puts 103 ids of the pretraining before the pieces of sentencepiece, without its first two."""
     tokens = ["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103))]
     return dict(enumerate([*tokens, *pieces[2:]]))
 
 
 def _mbart(pieces: List[str], family: Family) -> Dict[int, str]:
-    """fairseq's special symbols, pieces without sentencepiece's own, languages, and a mask."""
+    """Orders fairseq's special symbols, pieces without sentencepiece's own, languages, and a mask."""
     languages = (*_LANGUAGES_25, *(_LANGUAGES_50 if family.tokenizer == "MBart50Tokenizer" else ()))
-    return dict(enumerate([*_SPECIALS, *pieces[3:], *languages, "<mask>"]))
+    return dict(enumerate([*SPECIAL_SYMBOLS, *pieces[3:], *languages, "<mask>"]))
 
 
 def read_bpe_merges(directory: HFDirectory) -> Optional[List[Merge]]:
-    """Merges of a byte-level BPE; None if it has none.
+    """Reads the merges of a byte-level BPE; None if there are none.
 
     Raises:
-        FairseqElError: they are no pairs.
+        FairseqElError: they are not pairs of symbols.
     """
     lines: Any = None
     try:
@@ -139,9 +148,38 @@ def read_bpe_merges(directory: HFDirectory) -> Optional[List[Merge]]:
         ) from error
 
 
-def missing_ids(tokens: Dict[int, str], vocab_size: int) -> Tuple[List[int], List[str]]:
-    """Ids of the model that have no token, and tokens that the model has no row for."""
-    return (
-        [index for index in range(vocab_size) if index not in tokens],
-        [token for index, token in sorted(tokens.items()) if index >= vocab_size],
-    )
+def byte_symbols() -> List[str]:
+    """Lists the characters that stand for bytes, in the order of their ids: first those that can be printed."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = range(256 - len(printable))
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in others]
+
+
+def encoder_of(merges: Iterable[Merge]) -> Dict[str, int]:
+    """Makes ``encoder.json``: ids of bytes, of merges in their order, and of the end of text."""
+    symbols = [*byte_symbols(), *("".join(pair) for pair in merges), END_OF_TEXT]
+    return {symbol: index for index, symbol in enumerate(symbols)}
+
+
+def read_merges(lines: Iterable[Any]) -> List[Merge]:
+    """Reads the merges of ``merges.txt`` (lines) or ``tokenizer.json`` (strings, or pairs of strings).
+
+    Raises:
+        ValueError: one of them is not a pair of symbols.
+    """
+    merges: List[Merge] = []
+    for line in lines:
+        if isinstance(line, str):
+            line = line.rstrip("\r\n")
+            if not line or (line.startswith("#version") and not merges):
+                continue
+            line = line.split(" ")
+        if len(line) != 2:
+            raise ValueError(f"a merge must be two symbols; one is {line!r}")
+        merges.append((str(line[0]), str(line[1])))
+    return merges
+
+
+def merges_text(merges: Iterable[Merge]) -> str:
+    """Makes ``vocab.bpe``, which is Hugging Face's ``merges.txt`` too."""
+    return "\n".join([_MERGES_HEADER, *(" ".join(pair) for pair in merges), ""])

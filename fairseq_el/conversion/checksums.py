@@ -1,4 +1,4 @@
-"""The checksums of what ``torch.save`` wrote, which ``torch.load`` does not look at."""
+"""Checks the checksums in a file of ``torch.save``, which ``torch.load`` does not read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from fairseq_el.errors import FairseqElError
 
 
 def has_sums(path: Union[str, Path]) -> bool:
-    """Whether a file has checksums: those before torch 1.6 have none, nor have those written without (all are 0)."""
+    """Returns whether a file has checksums.
+
+    Files of torch before 1.6 have none, and in files that were written without them all are 0.
+    """
     try:
         return any(record.CRC for record in _records(path))
     except (zipfile.BadZipFile, OSError, NotImplementedError):
@@ -23,10 +26,10 @@ def _records(path: Union[str, Path]) -> List[zipfile.ZipInfo]:
 
 
 def check_sums(path: Union[str, Path]) -> None:
-    """Before a file is loaded: a damaged number is a number like any other.
+    """Compares the checksums of a file, where it has them: a damaged number looks like any other when it is loaded.
 
     Raises:
-        FairseqElError: what a record holds is not what was written.
+        FairseqElError: a record does not hold what was written.
     """
     if not has_sums(path):
         return

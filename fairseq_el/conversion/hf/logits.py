@@ -1,4 +1,4 @@
-"""Whether both programs compute the same from two directories."""
+"""Compares the logits of both programs, from two directories."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fairseq_el.conversion.building import build
 from fairseq_el.conversion.checkpoint import load_checkpoint
-from fairseq_el.conversion.hf.converted import MODEL, Converted, convert
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.model_config import read_config
+from fairseq_el.conversion.hf.tokenizer_files import MODEL
+from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, UNK, Vocabulary, read_vocabulary
 from fairseq_el.errors import FairseqElError, summary_of
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -21,7 +22,7 @@ _LENGTHS = (9, 5, 7)
 
 
 def compare_logits(hf: Path, fairseq: Path) -> float:
-    """The largest difference of logits on sample input in fp32, relative to the largest logit.
+    """Returns the largest difference of logits on sample input in fp32, relative to the largest logit.
 
     Args:
         hf: directory of the one model.
@@ -30,12 +31,14 @@ def compare_logits(hf: Path, fairseq: Path) -> float:
     Raises:
         FairseqElError: transformers is not installed, or the difference is above 1e-4.
     """
-    converted = convert(HFDirectory(hf))  # for the vocabulary; the weights compared are those in the files
+    directory = HFDirectory(hf)
+    family, sizes = read_config(directory)
+    vocabulary = read_vocabulary(directory, family)
     path = fairseq / MODEL if fairseq.is_dir() else fairseq
-    model = build(load_checkpoint(str(path), "CKPT"), converted.vocabulary.dictionary()).float()
-    theirs = load_hf(hf, converted.family).float()
+    model = build(load_checkpoint(str(path), "CKPT"), vocabulary.dictionary()).float()
+    theirs = load_hf(hf, family).float()
     with torch.no_grad():
-        mine, other = sample_logits(model, theirs, converted)
+        mine, other = sample_logits(model, theirs, family, vocabulary, sizes.positions)
     difference = float((mine - other).abs().max() / other.abs().max().clamp(min=1e-30))
     if not difference <= TOLERANCE:
         raise FairseqElError(
@@ -46,7 +49,8 @@ def compare_logits(hf: Path, fairseq: Path) -> float:
 
 
 def load_hf(path: Path, family: Family) -> Any:
-    """
+    """Loads a model with transformers, in fp32.
+
     Raises:
         FairseqElError: transformers is not installed, or does not load the model.
     """
@@ -60,12 +64,13 @@ def load_hf(path: Path, family: Family) -> Any:
         raise FairseqElError(f"transformers could not load {path}: {summary_of(error)}") from error
 
 
-def sample_logits(model: Any, theirs: Any, converted: Converted) -> Tuple[Tensor, Tensor]:
-    """Logits of both programs for the same words, of symbols that both have. *Shape:* ``(words, V)``."""
-    vocabulary, family = converted.vocabulary, converted.family
+def sample_logits(
+    model: Any, theirs: Any, family: Family, vocabulary: Vocabulary, positions: int
+) -> Tuple[Tensor, Tensor]:
+    """Computes logits of both programs for the same words, of symbols that both have. *Shape:* ``(words, V)``."""
     ids = torch.tensor([-1 if row is None else row for row in vocabulary.ids])
     present = ids.ge(0).nonzero().squeeze(1)
-    previous = _sentences(vocabulary, converted.sizes.positions, seed=2)
+    previous = _sentences(vocabulary, positions, seed=2)
     previous = [torch.cat([torch.tensor([EOS]), words[:-1]]) for words in previous]
     first = ids[vocabulary.start]
     mine, other = [], []
@@ -76,14 +81,14 @@ def sample_logits(model: Any, theirs: Any, converted: Converted) -> Tuple[Tensor
             mine.append(model(words.unsqueeze(0))[0][0])
             other.append(theirs(input_ids=rows.unsqueeze(0)).logits[0])
             continue
-        source = _sentences(vocabulary, converted.sizes.positions, seed=1)[number].unsqueeze(0)
+        source = _sentences(vocabulary, positions, seed=1)[number].unsqueeze(0)
         mine.append(model(source, torch.tensor([source.size(1)]), words.unsqueeze(0))[0][0])
         other.append(theirs(input_ids=ids[source], decoder_input_ids=rows.unsqueeze(0)).logits[0])
     return torch.cat(mine)[:, present], torch.cat(other)[:, ids[present]]
 
 
 def _sentences(vocabulary: Vocabulary, longest: int, seed: int) -> List[Tensor]:
-    """Random words that both programs have, each sentence with an eos at its end."""
+    """Draws sentences of words that both programs have, each with an eos at its end."""
     ids = vocabulary.ids
     words = torch.tensor([i for i in range(len(ids)) if ids[i] is not None and i not in (BOS, PAD, EOS, UNK)])
     generator = torch.Generator().manual_seed(seed)

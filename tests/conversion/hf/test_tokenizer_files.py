@@ -7,7 +7,7 @@ import json
 import pytest
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode, get_encoder
 
-from fairseq_el.conversion.hf.byte_bpe import byte_symbols, encoder_of, merges_text, read_merges
+from fairseq_el.conversion.hf.tokenizer_files import byte_symbols, encoder_of, merges_text, read_merges
 
 MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he")]
 

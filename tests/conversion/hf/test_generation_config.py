@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fairseq_el.conversion.hf.families import BART, GPT2, Family
-from fairseq_el.conversion.hf.generation import fairseq_options, generation_settings, hf_settings
+from fairseq_el.conversion.hf.generation_config import fairseq_options, generation_settings, hf_settings
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 
 CNN = {  # facebook/bart-large-cnn
