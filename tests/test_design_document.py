@@ -10,9 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 DESIGN = REPOSITORY / "docs" / "design.md"
 DOCUMENTS = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/*.md")
-    for path in REPOSITORY.glob(pattern)
+    path for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/*.md") for path in REPOSITORY.glob(pattern)
 )
 
 
