@@ -22,7 +22,7 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
 
 
 def packs_weight(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
-    """Whether packing a weight pays on a CPU that can, by what scripts/bench_packing.py measures (docs/benchmarks.md).
+    """Whether packing a weight pays on a CPU that can; benchmarks/packed_linear.py measures it (docs/benchmarks.md).
 
     Args:
         dtype: a name in ``DTYPES``.

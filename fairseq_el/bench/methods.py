@@ -58,6 +58,9 @@ class Method:
         return "fp32" if self.kind == "ct2" else self.dtype
 
 
+STOCK = Method("stock", "fp32")  # the outputs and scores of all others are held against its
+
+
 def parse_methods(text: str, dtype: str) -> List[Method]:
     """The methods of ``--methods``, in order.
 

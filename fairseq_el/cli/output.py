@@ -51,11 +51,17 @@ def drop_unwritable_output() -> None:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def say_error(message: str) -> None:
-    """After what was printed before."""
+def say_note(message: str) -> None:
+    """Writes a note to standard error."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"fairseq-el: note: {message}\n")
+
+
+def say_error(message: str, program: str) -> None:
+    """Writes an error after what was printed before."""
     drop_unwritable_output()
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"fairseq-el: error: {message}\n")
+        sys.stderr.write(f"{program}: error: {message}\n")
         sys.stderr.flush()
 
 

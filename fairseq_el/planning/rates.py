@@ -1,6 +1,6 @@
 """How fast a machine is at what decoding does: five numbers per device and dtype, measured or by default.
 
-``fairseq-el bench --calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
+``fairseq-el calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
 (``$XDG_CACHE_HOME``, or ``~/.cache``); the environment variable ``FAIRSEQ_EL_RATES`` names another file.
 """
 
@@ -122,7 +122,7 @@ def refuse_to_replace_others_file() -> None:
         content = None
     if not isinstance(content, dict) or not {"version", "devices"} <= content.keys():
         raise OptionError(
-            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el bench --calibrate has written; {path} is "
+            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el calibrate has written; {path} is "
             "another. Name another file, or remove it"
         )
 
@@ -167,7 +167,7 @@ def load_rates(device: str, dtype: str) -> Rates:
             raise ValueError(f"measured on {_say(there)}; this is {_say(here)}")
         rates = {name: _rates(value) for name, value in found["rates"].items()}
     except _UNUSABLE as error:
-        logger.warning("%s is not used: %s. To measure again: fairseq-el bench --calibrate", path, _one_line(error))
+        logger.warning("%s is not used: %s. To measure again: fairseq-el calibrate", path, _one_line(error))
         return default
     return rates.get(dtype, default)
 

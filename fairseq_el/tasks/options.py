@@ -38,7 +38,7 @@ class ELOptions(SearchOptions, TopkOptions):
         metadata={
             "help": "what encoder-decoder attention keeps: el nothing but the encoder's output; shared-kv keys and "
             "values of every layer, once for all beams (2 L times as much, less to compute); auto chooses for every "
-            "batch, by a cost model (fairseq-el bench --calibrate measures this machine for it)"
+            "batch, by a cost model (fairseq-el calibrate measures this machine for it)"
         },
     )
     el_memory_budget: str = field(

@@ -6,8 +6,8 @@ import pytest
 
 from fairseq_el.bench import parse_methods
 from fairseq_el.bench.report import growth
-from fairseq_el.bench.timing import growth_exponent, rotated, spread, step_seconds, times_faster
 from fairseq_el.errors import OptionError
+from fairseq_el.measure import growth_exponent, rotated, spread, step_seconds, times_faster
 
 
 def test_ratios_are_those_of_each_round():

@@ -1,4 +1,4 @@
-"""``fairseq-el bench --calibrate`` without its clock."""
+"""``fairseq-el calibrate`` without its clock."""
 
 from __future__ import annotations
 
@@ -44,11 +44,9 @@ def pretend(monkeypatch, cores_per_thread=1.0):
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--json", action="store_true")
-    command.add_calibrate_options(parser)
-    options = parser.parse_args(["--calibrate", *arguments])
-    assert options.calibrate
-    return command.run_calibrate(options)
+    command.add_parser(parser.add_subparsers())
+    options = parser.parse_args(["calibrate", *arguments])
+    return options.run(options)
 
 
 def test_tables(path, capsys):

@@ -208,7 +208,7 @@ def test_plot_without_matplotlib(tmp_path):
 
 
 def save(path, model, settings):
-    """As scripts/random_checkpoint.py does it."""
+    """As benchmarks/random_checkpoint.py does it."""
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
     state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
     torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import reference, topk_attention
 
 module = import_module("fairseq_el.ops.topk_attention")  # the package has the function under this name

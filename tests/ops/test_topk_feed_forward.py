@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import reference, topk_feed_forward
 
 HAS_HALF = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # on a CPU

@@ -11,8 +11,8 @@ from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     METHODS,

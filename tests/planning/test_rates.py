@@ -39,7 +39,7 @@ def assert_falls_back(caplog, why=None):
         return
     (message,) = messages
     assert re.search(why, message) and "\n" not in message
-    assert message.endswith("To measure again: fairseq-el bench --calibrate")
+    assert message.endswith("To measure again: fairseq-el calibrate")
 
 
 def edit(path, **changes):

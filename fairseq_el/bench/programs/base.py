@@ -1,4 +1,4 @@
-"""What the benchmark asks of a program."""
+"""The interface that the benchmark asks of a program."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, List, Optional, Sequence
 
-import torch
 from torch import Tensor
 
-from fairseq_el.bench.programs.setup import Sources
-
-TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from fairseq_el.bench.programs.sources import Sources
 
 
 @dataclass
-class Hypothesis:
+class ScoredOutput:
     """The best output for a sentence.
 
     Attributes:
@@ -44,5 +41,5 @@ class Program(ABC):
         """Decodes all batches. ``tgt_len``: words of every output, or 0 for outputs that end by themselves."""
 
     @abstractmethod
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """What :meth:`decode` returned, in the order of the batches."""

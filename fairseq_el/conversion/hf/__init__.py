@@ -2,8 +2,9 @@
 
 from fairseq_el.conversion.hf.families import FAMILIES, Family
 from fairseq_el.conversion.hf.from_hf import from_hf
+from fairseq_el.conversion.hf.loaded_bart import bart_to_hf
 from fairseq_el.conversion.hf.report import Report
 from fairseq_el.conversion.hf.to_hf import to_hf
 from fairseq_el.conversion.hf.verify import compare_logits
 
-__all__ = ["FAMILIES", "Family", "Report", "compare_logits", "from_hf", "to_hf"]
+__all__ = ["FAMILIES", "Family", "Report", "bart_to_hf", "compare_logits", "from_hf", "to_hf"]
