@@ -15,8 +15,8 @@ from fairseq_el.decoding.enable import (
     models_in,
     self_attention_of,
 )
-from fairseq_el.decoding.encoder import EncoderOut, NetInput, encode
-from fairseq_el.decoding.encoder_output import SharedEncoderOut, share_encoder_out
+from fairseq_el.decoding.encoder import NetInput, encode
+from fairseq_el.decoding.encoder_output import EncoderOut, SharedEncoderOut, share_encoder_out
 from fairseq_el.decoding.linears import Linears, is_inference_only
 from fairseq_el.decoding.self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons

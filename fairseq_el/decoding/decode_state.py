@@ -59,7 +59,7 @@ class DecodeState:
         current: the pass under way, or the last one (:class:`Pass`).
         backend: what cross-attention keeps: ``"el"`` nothing, ``"shared-kv"`` keys and values, once per sentence.
         linears: how the decoder's linear layers are computed.
-        layer_runs: how each decoder layer is computed, found out in the first pass.
+        layer_functions: how each decoder layer is computed, found out in the first pass.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class DecodeState:
         self.current = Pass(in_prompt=False, part=slice(None), hidden=None)
         self.backend = backend
         self.linears = linears or Linears(num_sentences * beam_size)
-        self.layer_runs: List[Callable[..., Any]] = []
+        self.layer_functions: List[Callable[..., Tuple[Tensor, Optional[Tensor]]]] = []
 
     @staticmethod
     def of(incremental_state: Any) -> Optional[DecodeState]:

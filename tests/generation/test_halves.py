@@ -30,7 +30,8 @@ from test_against_stock import (
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model
 
 import fairseq_el
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules, out_of_memory
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules
+from fairseq_el.generation.failures import out_of_memory
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2 GiB"
 SOME = {"beam_size": 3, "max_len_b": 8}

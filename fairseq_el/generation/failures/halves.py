@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
-from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.out_of_memory import (
+from fairseq_el.generation.ended_hypotheses import Hypotheses
+from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
     free_frames,
@@ -23,7 +23,8 @@ from fairseq_el.generation.out_of_memory import (
     return_unused_memory,
     what_to_try,
 )
-from fairseq_el.generation.random_state import RandomState
+from fairseq_el.generation.failures.random_state import RandomState
+from fairseq_el.generation.rules import SearchRules
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class _Batch(NamedTuple):
         return source_in(self.sample)
 
     def whole(self, generator: Any) -> WholeBatch:
-        return WholeBatch.of(generator, self.sample, self.options.get("prefix_tokens"))
+        return WholeBatch.of(SearchRules.of(generator), self.sample, self.options.get("prefix_tokens"))
 
     def size(self, generator: Any) -> Size:
         num_sentences, src_len = self.source.shape[:2]
