@@ -20,7 +20,7 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 
 allow_fairseq_checkpoints()
 
-from fairseq_el import architectures, slim, tasks, tokenization  # noqa: E402, F401  (registers them)
+from fairseq_el import architectures, slim, tasks, tokenization, topk  # noqa: E402, F401  (registers them)
 from fairseq_el.decoding import el_attention_enabled  # noqa: E402
 from fairseq_el.errors import (  # noqa: E402
     CheckpointMismatchError,
@@ -32,7 +32,7 @@ from fairseq_el.errors import (  # noqa: E402
     UnsupportedModelError,
 )
 from fairseq_el.generation import disable_el_attention, enable_el_attention  # noqa: E402
-from fairseq_el.topk.enable import disable_topk_attention, enable_topk_attention  # noqa: E402
+from fairseq_el.topk import disable_topk_attention, enable_topk_attention  # noqa: E402
 
 __version__ = "0.1.0"
 

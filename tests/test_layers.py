@@ -22,9 +22,9 @@ BELOW = {  # what each part of the package may import
     "files": {"errors", "files"},
     "failure_report": {"cards", "checkpoint_loading", "errors"},
     "ops": {"_torch_version", "ops"},
-    "topk": {"decoding", "errors", "ops", "topk"},
-    "decoding": {"cards", "decoding", "dtypes", "errors", "ops", "policy", "topk"},
-    "architectures": {"architectures", "decoding", "errors", "topk"},
+    "topk": {"architectures", "decoding", "errors", "ops", "topk"},
+    "decoding": {"cards", "decoding", "dtypes", "errors", "ops", "policy"},
+    "architectures": {"decoding", "errors"},
     "planning": {"_torch_version", "dtypes", "errors", "files", "measure", "ops", "planning", "policy", "units"},
     "generation": {"cards", "decoding", "dtypes", "errors", "generation", "ops", "planning", "policy", "units"},
     "tasks": {

@@ -47,15 +47,16 @@ def is_plain_encoder_layer(layer: Any) -> bool:
 
 
 def _calls_nothing_else(layer: nn.Module) -> bool:
-    return not any(has_hooks(module) or _drops_out(module) for module in layer.modules())
+    return not any(has_hooks(module) or drops_out(module) for module in layer.modules())
 
 
-def _drops_out(module: nn.Module) -> bool:
+def drops_out(module: nn.Module) -> bool:
+    """Whether a module is dropout that draws random numbers now."""
     return isinstance(module, FairseqDropout) and module.p > 0 and (module.training or module.apply_during_inference)
 
 
 def has_active_dropout(module: nn.Module) -> bool:
-    return any(_drops_out(m) for m in module.modules())
+    return any(drops_out(m) for m in module.modules())
 
 
 def run_decoder_layer(
