@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from fairseq_el import NoKernelsError
 from fairseq_el.cards.check import usable_device
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
 from fairseq_el.scoring import Hypothesis, compare_hypotheses, read_generate_output, read_hypotheses
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ EL = ["--task", "el_translation", "--el-ngram-blocking", "stock"]
 class Result:
     """What the runs of one method gave: texts by sentence, of the last run; figures, one per run."""
 
-    tokens: dict[int, list[Hypothesis]] = field(default_factory=dict)
+    tokens: dict[int, list[Hypothesis[str]]] = field(default_factory=dict)
     hypotheses: dict[int, str] = field(default_factory=dict)
     references: dict[int, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)

@@ -97,22 +97,22 @@ class TreeFigures:
 
     def __call__(self, step: int, states: list[DecodeState]) -> None:
         (self.state,) = states
-        words = self.state.prompt_length + self.state.num_steps
-        living = self.state.living_nodes().tolist()
+        words = self.state.tree.prompt_length + self.state.tree.num_steps
+        living = self.state.tree.living_nodes().tolist()
         if words == 1:
             self.peaks.append((0, 0.0))
         self.peaks[-1] = max(self.peaks[-1], (max(living), max(living) / (self.beam_size * words)))
         self.shares.extend(nodes / (self.beam_size * words) for nodes in living)
 
     def report(self) -> dict[str, Any]:
-        state = self.state
-        assert state is not None
+        assert self.state is not None
+        tree = self.state.tree
         largest = statistics.mean(share for _, share in self.peaks)
         return {
-            "reorder_bytes_per_step": state.reorder_bytes / state.num_steps,
-            "compaction_bytes_per_step": state.compaction_bytes / state.num_steps,
+            "reorder_bytes_per_step": tree.reorder_bytes / tree.num_steps,
+            "compaction_bytes_per_step": tree.compaction_bytes / tree.num_steps,
             "node_share": {"mean": statistics.mean(self.shares), "max": max(self.shares), "of_largest": largest},
-            "capacity_nodes": state.capacity,
+            "capacity_nodes": tree.capacity,
         }
 
 

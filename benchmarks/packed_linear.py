@@ -1,4 +1,4 @@
-"""Times linear layers with packed weights against plain ones, for `packs_weight` in fairseq_el/policy.py.
+"""Times linear layers with packed weights against plain ones, for `should_pack` in fairseq_el/policy.py.
 
     python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fairseq_el.cli.report_files import check_plot
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 
 
 def main() -> None:

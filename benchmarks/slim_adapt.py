@@ -26,7 +26,7 @@ from fairseq_el.cli.options import not_negative, positive
 from fairseq_el.cli.report_files import check_file
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain, explain_loading
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.slim import SlimDecoder, slim_cross_entropy
 from fairseq_el.slim.byte_language_modeling import SPLITS

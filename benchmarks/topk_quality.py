@@ -35,9 +35,7 @@ from fairseq_el.cli.options import positive
 from fairseq_el.conversion.building import settings_of
 from fairseq_el.conversion.checkpoint import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.staging import workplace
-from fairseq_el.files.text_lines import read_lines
-from fairseq_el.files.whole_files import write_whole, write_whole_directory
+from fairseq_el.files import read_lines, staging_directory, write_whole, write_whole_directory
 from fairseq_el.scoring import compare_hypotheses, read_hypotheses
 from fairseq_el.subprocesses import run_program
 
@@ -246,7 +244,7 @@ def main() -> None:
     stages = [FROM_SCRATCH] if args.scratch else [AS_IT_IS, *([FINE_TUNED] if args.finetune else [])]
     try:
         quality = Quality(args, decoding)
-        with workplace(quality.file.resolve(), alone=True):  # two processes would write to the same files
+        with staging_directory(quality.file.resolve(), alone=True):  # two processes would write to the same files
             bar = tqdm([(run, stage) for stage in stages for run in dict.fromkeys(runs)], unit="run", disable=None)
             for run, stage in bar:
                 bar.set_description(f"{run}, {stage}")

@@ -13,7 +13,7 @@ from topk_measuring import TopkResult, TopkSettings
 
 from fairseq_el.bench.report import write_texts
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.measure import growth_exponent
 from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.units import format_seconds, format_size

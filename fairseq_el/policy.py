@@ -21,7 +21,7 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
     return max(encoder_tokens * 4 * width // vocab_size, 1)
 
 
-def packs_weight(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
+def should_pack(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
     """Whether packing a weight pays on a CPU that can; benchmarks/packed_linear.py measures it (docs/benchmarks.md).
 
     Args:
@@ -30,10 +30,10 @@ def packs_weight(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
         size: numbers of the weight, in x out.
         num_uses: products with it.
     """
-    return packed_is_faster(dtype, num_rows, size) and num_uses >= (4 if num_rows >= MANY_ROWS else 32)
+    return is_packed_faster(dtype, num_rows, size) and num_uses >= (4 if num_rows >= MANY_ROWS else 32)
 
 
-def packed_is_faster(dtype: str, num_rows: int, size: int) -> bool:
+def is_packed_faster(dtype: str, num_rows: int, size: int) -> bool:
     """Whether a product with a weight that is packed already takes less time than with the plain one.
 
     In fp32 a packed product has a fixed cost that only a product of some size earns back. With thousands of rows, the

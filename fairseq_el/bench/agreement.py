@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
-from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.bench.programs import Output
 from fairseq_el.errors import FairseqElError
-from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses
+from fairseq_el.scoring import Agreement, compare_hypotheses
 
 SCORE_TOLERANCE = 1e-4
 ROUNDING_FACTOR = 2.0  # of stock's own error in the same dtype
 _ROUNDING_FLOOR = 1e-6  # below, errors are those of float32 sums
 _SHOWN = 12  # tokens of an output, in messages
 
-Outputs = Sequence[ScoredOutput]
+Outputs = Sequence[Output]
 
 
 @dataclass(frozen=True)
@@ -55,30 +55,20 @@ def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: 
             raise FairseqElError(f"{name}: sentence {number} has an eos in the wrong place: {_shown(output.tokens)}")
 
 
-def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement:
+def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement[List[int]]:
     """Compares token by token; a last eos does not count, because CTranslate2 writes none at the longest length.
-
-    Scores count where both programs tell them.
 
     Raises:
         FairseqElError: there are more outputs on one side.
     """
     if len(mine) != len(stock):
         raise FairseqElError(f"{len(mine)} outputs can't be compared with {len(stock)}")
-    pairs = [(one, other, None not in (one.score, other.score)) for one, other in zip(mine, stock)]
-    return compare_hypotheses(
-        {number: [_hypothesis(one, eos, are_scored)] for number, (one, _, are_scored) in enumerate(pairs)},
-        {number: [_hypothesis(other, eos, are_scored)] for number, (_, other, are_scored) in enumerate(pairs)},
-    )
-
-
-def _hypothesis(output: ScoredOutput, eos: int, is_scored: bool) -> Hypothesis:
-    words = output.tokens[:-1] if output.tokens[-1:] == [eos] else output.tokens
-    return Hypothesis(" ".join(map(str, words)), output.score if is_scored and output.score is not None else 0.0)
+    one, other = ({number: [output] for number, output in enumerate(outputs)} for outputs in (mine, stock))
+    return compare_hypotheses(one, other, optional_end=eos)
 
 
 def require_agreement(
-    name: str, mine: Outputs, stock: Outputs, agreement: Agreement, score_tolerance: float = SCORE_TOLERANCE
+    name: str, mine: Outputs, stock: Outputs, agreement: Agreement[List[int]], score_tolerance: float = SCORE_TOLERANCE
 ) -> None:
     """Checks that outputs and scores are stock's.
 

@@ -17,7 +17,7 @@ from tabulate import tabulate
 from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
@@ -105,7 +105,7 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
         "times_faster": asdict(times_faster(seconds, baseline.seconds[settings.tgt_len])),
         "peak_bytes": measurement.peak_bytes,
         "loaded_bytes": measurement.loaded_bytes,
-        "identical_to_stock": 1 - len(measurement.agreement.differing) / measurement.agreement.sentences,
+        "identical_to_stock": measurement.agreement.share,
         "score_difference": measurement.agreement.largest_gap,
         "score_error": asdict(measurement.score_error),
         "score_error_of_stock": None

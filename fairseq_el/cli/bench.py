@@ -22,7 +22,7 @@ from fairseq_el.cli.streams import say_note, write_line
 from fairseq_el.conversion.archive import check_sums
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, raise_problems
-from fairseq_el.files.reading import require_file
+from fairseq_el.files import require_file
 from fairseq_el.planning import num_cores
 
 _DESCRIPTION = """\

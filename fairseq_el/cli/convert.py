@@ -13,7 +13,7 @@ from fairseq_el.cli import convert_hf, convert_info
 from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
 from fairseq_el.errors import OptionError
-from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
+from fairseq_el.files import need_directory, refuse_to_overwrite
 from fairseq_el.units import format_size
 
 _DESCRIPTION = (

@@ -18,9 +18,7 @@ from fairseq_el.cli.options import not_negative, whole
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
-from fairseq_el.files.text_lines import TextLines, one_line, read_lines
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import TextLines, need_directory, one_line, read_lines, refuse_to_overwrite, write_whole
 from fairseq_el.scoring import (
     FORMATS,
     METRICS,

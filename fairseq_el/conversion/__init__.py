@@ -8,6 +8,7 @@ from fairseq_el.conversion.checkpoint import (
     save_checkpoint,
 )
 from fairseq_el.conversion.description import Description, describe
+from fairseq_el.conversion.dictionaries import read_dictionary
 from fairseq_el.conversion.relabel import to_el, to_stock
 from fairseq_el.conversion.shards import merge_shards
 from fairseq_el.conversion.strip import average, strip
@@ -21,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "merge_shards",
     "parameters_of",
+    "read_dictionary",
     "save_checkpoint",
     "strip",
     "to_el",

@@ -19,8 +19,7 @@ from fairseq_el.conversion.archive import check_sums
 from fairseq_el.conversion.contents import content_problems
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain_loading
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import require_file, write_whole
 
 State = Dict[str, Any]
 BUFFERS = ("version", "_float_tensor", "_future_mask")  # ends of names of tensors that are no weights

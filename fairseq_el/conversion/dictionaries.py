@@ -10,7 +10,7 @@ from fairseq.data import Dictionary
 
 from fairseq_el.conversion.checkpoint import Checkpoint, get_setting
 from fairseq_el.errors import FairseqElError, summary_of
-from fairseq_el.files.reading import require_file
+from fairseq_el.files import require_file
 
 
 def dictionary_names(checkpoint: Checkpoint) -> List[str]:

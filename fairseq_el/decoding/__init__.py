@@ -17,7 +17,7 @@ from fairseq_el.decoding.enable import (
 )
 from fairseq_el.decoding.encoder import EncoderOut, NetInput, encode
 from fairseq_el.decoding.encoder_output import SharedEncoderOut, share_encoder_out
-from fairseq_el.decoding.linears import Linears, is_final
+from fairseq_el.decoding.linears import Linears, is_inference_only
 from fairseq_el.decoding.self_attention import ELSelfAttention, KVSelfAttention
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
@@ -44,7 +44,7 @@ __all__ = [
     "enable_el_attention",
     "encode",
     "is_el_model",
-    "is_final",
+    "is_inference_only",
     "models_in",
     "self_attention_of",
     "share_encoder_out",

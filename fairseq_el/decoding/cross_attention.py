@@ -145,7 +145,7 @@ class ELMultiheadAttention(TopkMultiheadAttention):
         """``query`` ``(B, queries, h, dh)`` over ``(B, h, n, dh)`` to the heads' outputs, shaped as ``query``."""
         topk = topk_of(self, key.size(2))
         if topk is None:
-            mask = state.attn_mask(padding, query.dtype)
+            mask = state.current.attn_mask(padding, query.dtype)
             mask = None if mask is None else mask.unsqueeze(1)  # (B, n) -> (B, 1, n)
             return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
         scaled = (query * self.scaling).transpose(1, 2)  # (B, queries, h, dh) -> (B, h, queries, dh)

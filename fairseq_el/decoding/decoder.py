@@ -106,11 +106,11 @@ def _run(
         padding_mask = masks[0][part] if masks else None
     alignment_layer = decoder.num_layers - 1 if alignment_layer is None else alignment_layer
     state = _state(incremental_state)
-    state.encoder_out = encoder_out
+    state.source.encoder_out = encoder_out
 
     x = _embed(decoder, tokens, positions)  # (rows, t, d)
     shape = x.shape
-    if not state.in_prompt:
+    if not state.current.in_prompt:
         x = x.view(state.num_sentences, -1, x.size(2))  # (B*b, 1, d) -> (B, b, d)
     inner_states = [x] if need_inner_states else []
     attn = None
@@ -146,7 +146,7 @@ def _run_stock_layer(
     incremental_state: Dict[str, Any] = {}
     state.put_into(incremental_state)
     shape = x.shape
-    rows = x if state.in_prompt else x.reshape(-1, 1, shape[2])  # (B, queries, d) -> (rows, t, d)
+    rows = x if state.current.in_prompt else x.reshape(-1, 1, shape[2])  # (B, queries, d) -> (rows, t, d)
     y, attn, _ = layer(
         rows.transpose(0, 1),
         None if memory is None else memory.transpose(0, 1),
@@ -201,7 +201,7 @@ def shared_forward(
         )
     options = {name: options.get(name) for name in ("alignment_layer", "alignment_heads")}
     options["need_inner_states"] = True
-    if state.num_nodes == 0 and _same_for_all_beams(prev_output_tokens, state.beam_size):
+    if state.tree.num_nodes == 0 and _same_for_all_beams(prev_output_tokens, state.beam_size):
         prompts = prev_output_tokens[:: state.beam_size]
         first = decode_prompts(decoder, prompts, encoder_out, incremental_state, **options)
         output = Features(

@@ -102,7 +102,7 @@ def run_encoder_layer(layer: Any, x: Tensor, attn_mask: Optional[Tensor], linear
 def _attend_source(attention: Any, x: Tensor, attn_mask: Optional[Tensor], linears: Linears) -> Tensor:
     """Self-attention of the encoder, ``(B, n, d)`` to the same."""
     shape = (*x.shape[:2], attention.num_heads, attention.head_dim)
-    query, key, value = linears.together((attention.q_proj, attention.k_proj, attention.v_proj), x)
+    query, key, value = linears.project_together((attention.q_proj, attention.k_proj, attention.v_proj), x)
     heads = kv_attention(
         query.view(shape),
         key.view(shape).transpose(1, 2),

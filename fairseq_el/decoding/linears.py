@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.ops import PackedLinear, can_pack
-from fairseq_el.policy import packed_is_faster, packs_weight
+from fairseq_el.policy import is_packed_faster, should_pack
 
 _ACTIVATIONS: Dict[Any, str] = {F.relu: "relu", gelu: "gelu"}
 _FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
@@ -31,7 +31,7 @@ class Linears:
     Copies belong to this object: nothing is added to the modules. A copy is made at the first use and checked at every
     later one against the parameter's storage and version, so that replacing or changing a weight in place is seen.
     Changes through ``.data``, as optimizers make them, are not: whoever keeps a ``Linears`` beyond one batch must know
-    that its model is not trained (see :func:`is_final`).
+    that its model is not trained (see :func:`is_inference_only`).
     """
 
     def __init__(self, num_rows: int, num_uses: int = 0):
@@ -54,7 +54,7 @@ class Linears:
         function = _FUNCTIONS[name]
         return module(x) if function is None else function(module(x))
 
-    def together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
+    def project_together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
         """``module(x)`` of several modules with as many outputs each; packed, they are one product."""
         if self._packs(modules, x):
             return self._packed_linear(tuple(modules))(x).chunk(len(modules), dim=-1)
@@ -72,9 +72,9 @@ class Linears:
             return False
         dtype, width = dtype_name(x.dtype), x.size(-1)
         size = width * sum(module.out_features for module in modules)
-        if not packed_is_faster(dtype, x.numel() // width, size):
+        if not is_packed_faster(dtype, x.numel() // width, size):
             return False
-        return tuple(map(id, modules)) in self._packed or packs_weight(dtype, self.num_rows, size, self.num_uses)
+        return tuple(map(id, modules)) in self._packed or should_pack(dtype, self.num_rows, size, self.num_uses)
 
     def _packed_linear(self, modules: Tuple[Any, ...]) -> PackedLinear:
         key = tuple(map(id, modules))
@@ -109,6 +109,6 @@ def has_hooks(module: Any) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def is_final(model: nn.Module) -> bool:
+def is_inference_only(model: nn.Module) -> bool:
     """Whether fairseq has prepared the model for inference, after which it can't be trained any more."""
     return bool(getattr(model, "_is_generation_fast", False))

@@ -43,14 +43,14 @@ class SharedSelfAttention(TopkMultiheadAttention):
         if state is None:
             return super().forward(query, key, value, key_padding_mask, incremental_state, *more, **options)
         tgt_len, num_rows, width = query.shape
-        num_sentences = num_rows if state.in_prompt else state.num_sentences
+        num_sentences = num_rows if state.current.in_prompt else state.num_sentences
         x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)
         output = self.attend(x, state)
         return output.reshape(num_rows, tgt_len, width).transpose(0, 1), None  # (B, queries, d) -> (t, rows, d)
 
     def attend(self, x: Tensor, state: DecodeState) -> Tensor:
         """``x`` ``(B, queries, d)`` of a step (its beams) or a prompt (its words) to the output, shaped the same."""
-        heads = self._prompt(x, state) if state.in_prompt else self._step(x, state)  # (B, queries, h, dh)
+        heads = self._prompt(x, state) if state.current.in_prompt else self._step(x, state)  # (B, queries, h, dh)
         return state.linears(self.out_proj, heads.reshape(x.shape))
 
     def _step(self, x: Tensor, state: DecodeState) -> Tensor:
@@ -65,9 +65,10 @@ class SharedSelfAttention(TopkMultiheadAttention):
         """``query`` ``(B, queries, h, dh)`` over ``(B, h, n, dh)`` to the heads' outputs, shaped as ``query``."""
         topk = topk_of(self, key.size(2))
         if topk is None:
-            mask = state.attn_mask(state.hidden, query.dtype)
+            mask = state.current.attn_mask(state.current.hidden, query.dtype)
             return kv_attention(query, key, value, mask, torch.float32, scale=self.scaling)
-        mask = None if state.hidden is None else state.hidden.unsqueeze(1)  # for all heads
+        hidden = state.current.hidden
+        mask = None if hidden is None else hidden.unsqueeze(1)  # for all heads
         scaled = (query * self.scaling).transpose(1, 2)  # (B, queries, h, dh) -> (B, h, queries, dh)
         heads = topk_attention(scaled, key, value, topk.k, attn_mask=mask, query_chunk=topk.query_chunk)
         return heads.transpose(1, 2)
@@ -90,7 +91,7 @@ class ELSelfAttention(SharedSelfAttention):
         options = {
             "key_bias": self.k_proj.bias,
             "value_bias": self.v_proj.bias,
-            "attn_mask": state.hidden,
+            "attn_mask": state.current.hidden,
             "need_weights": False,
         }
         topk = topk_of(self, memory.size(1))
@@ -119,7 +120,7 @@ class KVSelfAttention(SharedSelfAttention):
     def _queries_keys_values(self, x: Tensor, state: DecodeState) -> Tuple[Tensor, Tensor, Tensor]:
         """``(B, queries, d)`` to queries ``(B, queries, h, dh)``, keys and values ``(B, h, queries, dh)``."""
         shape = (*x.shape[:2], self.num_heads, self.head_dim)
-        query, key, value = state.linears.together((self.q_proj, self.k_proj, self.v_proj), x)
+        query, key, value = state.linears.project_together((self.q_proj, self.k_proj, self.v_proj), x)
         return query.view(shape), key.view(shape).transpose(1, 2), value.view(shape).transpose(1, 2)
 
 

@@ -167,7 +167,7 @@ class ModelDecoder:
     def reorder(self, new_order: Tensor) -> None:
         """Follows the beams. ``new_order``: ``(B' * b)``, as in :meth:`DecodeState.reorder`."""
         if self.incremental_state is not None:
-            if self.state is not None and self.state.num_nodes > 0:
+            if self.state is not None and self.state.tree.num_nodes > 0:
                 self.state.reorder(new_order)
             elif self.state is None:
                 self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)

@@ -12,7 +12,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from torch import Tensor, nn
 
 from fairseq_el.cards.check import check_input
-from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_final
+from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_inference_only
 from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
@@ -131,7 +131,7 @@ class ELSequenceGenerator(SequenceGenerator):
 
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
         """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
-        if not is_final(model):
+        if not is_inference_only(model):
             return Linears(num_sentences * self.beam_size, max_steps)
         linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
         linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS

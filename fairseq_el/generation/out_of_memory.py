@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 
-from fairseq_el.decoding import backend_of, is_final, self_attention_of
+from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.ops import can_pack
@@ -130,7 +130,7 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             device=device,
             torch_attention=torch_attention(device, dtype),
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
-            keeps_packed=is_final(models[0]),
+            keeps_packed=is_inference_only(models[0]),
         )
         place = str(parameter.device)  # type: ignore[union-attr]
         usable = free_memory(place) + process_memory(place)

@@ -16,10 +16,10 @@ from fairseq_el.policy import (
     MANY_ROWS,
     PROJECTED_AT_ONCE,
     capacity_for,
+    is_packed_faster,
     output_rows_at_once,
-    packed_is_faster,
-    packs_weight,
     sentences_at_once,
+    should_pack,
 )
 
 _MOST_SENTENCES = 1 << 24
@@ -241,12 +241,12 @@ def _keeps_packed(shape: ModelShape, work: Workload, size: int) -> bool:
     steps = work.tgt_len + 1 + (work.src_len if shape.decoder_only else 0)
     uses = _MANY if work.keeps_packed else steps
     sizes = (work.beam, min(work.rows, MANY_ROWS - 1), work.rows)
-    return work.can_pack and any(packs_weight(work.dtype, rows, size, uses) for rows in sizes)
+    return work.can_pack and any(should_pack(work.dtype, rows, size, uses) for rows in sizes)
 
 
 def _multiplies_packed(shape: ModelShape, work: Workload, size: int, num_rows: int) -> bool:
     """Whether products of ``num_rows`` rows in the decoder are with the packed weight."""
-    return _keeps_packed(shape, work, size) and packed_is_faster(work.dtype, num_rows, size)
+    return _keeps_packed(shape, work, size) and is_packed_faster(work.dtype, num_rows, size)
 
 
 def _packed_decoder(method: str, shape: ModelShape, work: Workload) -> int:
@@ -271,7 +271,7 @@ def _el_encoding(shape: ModelShape, work: Workload) -> int:
     num_parts = -(-work.batch // max(part, 1))
     rows = work.batch * work.src_len // max(num_parts, 1)  # of a product
     joined, square, feed_forward = (
-        size if work.can_pack and packs_weight(work.dtype, rows, size, num_parts) else 0
+        size if work.can_pack and should_pack(work.dtype, rows, size, num_parts) else 0
         for size in (3 * d * d, d * d, d * f)
     )
     # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.

@@ -16,8 +16,7 @@ from typing import Any, Dict, Mapping
 import torch
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.reading import FILE, read_json
-from fairseq_el.files.whole_files import kind_of, write_whole
+from fairseq_el.files import FILE, kind_of, read_json, write_whole
 from fairseq_el.planning.machine import processor_name
 
 logger = logging.getLogger(__name__)

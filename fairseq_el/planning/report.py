@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from tabulate import tabulate
 
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import write_whole
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import METHODS, Workload

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, Sequence
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.text_lines import without_mark
+from fairseq_el.files import without_mark
+from fairseq_el.scoring.agreement import Hypothesis
 from fairseq_el.scoring.records import read_records
 
 _SHOWN = 5
@@ -87,20 +88,13 @@ def _listed(numbers: Sequence[int], count: int) -> str:
     return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
-class Hypothesis(NamedTuple):
-    """A line ``H-``: the words as the model has them, and the score as it was written."""
-
-    tokens: str
-    score: float
-
-
-def read_hypotheses(lines: Sequence[str]) -> Dict[int, List[Hypothesis]]:
-    """All hypotheses of every sentence, best first.
+def read_hypotheses(lines: Sequence[str]) -> Dict[int, List[Hypothesis[str]]]:
+    """Reads all hypotheses of every sentence, best first: the lines ``H-``.
 
     Raises:
         FairseqElError: as :func:`read_generate_output` does.
     """
-    found: Dict[int, List[Hypothesis]] = {}
+    found: Dict[int, List[Hypothesis[str]]] = {}
     for record in read_records(lines):
         if record.kind == "H" and record.score is not None:
             found.setdefault(record.sentence, []).append(Hypothesis(record.text, record.score))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Callable, Dict, List
 
-from fairseq_el.files.text_lines import one_line
+from fairseq_el.files import one_line
 
 # Line ends that models write in a line: Pegasus <n>, others <q>.
 _MARK = re.compile(r"<[nq]>")

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
-from fairseq_el.tokenization.description import DESCRIPTION, read_codec
+from fairseq_el.tokenization.codec_description import DESCRIPTION, read_codec
 
 
 @dataclass

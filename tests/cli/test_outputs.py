@@ -16,7 +16,7 @@ from commands import EXAMPLE
 from converting import convert, error
 
 from fairseq_el.cli import main
-from fairseq_el.files import staging as workplaces
+from fairseq_el.files import staging
 
 MODEL = EXAMPLE / "model.pt"
 PLAN = ["plan", "--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32"]
@@ -233,8 +233,8 @@ def test_an_old_directory_that_a_killed_process_had_moved_away_is_not_replaced_w
 ):
     """It is put back before anything is looked at."""
     monkeypatch.chdir(tmp_path)
-    place, lock = workplaces._new_place(tmp_path / "out")
-    shutil.copytree(saved / "fairseq", place / f"{workplaces.REPLACED}000")
+    place, lock = staging._new_staging(tmp_path / "out")
+    shutil.copytree(saved / "fairseq", place / f"{staging.REPLACED}000")
     os.close(lock)  # as with the end of its process
     before = content(saved / "fairseq").values()
     assert "--out out exists already" in error(capsys, "from-hf", saved / "hf", "--out", "out")

@@ -106,7 +106,7 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
             first = torch.arange(NUM_SENTENCES, device=fake_cuda).unsqueeze(1) * NUM_BEAMS
             state.reorder((parents + first).view(-1))
     assert output.features.device.type == "cuda" and output.features.dtype == torch.float16
-    assert state.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
+    assert state.tree.num_nodes == 3 + 3 * NUM_BEAMS and beams.tokens.device.type == "cuda"
     kind = {"el": ELSelfAttention, "kv": KVSelfAttention}[self_attention]
     assert all(type(layer.self_attn) is kind for layer in model.decoder.layers)
 

@@ -11,7 +11,8 @@ from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
-from fairseq_el.decoding import DecodeState, enable_el_attention
+from fairseq_el.decoding import enable_el_attention
+from fairseq_el.decoding.beam_tree import BeamTree
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.ops import (
     block_repeated_ngrams,
@@ -78,8 +79,8 @@ def test_the_host_waits_once_in_a_step(architecture, self_attention, backend, mo
     model = build(WORDS, seed=1, dtype=torch.float16).to("cuda")
     enable_el_attention(model, self_attention=self_attention, backend=backend)
     full_pools = []
-    make_room = DecodeState._make_room
-    monkeypatch.setattr(DecodeState, "_make_room", lambda state: (full_pools.append(1), make_room(state)))
+    make_room = BeamTree._make_room
+    monkeypatch.setattr(BeamTree, "_make_room", lambda tree: (full_pools.append(1), make_room(tree)))
     counts = []
     for length in (12, 42):
         generate = _forced_to(model, length)

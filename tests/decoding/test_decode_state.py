@@ -5,6 +5,7 @@ import torch
 from fairseq.modules import MultiheadAttention
 
 from fairseq_el.decoding import DecodeState, ELSelfAttention, KVSelfAttention
+from fairseq_el.decoding.beam_tree import BeamTree
 from fairseq_el.ops.reference import multihead_attention
 from fairseq_el.policy import capacity_for
 
@@ -96,9 +97,10 @@ def test_200_steps_of_switching_beams_equal_a_cache_per_beam(kind, switch, beam_
                 len({id(word) for past in naive.past[s * beam_size : (s + 1) * beam_size] for word in past})
                 for s in range(NUM_SENTENCES)
             ]
-            assert state.living_nodes().tolist() == living  # exactly the words that some beam descends from
+            tree = state.tree
+            assert tree.living_nodes().tolist() == living  # exactly the words that some beam descends from
             most = max([most, *living])
-            assert max(living) <= state.num_nodes <= state.capacity <= capacity_for(most + beam_size, beam_size)
+            assert max(living) <= tree.num_nodes <= tree.capacity <= capacity_for(most + beam_size, beam_size)
 
 
 @pytest.mark.parametrize("kind", [ELSelfAttention, KVSelfAttention])
@@ -112,17 +114,17 @@ def test_finished_sentences_leave_and_bytes_are_exact(kind, monkeypatch):
     assert state.size_bytes() == state.capacity_bytes() == 0
     numbers = WIDTH if kind is ELSelfAttention else 2 * WIDTH  # of a node
     num_sentences, allocated = NUM_SENTENCES, []  # pools get new storage when they are full
-    make_room = DecodeState._make_room
-    monkeypatch.setattr(DecodeState, "_make_room", lambda s: (make_room(s), allocated.append(s.num_sentences)))
+    make_room = BeamTree._make_room
+    monkeypatch.setattr(BeamTree, "_make_room", lambda s: (make_room(s), allocated.append(s.num_sentences)))
     with torch.no_grad():
         for step in range(40):
             x = torch.randn(num_sentences * beam_size, WIDTH, generator=generator, dtype=torch.float64)
             state.begin_step(x.device)
             output, _ = attention(x.unsqueeze(0), None, None, incremental_state=incremental_state)
             torch.testing.assert_close(output[0], naive.step(x), rtol=1e-10, atol=1e-10)
-            assert state.size_bytes() == num_sentences * state.num_nodes * (numbers * 8 + beam_size)  # float64
+            assert state.size_bytes() == num_sentences * state.tree.num_nodes * (numbers * 8 + beam_size)  # float64
             ancestry = num_sentences * beam_size  # a byte each
-            assert state.capacity_bytes() == state.capacity * (allocated[-1] * numbers * 8 + ancestry)
+            assert state.capacity_bytes() == state.tree.capacity * (allocated[-1] * numbers * 8 + ancestry)
             stay = [s for s in range(num_sentences) if not (step in (9, 20) and s == 1)]
             rows = rows_of(torch.randint(beam_size, (num_sentences, beam_size), generator=generator))
             rows = rows.view(num_sentences, beam_size)[stay].reshape(-1)
@@ -148,7 +150,7 @@ def test_prompts_are_read_in_parts_and_stored_once(kind, monkeypatch):
             state.begin_prompt(5, lengths, words.device, part)
             output, _ = attention(words[part].transpose(0, 1), None, None, incremental_state=incremental_state)
             outputs.append(output.transpose(0, 1))
-        assert state.num_nodes == 5 and state.living_nodes().tolist() == lengths.tolist()
+        assert state.tree.num_nodes == 5 and state.tree.living_nodes().tolist() == lengths.tolist()
         prompt = torch.cat(outputs)
         for position in range(8):
             x = torch.randn(NUM_SENTENCES * beam_size, WIDTH, generator=generator, dtype=torch.float64)
@@ -178,31 +180,32 @@ def test_reordering_copies_the_mask_only():
         for _ in range(30):
             state.begin_step(torch.device("cpu"))
             attention(torch.randn(1, NUM_SENTENCES * beam_size, WIDTH), None, None, incremental_state=incremental_state)
-            (pool,) = state._pools[attention._incremental_state_id]
-            before, copied = pool.data_ptr(), state.reorder_bytes
+            (pool,) = state.tree._pools[attention._incremental_state_id]
+            before, copied = pool.data_ptr(), state.tree.reorder_bytes
             state.reorder(rows_of(torch.zeros(NUM_SENTENCES, beam_size, dtype=torch.long)))
-            assert state._pools[attention._incremental_state_id][0].data_ptr() == before
-            assert state.reorder_bytes - copied == NUM_SENTENCES * beam_size * state.capacity
-    assert 0 < state.compaction_bytes <= 30 * pool.numel() * 4
+            assert state.tree._pools[attention._incremental_state_id][0].data_ptr() == before
+            assert state.tree.reorder_bytes - copied == NUM_SENTENCES * beam_size * state.tree.capacity
+    assert 0 < state.tree.compaction_bytes <= 30 * pool.numel() * 4
 
 
 def test_pools_do_not_outgrow_the_last_step():
     state = DecodeState(NUM_SENTENCES, 4, max_steps=5)
     for _ in range(5):
         state.begin_step(torch.device("cpu"))
-    assert state.capacity == state.num_nodes == 20
+    assert state.tree.capacity == state.tree.num_nodes == 20
 
 
 def test_a_mask_is_made_once_in_a_pass():
     state = DecodeState(2, 3)
     state.begin_step(torch.device("cpu"))
-    masks = [state.attn_mask(state.hidden, torch.float32) for _ in range(2)]
-    assert masks[0] is masks[1] and torch.equal(masks[0] == -torch.inf, state.hidden)
-    assert state.attn_mask(state.hidden, torch.float64) is state.hidden  # its softmax, in float32, must see it
-    assert state.attn_mask(None, torch.float32) is None
+    first = state.current
+    masks = [first.attn_mask(first.hidden, torch.float32) for _ in range(2)]
+    assert masks[0] is masks[1] and torch.equal(masks[0] == -torch.inf, first.hidden)
+    assert first.attn_mask(first.hidden, torch.float64) is first.hidden  # its softmax, in float32, must see it
+    assert first.attn_mask(None, torch.float32) is None
     state.begin_step(torch.device("cpu"))
-    later = state.attn_mask(state.hidden, torch.float32)
-    assert later.size(2) == 6 and torch.equal(later == -torch.inf, state.hidden)
+    later = state.current.attn_mask(state.current.hidden, torch.float32)
+    assert later.size(2) == 6 and torch.equal(later == -torch.inf, state.current.hidden)
 
 
 def test_nothing_to_reorder_yet():

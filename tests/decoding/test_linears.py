@@ -8,10 +8,10 @@ from fairseq.modules import gelu
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fairseq_el import policy
 from fairseq_el.decoding import Linears
 from fairseq_el.ops import PackedLinear, can_pack
-from fairseq_el.planning import parts
-from fairseq_el.policy import LEAST_PACKED, packs_weight
+from fairseq_el.policy import LEAST_PACKED, should_pack
 
 needs_packing = pytest.mark.skipif(not can_pack("cpu", torch.float32), reason="this torch packs no weights")
 
@@ -25,7 +25,7 @@ def inference():
 
 @pytest.fixture
 def packs_small(monkeypatch):
-    monkeypatch.setattr(parts, "LEAST_PACKED", 1)
+    monkeypatch.setattr(policy, "LEAST_PACKED", 1)
 
 
 @pytest.mark.usefixtures("packs_small")
@@ -43,7 +43,7 @@ def test_is_the_layer_and_its_activation(num_uses, activation, dtype):
 @pytest.mark.parametrize("biases", [(True, True), (True, False), (False, False)])
 def test_layers_together(num_uses, biases):
     layers, x = [nn.Linear(8, 12, bias=bias) for bias in biases], torch.randn(3, 5, 8)
-    for found, layer in zip(Linears(15, num_uses).together(layers, x), layers):
+    for found, layer in zip(Linears(15, num_uses).project_together(layers, x), layers):
         torch.testing.assert_close(found, layer(x))
 
 
@@ -76,7 +76,7 @@ def test_other_modules_and_hooks_are_called():
     linears = Linears(4, num_uses=32)
     for layer in (Doubled(8, 8), hooked):
         torch.testing.assert_close(linears(layer, x), layer(x))
-    torch.testing.assert_close(linears.together((hooked, hooked), x)[1], hooked(x))
+    torch.testing.assert_close(linears.project_together((hooked, hooked), x)[1], hooked(x))
     assert linears.size_bytes() == 0
 
 
@@ -92,18 +92,18 @@ def test_nothing_is_packed_where_gradients_are_wanted():
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_which_weights_are_packed(dtype):
     large, least = 1 << 24, LEAST_PACKED
-    assert packs_weight(dtype, num_rows=4, size=large, num_uses=32)
-    assert not packs_weight(dtype, num_rows=3, size=large, num_uses=32)
-    assert not packs_weight(dtype, num_rows=4, size=large, num_uses=31)
-    assert packs_weight(dtype, num_rows=2048, size=large, num_uses=4) == (dtype == "bf16")
-    assert packs_weight(dtype, num_rows=5, size=least // 5, num_uses=32)
-    assert packs_weight(dtype, num_rows=5, size=least // 5 - 1, num_uses=32) == (dtype == "bf16")
+    assert should_pack(dtype, num_rows=4, size=large, num_uses=32)
+    assert not should_pack(dtype, num_rows=3, size=large, num_uses=32)
+    assert not should_pack(dtype, num_rows=4, size=large, num_uses=31)
+    assert should_pack(dtype, num_rows=2048, size=large, num_uses=4) == (dtype == "bf16")
+    assert should_pack(dtype, num_rows=5, size=least // 5, num_uses=32)
+    assert should_pack(dtype, num_rows=5, size=least // 5 - 1, num_uses=32) == (dtype == "bf16")
 
 
 @needs_packing
 def test_every_product_is_packed_by_its_own_size(monkeypatch):
     """A small layer beside a large one, and the large one with few rows, for which there is a copy already."""
-    monkeypatch.setattr(parts, "LEAST_PACKED", 8 * 64 * 64)
+    monkeypatch.setattr(policy, "LEAST_PACKED", 8 * 64 * 64)
     small, large, linears = nn.Linear(64, 32), nn.Linear(64, 64), Linears(num_rows=8, num_uses=32)
     used = []
     monkeypatch.setattr(PackedLinear, "__call__", lambda self, x, *more: used.append(len(x)) or torch.zeros(0))
@@ -112,13 +112,13 @@ def test_every_product_is_packed_by_its_own_size(monkeypatch):
         linears(small, x[:8])
         linears(large, x)
     assert used == [8, 100] and linears.size_bytes() == 4 * (64 * 64 + 64)
-    linears.together((small, small), torch.randn(8, 64))  # two that are small make one that is not
+    linears.project_together((small, small), torch.randn(8, 64))  # two that are small make one that is not
     assert used == [8, 100, 8]
 
 
 @needs_packing
 def test_a_copy_is_made_for_the_rows_of_steps_and_not_for_those_of_a_prompt(monkeypatch):
-    monkeypatch.setattr(parts, "LEAST_PACKED", 8 * 64 * 64)
+    monkeypatch.setattr(policy, "LEAST_PACKED", 8 * 64 * 64)
     layer, linears = nn.Linear(64, 64), Linears(num_rows=7, num_uses=10_000)
     linears(layer, torch.randn(500, 64))
     assert linears.size_bytes() == 0

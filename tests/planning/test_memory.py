@@ -85,7 +85,7 @@ class Run:
         if el:
             generator.encoder_tokens, generator.record_attention = work.encoder_tokens, False
             generator.on_step = lambda step, states: self.states.append(
-                (states[0].capacity, states[0].capacity_bytes())
+                (states[0].tree.capacity, states[0].capacity_bytes())
             )
         sample = batch(self.words, [work.src_len, *[work.src_len - 1] * (work.batch - 1)], seed=1)
         if not CAN_TRACK:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Sequence
 
 from torch import Tensor
 
 from fairseq_el.bench.programs.sources import Sources
+from fairseq_el.scoring import Hypothesis
 
-
-@dataclass
-class ScoredOutput:
-    """The best output for a sentence.
-
-    Attributes:
-        tokens: ids in fairseq's dictionary, with the eos if the program wrote one.
-        score: of the whole, divided by its length to the power of ``--lenpen``; None if the program does not tell.
-        word_scores: logarithm of the probability of each token, as the program itself computes it; None if it does not
-            tell.
-    """
-
-    tokens: List[int]
-    score: Optional[float]
-    word_scores: Optional[List[float]]
+Output = Hypothesis[List[int]]  # ids in fairseq's dictionary
 
 
 class Program(ABC):
@@ -41,5 +27,5 @@ class Program(ABC):
         """Decodes all batches. ``tgt_len``: words of every output, or 0 for outputs that end by themselves."""
 
     @abstractmethod
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
-        """What :meth:`decode` returned, in the order of the batches."""
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[Output]:
+        """The best hypothesis of each sentence that :meth:`decode` returned, in the order of the batches."""

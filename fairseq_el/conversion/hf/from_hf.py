@@ -22,8 +22,7 @@ from fairseq_el.conversion.hf.tokens import DICTIONARY, TOKENIZER_FILES
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import read_counts
 from fairseq_el.conversion.relabel import PREFIX
-from fairseq_el.files.output_directory import refuse_to_overwrite_directory
-from fairseq_el.files.whole_files import write_whole_directory
+from fairseq_el.files import refuse_to_overwrite_directory, write_whole_directory
 from fairseq_el.tokenization import DESCRIPTION
 
 _BY = "fairseq-el convert from-hf"

@@ -14,7 +14,7 @@ from fairseq_el.conversion.archive import check_sums
 from fairseq_el.conversion.contents import is_plain_tensor
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.failure_report import explain_loading
-from fairseq_el.files.reading import read_json, require_file
+from fairseq_el.files import read_json, require_file
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"

@@ -20,7 +20,7 @@ from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
 from fairseq_el.conversion.limits import shown
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.reading import read_text
+from fairseq_el.files import read_text
 
 _SHOWN = 8
 

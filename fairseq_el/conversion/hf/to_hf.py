@@ -22,9 +22,7 @@ from fairseq_el.conversion.hf.tokens import DICTIONARY, SENTENCEPIECE, TOKENIZER
 from fairseq_el.conversion.hf.verify import compare_logits
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary, read_vocabulary
 from fairseq_el.errors import FairseqElError, OptionError, shortened
-from fairseq_el.files.output_directory import refuse_to_overwrite_directory
-from fairseq_el.files.reading import read_json, read_text
-from fairseq_el.files.whole_files import write_whole_directory
+from fairseq_el.files import read_json, read_text, refuse_to_overwrite_directory, write_whole_directory
 
 _BY = "fairseq-el convert to-hf"
 _TEMPLATE = "--el-source-template"

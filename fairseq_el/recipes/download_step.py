@@ -1,6 +1,6 @@
-"""Step ``download``: the files of a recipe, downloaded, copied, or found to be there already.
+"""Step ``download``: brings the files of a recipe, and checks those that are there.
 
-By urllib: pooch and torch.hub, which check files too, begin a download that was stopped from its first byte.
+It downloads by urllib and goes on with half a file; pooch and torch.hub would begin again.
 """
 
 from __future__ import annotations
@@ -17,45 +17,53 @@ from typing import Any, Dict, List
 from tqdm import tqdm
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.manifest import CHUNK, sha256_of
-from fairseq_el.files.reading import FILE, require_file
-from fairseq_el.files.staging import PART, workplace
-from fairseq_el.files.whole_files import followed, give_name, kind_of, write_whole
-from fairseq_el.recipes.config import Origin, Recipe, Say
+from fairseq_el.files import (
+    CHUNK,
+    FILE,
+    PART,
+    followed,
+    give_name,
+    kind_of,
+    require_file,
+    sha256_of,
+    staging_directory,
+    write_whole,
+)
+from fairseq_el.recipes.recipe import Origin, Recipe, Say
 
 _TIMEOUT = 60  # seconds without a byte
 
 
-def download(recipe: Recipe, work: Path, say: Say) -> None:
+def download(recipe: Recipe, workdir: Path, say: Say) -> None:
     """Brings the files of a recipe into the working directory. Files that are there already are checked and kept.
 
     Raises:
-        FairseqElError: some file could not be had, or one that is there has another checksum; all are named.
+        FairseqElError: a file could not be brought, or one that is there has another checksum; all are named.
     """
     problems: Dict[str, List[str]] = {}  # names by what is wrong
     for name, origin in recipe.files.items():
         try:
-            say(f"{name}: {_bring(name, origin, work, recipe.path.parent)}")
+            say(f"{name}: {_bring(name, origin, workdir, recipe.path.parent)}")
         except FairseqElError as error:
             problems.setdefault(str(error), []).append(name)
     if problems:
         listed = "".join(f"\n  - {', '.join(names)}: {problem}" for problem, names in problems.items())
         count = sum(map(len, problems.values()))
         raise FairseqElError(
-            f"{count} of {len(recipe.files)} files are not there yet. They are looked for in {work}, and "
+            f"{count} of {len(recipe.files)} files are not there yet. They are looked for in {workdir}, and "
             f"may be put there by hand; what is there already stays:{listed}"
         )
 
 
-def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
-    """Says how the file came there.
+def _bring(name: str, origin: Origin, workdir: Path, configs: Path) -> str:
+    """Brings one file, and says how it came there.
 
     Raises:
-        FairseqElError: it did not.
+        FairseqElError: it could not be brought.
     """
-    path = work / name
+    path = workdir / name
     if kind_of(path) not in (FILE, None):
-        raise FairseqElError(f"it must be a file; {path} is {kind_of(path)}. Move it away, or choose another --work")
+        raise FairseqElError(f"it must be a file; {path} is {kind_of(path)}. Move it away, or choose another --workdir")
     if path.is_file():
         if origin.sha256 is not None and sha256_of(path) != origin.sha256:
             raise FairseqElError(
@@ -73,7 +81,7 @@ def _bring(name: str, origin: Origin, work: Path, configs: Path) -> str:
             raise FairseqElError(f"it can't be copied from {source}: {error.strerror}") from error
         return f"copied from {source}"
     if origin.url is None:
-        raise FairseqElError(f"to be put there by you. {origin.where}")
+        raise FairseqElError(f"you must put it there. {origin.where}")
     assert origin.sha256 is not None
     _fetch(name, origin.url, origin.sha256, path)
     return "downloaded, checksum is right"
@@ -87,10 +95,10 @@ def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
     """
     path = followed(path)
     earlier = path.with_name(f".{path.name}.{sha256[:12]}{PART}")  # of another file, it would have another name
-    with workplace(path, alone=True) as place:
+    with staging_directory(path, alone=True) as staging:
         if kind_of(path) is not None:
             raise FairseqElError(f"another process has made {path} just now. Run this again, and it is checked")
-        part = place / earlier.name  # which is put back if it does not become whole here
+        part = staging / earlier.name  # which is put back if it does not become whole here
         with contextlib.suppress(FileNotFoundError):
             earlier.rename(part)
         _complete(name, url, sha256, part)

@@ -1,4 +1,4 @@
-"""The options that ``el_*`` tasks have beside those of their stock task."""
+"""Options that ``el_*`` tasks have beside those of their stock task."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
 from argparse import ArgumentError, ArgumentParser
@@ -12,12 +12,12 @@ from fairseq_el.decoding import BACKENDS, DEFAULT_BACKEND, DEFAULT_SELF_ATTENTIO
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.tasks.search_options import SEARCH_CHOICES, SearchOptions
+from fairseq_el.tasks.transformers_options import TRANSFORMERS_CHOICES, TransformersOptions
 from fairseq_el.topk.options import TopkOptions
 from fairseq_el.units import parse_size
 
 CHOICES = {
-    **SEARCH_CHOICES,
+    **TRANSFORMERS_CHOICES,
     "el_backend": list(BACKENDS),
     "el_dtype": ["as-loaded", *DTYPES],
     "el_ngram_blocking": ["all", "stock"],
@@ -30,8 +30,8 @@ SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
 
 
 @dataclass
-class ELOptions(SearchOptions, TopkOptions):
-    """Put it before the configuration of a task: ``class MyConfig(ELOptions, TranslationConfig)``."""
+class ELOptions(TransformersOptions, TopkOptions):
+    """Options of EL-attention. Put it before a task's configuration: ``class MyConfig(ELOptions, MyTaskConfig)``."""
 
     el_backend: Backend = field(  # type: ignore[valid-type]
         default=DEFAULT_BACKEND,
@@ -79,7 +79,7 @@ class ELOptions(SearchOptions, TopkOptions):
 
 
 def add_el_options(parser: ArgumentParser) -> None:
-    """The same for tasks that have ``add_args`` instead of a dataclass."""
+    """Adds the options to a task that has ``add_args`` instead of a dataclass."""
     for option in fields(ELOptions):
         with suppress(ArgumentError):  # an architecture topk_* has it already; both read the same value
             parser.add_argument(
@@ -92,7 +92,7 @@ def add_el_options(parser: ArgumentParser) -> None:
 
 
 def el_options(cfg: Any) -> ELOptions:
-    """The options in a task's configuration, or their defaults.
+    """Reads the options in a task's configuration, or their defaults.
 
     Raises:
         OptionError: a value is out of range.
@@ -109,7 +109,7 @@ def el_options(cfg: Any) -> ELOptions:
 
 
 def memory_budget(options: ELOptions) -> Optional[int]:
-    """Bytes of ``--el-memory-budget``, or None.
+    """Reads ``--el-memory-budget`` as bytes; None if it is not given.
 
     Raises:
         OptionError: it is not a size.

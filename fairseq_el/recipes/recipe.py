@@ -1,4 +1,4 @@
-"""One experiment: a YAML file that says which files it needs, how text becomes tokens, how it is decoded and scored."""
+"""Recipe of an experiment: which files it needs, how text becomes tokens, how it is decoded and scored."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, shortened
-from fairseq_el.recipes.checked_mapping import CheckedMapping
-from fairseq_el.recipes.product import DIRECTORIES
-from fairseq_el.recipes.yaml_file import read_yaml
+from fairseq_el.recipes.stamped_directory import DIRECTORIES
+from fairseq_el.recipes.yaml_mapping import CheckedMapping, Kind, read_yaml
 from fairseq_el.scoring import METRICS, SPLITS
+from fairseq_el.tokenization import BPE_FILES
 
 Say = Callable[[str], None]  # shows the user a line; every step is called with one
 
 TASKS = ("translation", "language_modeling")
-BPES = {  # and the files that each needs
-    "gpt2": ("encoder", "vocab"),
-    "sentencepiece": ("model",),
-    "el_pieces": ("description",),
-    "split": (),
+_DECODING: Dict[str, Kind] = {  # options of fairseq-generate
+    "beam": (int, 1),
+    "max_len_b": (int, 1),
+    "min_len": (int, 0),
+    "no_repeat_ngram_size": (int, 0),
+    "lenpen": (float, None),
+    "max_len_a": (float, 0),
 }
-_DECODING = {  # options of fairseq-generate
-    **dict.fromkeys(("beam", "max_len_b", "min_len", "no_repeat_ngram_size"), int),
-    **dict.fromkeys(("lenpen", "max_len_a"), float),
+_SCORING: Dict[str, Kind] = {  # options of fairseq-el score
+    **dict.fromkeys(("metrics", "tokenize", "sentences"), (str, None)),
+    **dict.fromkeys(("lowercase", "confidence"), (bool, None)),
 }
-_LEAST = {"beam": 1, "max_len_b": 1, "min_len": 0, "no_repeat_ngram_size": 0, "max_len_a": 0}
-_SCORING = {"metrics": str, "tokenize": str, "sentences": str, "lowercase": bool, "confidence": bool}
+_ORIGIN: Dict[str, Kind] = dict.fromkeys(("url", "sha256", "copy", "where"), (str, None))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file comes from: downloaded, copied, or put there by the user.
+    """Origin of a file: downloaded, copied, or put there by the user.
 
     Attributes:
         url: of the file; then its ``sha256`` is known.
         copy: the path of a file to copy, relative to the YAML file.
-        where: says to the user where to get it.
+        where: tells the user where to get it.
     """
 
     url: Optional[str] = None
@@ -52,7 +53,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a YAML file says. Names of files are relative to the working directory.
+    """Settings of an experiment. Names of files are relative to the working directory.
 
     Attributes:
         path: of the YAML file.
@@ -63,10 +64,10 @@ class Recipe:
         checkpoint: the model.
         dictionaries: of source and target.
         bpe: ``name``, and the files of that BPE.
-        max_source: tokens that the model reads of a text at most, special ones included.
+        max_source: largest number of tokens that the model reads of a text, special ones included.
         prompt_end: text after every source, for language models.
         begin: as fairseq's hub does: ``<s>`` in front of the source, and forced as the first word of the output.
-        dtype: numbers to compute with.
+        dtype: number format to compute in.
         batch_size: sentences at a time; None for as many as fit in memory.
         decoding: options of ``fairseq-generate``.
         scoring: options of ``fairseq-el score``.
@@ -89,6 +90,11 @@ class Recipe:
     scoring: Dict[str, Any]
 
     @property
+    def bpe_files(self) -> Dict[str, str]:
+        """Names of the files that the BPE needs, by what they are to it."""
+        return {key: name for key, name in self.bpe.items() if key != "name"}
+
+    @property
     def is_language_model(self) -> bool:
         return self.task == "language_modeling"
 
@@ -98,7 +104,7 @@ def read_recipe(path: Path) -> Recipe:
 
     Raises:
         OptionError: it can't be read.
-        FairseqElError: it is no recipe; every problem is named.
+        FairseqElError: it is not a recipe; every problem is named.
     """
     problems: List[str] = []
     recipe = _recipe(path, CheckedMapping(read_yaml(path), "", problems))
@@ -112,7 +118,7 @@ def _recipe(path: Path, top: CheckedMapping) -> Recipe:
     task = top.take("task", str, one_of=TASKS)
     files = top.mapping("files")
     bpe = top.mapping("bpe")
-    bpe_name = bpe.take("name", str, one_of=tuple(BPES))
+    bpe_name = bpe.take("name", str, one_of=tuple(BPE_FILES))
     decoding = top.mapping("decoding")
     scoring = top.mapping("scoring", default={})
     recipe = Recipe(
@@ -123,23 +129,21 @@ def _recipe(path: Path, top: CheckedMapping) -> Recipe:
         text=top.pair("text"),
         checkpoint=top.take("checkpoint", str),
         dictionaries=top.pair("dictionary", or_one=True),
-        bpe={"name": bpe_name, **{key: bpe.take(key, str) for key in BPES.get(bpe_name, ())}},
+        bpe={"name": bpe_name, **{key: bpe.take(key, str) for key in BPE_FILES.get(bpe_name, ())}},
         max_source=top.take("max_source", int, least=3),
         prompt_end=top.take("prompt_end", str, default=""),
         begin=top.take("begin", bool, default=False),
         dtype=top.take("dtype", str, default="fp32", one_of=tuple(DTYPES)),
         batch_size=top.take("batch_size", int, default=None, least=1),
-        decoding=decoding.several(_DECODING),
-        scoring=scoring.several(_SCORING),
+        decoding=decoding.take_optional(_DECODING),
+        scoring=scoring.take_optional(_SCORING),
     )
-    for key, least in _LEAST.items():
-        decoding.at_least(key, least)
     _check_scoring(scoring)
     for key in ("beam", "max_len_b"):
         if key not in recipe.decoding:
             decoding.problem(key, "is needed")
     for mapping in (top, bpe, decoding, scoring):
-        mapping.end()
+        mapping.refuse_unknown_keys()
     if not recipe.is_language_model:
         _check_languages(recipe, top)
     if not top.problems:
@@ -148,7 +152,7 @@ def _recipe(path: Path, top: CheckedMapping) -> Recipe:
 
 
 def _check_scoring(scoring: CheckedMapping) -> None:
-    """What ``fairseq-el score`` would refuse after hours of decoding."""
+    """Checks what ``fairseq-el score`` would refuse after hours of decoding."""
     metrics = scoring.values.get("metrics", METRICS[0])
     if isinstance(metrics, str) and not set(metrics.split(",")) <= set(METRICS):
         scoring.problem("metrics", f"must name metrics out of {', '.join(METRICS)}; got {shortened(repr(metrics))}")
@@ -159,7 +163,7 @@ def _check_scoring(scoring: CheckedMapping) -> None:
 
 
 def _check_languages(recipe: Recipe, top: CheckedMapping) -> None:
-    """They are parts of file names, as ``test.bpe.de`` and ``dict.de.txt``."""
+    """Checks the languages, which are parts of file names, as ``test.bpe.de`` and ``dict.de.txt``."""
     for name in dict.fromkeys(recipe.languages):
         if not re.fullmatch(r"[^\W_][\w@+-]{0,49}", name):
             top.problem("languages", f"must be names of letters and digits, such as de; got {shortened(repr(name))}")
@@ -170,8 +174,8 @@ def _check_languages(recipe: Recipe, top: CheckedMapping) -> None:
 
 
 def _origin(values: CheckedMapping, name: str) -> Origin:
-    origin = Origin(**values.several(dict.fromkeys(("url", "sha256", "copy", "where"), str)))
-    values.end()
+    origin = Origin(**values.take_optional(_ORIGIN))
+    values.refuse_unknown_keys()
     if sum(value is not None for value in (origin.url, origin.copy, origin.where)) != 1:
         values.problem("", "must have one of url (with sha256), copy and where")
     if (origin.url is None) != (origin.sha256 is None):
@@ -195,7 +199,7 @@ def _inside(name: str) -> bool:
 
 
 def _url_problem(url: str) -> Optional[str]:
-    """What keeps ``urllib`` from asking for it, or would have it read a file of this machine."""
+    """Says what keeps ``urllib`` from fetching a URL, or would have it read a file of this machine; None if nothing."""
     shown = shortened(repr(url))
     if not re.fullmatch(r"[!-~]+", url):
         return f"what is not ASCII, and spaces, must be written as %20; got {shown}"
@@ -209,8 +213,7 @@ def _url_problem(url: str) -> Optional[str]:
 
 
 def _check_names(recipe: Recipe, top: CheckedMapping) -> None:
-    used = [*recipe.text, recipe.checkpoint, *recipe.dictionaries]
-    used += [name for key, name in recipe.bpe.items() if key != "name"]
+    used = [*recipe.text, recipe.checkpoint, *recipe.dictionaries, *recipe.bpe_files.values()]
     for name in dict.fromkeys(used):
         if name not in recipe.files:
             top.problem("files", f"must say where {name} comes from")

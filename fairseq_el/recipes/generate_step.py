@@ -9,53 +9,52 @@ from typing import Any, Dict, List
 
 import fairseq_el
 from fairseq_el.cards.check import usable_device
-from fairseq_el.recipes.config import Recipe, Say
-from fairseq_el.recipes.files import checksums
-from fairseq_el.recipes.preprocess import data_of, read_report
-from fairseq_el.recipes.product import Product
+from fairseq_el.recipes.preprocess_step import data_of, read_report
+from fairseq_el.recipes.recipe import Recipe, Say
+from fairseq_el.recipes.stamped_directory import StampedDirectory, checksums
 from fairseq_el.subprocesses import run_program
 
 OUTPUT = "output.txt"
 
 
-def output_of(recipe: Recipe, work: Path, step: str = "generate") -> Product:
-    """The directory that this step makes.
+def output_of(recipe: Recipe, workdir: Path, step: str = "generate") -> StampedDirectory:
+    """The directory that the step ``generate`` makes.
 
     Raises:
         FairseqElError: its input is not made yet, or is out of date.
     """
-    data = data_of(recipe, work, step)
-    data.needed_by(step)
+    data = data_of(recipe, workdir, step)
+    data.require_up_to_date(step)
     settings = {"decoding": recipe.decoding, "dtype": recipe.dtype}  # the batch size changes no output
-    made_from = {"settings": settings, "files": checksums(work, [recipe.checkpoint]), "data": data.made_from}
-    return Product(work, "generate", made_from)
+    inputs = {"settings": settings, "files": checksums(workdir, [recipe.checkpoint]), "data": data.inputs}
+    return StampedDirectory(workdir, "generate", inputs)
 
 
-def generate(recipe: Recipe, work: Path, say: Say) -> None:
+def generate(recipe: Recipe, workdir: Path, say: Say) -> None:
     """Decodes the data set into ``generated/output.txt``, which is what ``fairseq-generate`` wrote.
 
     Raises:
         FairseqElError: preprocessing is not done, nothing fits in memory, decoding failed, or torch was not built for
             the card.
     """
-    output = output_of(recipe, work)
-    if output.is_made():
+    output = output_of(recipe, workdir)
+    if output.is_up_to_date():
         say(f"generate: nothing to do, {output.path} is up to date")
         return
     output.refuse_to_replace()
     usable_device()  # warns here: what the programs say is in their logs
-    source = read_report(data_of(recipe, work))[recipe.languages[0]]
-    batch_size = min(recipe.batch_size or _planned(recipe, work, source["longest_kept"]), source["lines"])
+    source = read_report(data_of(recipe, workdir))[recipe.languages[0]]
+    batch_size = min(recipe.batch_size or _planned(recipe, workdir, source["longest_kept"]), source["lines"])
 
     def write(directory: Path) -> None:
         log = directory / "log.txt"
         say(f"generate: {source['lines']:,} texts in batches of {batch_size:,}; progress is in {log}")
-        run_program("fairseq_cli.generate", _arguments(recipe, work, batch_size), directory / OUTPUT, log)
+        run_program("fairseq_cli.generate", _arguments(recipe, workdir, batch_size), directory / OUTPUT, log)
 
     output.make(write)
 
 
-def _arguments(recipe: Recipe, work: Path, batch_size: int) -> List[Any]:
+def _arguments(recipe: Recipe, workdir: Path, batch_size: int) -> List[Any]:
     decoding: Dict[str, Any] = dict(recipe.decoding)
     if recipe.is_language_model:
         if "max_len_a" not in decoding:  # fairseq would count the prompt in
@@ -69,15 +68,15 @@ def _arguments(recipe: Recipe, work: Path, batch_size: int) -> List[Any]:
             how += ["--prefix-size", "1"]  # of the references, which begin with <s>
     options = [part for name, value in decoding.items() for part in (f"--{name.replace('_', '-')}", value)]
     plugin = ["--user-dir", fairseq_el.__path__[0], "--el-dtype", recipe.dtype, "--batch-size", batch_size]
-    return [work / "data" / "bin", "--path", work / recipe.checkpoint, *how, *plugin, *options]
+    return [workdir / "data" / "bin", "--path", workdir / recipe.checkpoint, *how, *plugin, *options]
 
 
-def _planned(recipe: Recipe, work: Path, longest_source: int) -> int:
+def _planned(recipe: Recipe, workdir: Path, longest_source: int) -> int:
     """The largest batch that fits in free memory even if beams share nothing, or else if they share as usual."""
     decoding = recipe.decoding
     share = 0 if recipe.is_language_model else decoding.get("max_len_a", 0)
     written = int(share * longest_source) + decoding["max_len_b"]
-    arguments = ["plan", "--json", "--path", work / recipe.checkpoint, "--beam", decoding["beam"]]
+    arguments = ["plan", "--json", "--path", workdir / recipe.checkpoint, "--beam", decoding["beam"]]
     arguments += ["--src-len", longest_source, "--tgt-len", written, "--dtype", recipe.dtype]
     with tempfile.TemporaryDirectory() as directory:
         planned = Path(directory, "plan.json")

@@ -1,4 +1,4 @@
-"""Text to the pieces that a model knows, and back."""
+"""Lines of text to tokens that a dictionary knows, and back, by the name of a BPE."""
 
 from __future__ import annotations
 
@@ -10,45 +10,53 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
 from fairseq_el.errors import FairseqElError, summary_of
-from fairseq_el.tokenization import AddedToken, AddedTokens, Codec, Gpt2Codec, SentencepieceCodec, read_codec
+from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
+from fairseq_el.tokenization.codec_description import read_codec
+from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec
 
+BPE_FILES = {  # files that each BPE needs
+    "gpt2": ("encoder", "vocab"),
+    "sentencepiece": ("model",),
+    "el_pieces": ("description",),
+    "split": (),
+}
 _PADDING = re.compile(r"madeupword\d+")  # of dictionaries: these stand for no text
 _MARKER = re.compile(r"<.+>|\[.+\]|\{.+\}|>>.+<<")
 _UNKNOWN = {"<unk>": "<unk>"}
 
 
-class Pieces:
-    """Of GPT-2's BPE, sentencepiece, a model of Hugging Face's, or text in pieces (split by ``subword_nmt``, ``@@``).
+class LineTokenizer:
+    """Tokenizer for lines of text.
 
-    A word of the dictionary that is no piece, such as ``<hl>``, is a token that was added to it: it stays whole.
+    It is GPT-2's BPE, sentencepiece, or that of a model of Hugging Face. With ``split``, the text is in pieces already
+    (by ``subword_nmt``, ``@@``). A word of the dictionary that the BPE has no piece for, such as ``<hl>``, is a token
+    that was added to it: it stays whole.
 
     Attributes:
-        knows_all: whether every text can be written in its pieces, as GPT-2's BPE can.
+        name: of the BPE, out of ``BPE_FILES``.
+        knows_all: whether it writes every text without an unknown token, as GPT-2's BPE does.
         added: tokens that were added to the dictionary.
     """
 
-    def __init__(self, bpe: Dict[str, str], work: Path, dictionaries: Iterable[Dictionary] = ()):
+    def __init__(self, name: str, files: Dict[str, Path], dictionaries: Iterable[Dictionary] = ()):
         """
         Args:
-            bpe: of a recipe.
-            work: directory with the files that it names.
+            files: paths of the files that the BPE needs.
+            dictionaries: of the model.
 
         Raises:
-            FairseqElError: they can't be read as what they should be.
+            FairseqElError: the files can't be read as what they should be.
         """
-        self.name = bpe["name"]
-        self.knows_all = self.name == "gpt2"
+        self.name = name
+        self.knows_all = name == "gpt2"
         self.added: List[str] = []
-        files = {key: work / name for key, name in bpe.items() if key != "name"}
         try:
             self._codec = self._open(files, dictionaries)
         except FairseqElError:
             raise
         except Exception as error:  # json, sentencepiece and fairseq each raise their own
             listed = ", ".join(map(str, files.values()))
-            raise FairseqElError(
-                f"the files of BPE {self.name} can't be read ({listed}): {summary_of(error)}"
-            ) from error
+            raise FairseqElError(f"the files of BPE {name} can't be read ({listed}): {summary_of(error)}") from error
 
     def _open(self, files: Dict[str, Path], dictionaries: Iterable[Dictionary]) -> Optional[Codec]:
         if self.name == "gpt2":
@@ -61,17 +69,17 @@ class Pieces:
         return read_codec(files["description"]) if self.name == "el_pieces" else None
 
     def encode(self, line: str) -> str:
-        """A line of text as pieces with a space between them."""
+        """Writes a line of text as tokens with a space between them."""
         return line if self._codec is None else " ".join(self._codec.encode(line))
 
-    def decode(self, pieces: List[str]) -> str:
-        """Pieces that a model wrote as one line of text; those that stand for no text are left out."""
-        text = post_process(" ".join(pieces), "subword_nmt") if self._codec is None else self._codec.decode(pieces)
+    def decode(self, tokens: List[str]) -> str:
+        """Joins tokens that a model wrote to one line of text, without those that stand for no text."""
+        text = post_process(" ".join(tokens), "subword_nmt") if self._codec is None else self._codec.decode(tokens)
         return text.replace("\r", " ").replace("\n", " ").strip()
 
 
 def added_words(dictionaries: Iterable[Dictionary], pieces: Set[str], numbers: bool) -> List[str]:
-    """Words of dictionaries that are no pieces, no special symbols, and no padding.
+    """Finds the words of dictionaries that are neither pieces nor special symbols nor padding.
 
     Args:
         numbers: pieces are numbers; else only words in brackets are taken for added ones.

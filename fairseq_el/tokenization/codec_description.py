@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from fairseq_el.errors import FairseqElError, OptionError, summary_of
-from fairseq_el.files.reading import read_json, require_file
+from fairseq_el.files import read_json, require_file
 from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
 from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec, TokenizersCodec
 

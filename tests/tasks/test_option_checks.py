@@ -13,9 +13,9 @@ from tiny import TinyELTask, TinyTask, build_language_model, build_model, dictio
 from tiny_data import fairseq, save_checkpoint, write_pairs, write_text
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.command import Command
 from fairseq_el.tasks.command_failures import explain_by_options
-from fairseq_el.tasks.decoding_options import command_problems
+from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.option_checks import command_problems
 
 WORDS = dictionary()
 
@@ -23,7 +23,7 @@ WORDS = dictionary()
 def problems(**options):
     arguments = {"path": "model.pt", **options}
     kinds = {name: arguments.pop(name) for name in ("takes_constraints", "continues_prompts") if name in arguments}
-    return command_problems(Command(argparse.Namespace(**arguments)), **kinds)
+    return command_problems(CommandLine(argparse.Namespace(**arguments)), **kinds)
 
 
 NAN = float("nan")

@@ -1,4 +1,4 @@
-"""Options that name what a command writes: looked at before any work is done."""
+"""Paths that a command is told to write to: refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Iterable, Union
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files.manifest import refuse_unless_own
-from fairseq_el.files.reading import DIRECTORY, FILE
-from fairseq_el.files.staging import clean_up, refuse
-from fairseq_el.files.whole_files import followed, kind_of
+from fairseq_el.files.path_kinds import DIRECTORY, FILE, followed, kind_of
+from fairseq_el.files.staging import refuse_if_being_made
 
-Inputs = Iterable[Union[str, Path, None]]
+Paths = Iterable[Union[str, Path, None]]
 
 
-def refuse_to_overwrite(path: Path, option: str, force: bool, inputs: Inputs = ()) -> None:
-    """
+def refuse_to_overwrite(path: Path, option: str, force: bool, inputs: Paths = ()) -> None:
+    """Refuses to write a file over something that must stay.
+
     Args:
-        option: that names the file.
+        option: the option that names the file.
         force: whether ``--force`` was given.
         inputs: files and directories that the command reads.
 
     Raises:
-        OptionError: there is something of that name which is not to be replaced.
+        OptionError: something is there that must not be replaced.
     """
     kind = kind_of(path)
     if kind is None:
@@ -40,7 +40,8 @@ def refuse_to_overwrite(path: Path, option: str, force: bool, inputs: Inputs = (
 
 
 def need_directory(path: Path, option: str) -> None:
-    """
+    """Refuses a file in a directory that does not exist.
+
     Raises:
         OptionError: the directory that the file is to lie in does not exist.
     """
@@ -49,16 +50,17 @@ def need_directory(path: Path, option: str) -> None:
         raise OptionError(f"{option} {path} must be in a directory that exists; there is no directory {directory}")
 
 
-def refuse_to_overwrite_directory(path: Path, option: str, force: bool, by: str, inputs: Inputs = ()) -> None:
-    """
+def refuse_to_overwrite_directory(path: Path, option: str, force: bool, by: str, inputs: Paths = ()) -> None:
+    """Refuses to write a directory over something that must stay.
+
     Args:
-        by: the command, as its record in the directory has it.
+        by: the command, as the manifest of the directory has it.
 
     Raises:
-        OptionError: there is something of that name which is not to be replaced.
+        OptionError: something is there that must not be replaced.
         FairseqElError: another process is making it.
     """
-    refuse(path, clean_up(followed(path)))  # puts back what a process that was killed has moved away
+    refuse_if_being_made(path)
     kind = kind_of(path)
     if kind is None:
         return

@@ -1,4 +1,4 @@
-"""Options of fairseq's programs with which decoding would fail, or do something else than they say."""
+"""Checks of fairseq's options with which decoding would fail, or do something else than they say."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional
 
 from fairseq import utils
 
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.command_line import CommandLine
 from fairseq_el.tasks.whole_data import shard_problems
 
 _NUMBERS = ("lenpen", "unkpen", "temperature", "max_len_a", "lm_weight", "sampling_topp", "diversity_rate")
 _POST_PROCESS = ("sentencepiece", "wordpiece", "letter", "silence", "_EOW", "subword_nmt", "@@ ", "@@", "none")
 
 
-def command_problems(command: Command, takes_constraints: bool = True, continues_prompts: bool = False) -> List[str]:
-    """What is wrong with the command line of a program that reads a checkpoint.
+def command_problems(
+    command: CommandLine, takes_constraints: bool = True, continues_prompts: bool = False
+) -> List[str]:
+    """Finds what is wrong with the command line of a program that reads a checkpoint.
 
-    What stock fairseq does with an option is done here too; the problems are those with which it fails, mostly after
-    the model was loaded and with a traceback.
+    Options with which stock fairseq works pass. The problems are those with which it fails, mostly with a traceback
+    after the model was loaded.
     """
 
     def option(name: str, default: Any = None) -> Any:
@@ -52,11 +54,11 @@ def command_problems(command: Command, takes_constraints: bool = True, continues
 
 
 def generation_problems(option: Callable[..., Any], limits_new_tokens: bool = False) -> List[str]:
-    """What is wrong with the options that a generator is built with.
+    """Finds what is wrong with the options that a generator is built with.
 
     Args:
-        option: as ``getattr`` without the object.
-        limits_new_tokens: ``--el-max-new-tokens`` holds in the place of ``--max-len-b``.
+        option: reads an option, as ``getattr`` without its object.
+        limits_new_tokens: whether ``--el-max-new-tokens`` is given, which ``--max-len-b`` then gives way to.
     """
     problems = list(_not_numbers(option))
     if int(option("nbest", 1)) == 0:
@@ -86,10 +88,10 @@ def generation_problems(option: Callable[..., Any], limits_new_tokens: bool = Fa
 
 
 def data_problems(option: Callable[..., Any], datasets: Iterable[Any]) -> List[str]:
-    """What generation options ask of the data that these do not have.
+    """Finds generation options that need what the data do not have.
 
     Args:
-        datasets: those that were loaded; fairseq-interactive loads none.
+        datasets: the splits that were loaded; fairseq-interactive loads none.
     """
     problems = []
     for dataset in datasets:
@@ -106,7 +108,7 @@ def data_problems(option: Callable[..., Any], datasets: Iterable[Any]) -> List[s
 
 
 def input_problems(option: Callable[..., Any]) -> List[str]:
-    """What is wrong with generation options for sentences that are typed, which fairseq-interactive reads."""
+    """Finds generation options that do not go with sentences from the input, which fairseq-interactive reads."""
     problems = []
     if option("score_reference", False):
         problems.append("--score-reference needs references, and fairseq-interactive has none; use fairseq-generate")
@@ -116,7 +118,12 @@ def input_problems(option: Callable[..., Any]) -> List[str]:
 
 
 def dictionary_problems(option: Callable[..., Any], words: int, lm_words: Optional[int]) -> List[str]:
-    """What generation options ask of the target dictionary. ``lm_words``: of the language model's, if there is one."""
+    """Finds generation options that do not go with the target dictionary.
+
+    Args:
+        words: number of symbols in it.
+        lm_words: number of symbols in the dictionary of the language model; None without one.
+    """
     problems = []
     if option("sampling", False) and option("sampling_topk", -1) > words:
         problems.append(
@@ -159,7 +166,7 @@ def _search_problems(option: Callable[..., Any]) -> List[str]:
     return problems
 
 
-def _file_problems(command: Command) -> List[str]:
+def _file_problems(command: CommandLine) -> List[str]:
     problems = []
     replace_unk = command.get("generation", "replace_unk")
     if replace_unk and not _is_there(replace_unk):
@@ -182,7 +189,7 @@ def _is_there(path: str) -> bool:
     return "://" in path or Path(path).is_file()
 
 
-def _program_problems(command: Command) -> List[str]:
+def _program_problems(command: CommandLine) -> List[str]:
     problems = []
     workers = int(command.get("dataset", "num_workers", 0))
     if workers < 0:
@@ -204,8 +211,8 @@ def _program_problems(command: Command) -> List[str]:
     return problems
 
 
-def data_warning(command: Command, data: Any) -> str:
-    """What to tell a user whose DATA are several directories, because only one is read; else empty."""
+def data_warning(command: CommandLine, data: Any) -> str:
+    """Warns a user whose DATA are several directories that only one is read; empty if there is one."""
     paths = utils.split_paths(data) if isinstance(data, str) else []
     if len(paths) < 2 or not command.reads_a_checkpoint:
         return ""

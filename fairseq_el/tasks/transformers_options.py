@@ -1,4 +1,4 @@
-"""Options of ``el_*`` tasks for models that came from transformers: how its ``generate()`` searches."""
+"""Options of ``el_*`` tasks that have beam search go by the rules of transformers' ``generate()``."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
 import re
@@ -10,17 +10,19 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq_el.errors import raise_problems
 from fairseq_el.generation import TransformersRules
 
-SEARCH_CHOICES = {
+TRANSFORMERS_CHOICES = {
     "el_search": ["fairseq", "transformers"],
     "el_early_stopping": ["true", "false", "never"],
 }
-Search = ChoiceEnum(SEARCH_CHOICES["el_search"])
-EarlyStopping = ChoiceEnum(SEARCH_CHOICES["el_early_stopping"])
+Search = ChoiceEnum(TRANSFORMERS_CHOICES["el_search"])
+EarlyStopping = ChoiceEnum(TRANSFORMERS_CHOICES["el_early_stopping"])
 _INDICES = "numbers of the dictionary's symbols (the first word of dict.txt has 4)"
 
 
 @dataclass
-class SearchOptions:
+class TransformersOptions:
+    """Options of the search of transformers."""
+
     el_search: Search = field(  # type: ignore[valid-type]
         default="fairseq",
         metadata={
@@ -48,19 +50,19 @@ class SearchOptions:
     )
 
 
-def search_rules(
+def transformers_rules(
     options: Any, option: Callable[..., Any], size: int, continues_prompts: bool
 ) -> Optional[TransformersRules]:
-    """The rules that the options ask for; None for fairseq's own.
+    """Makes the rules that the options ask for; None for fairseq's own.
 
     Args:
-        options: of the task, with those of :class:`SearchOptions`.
-        option: those of the generator, as ``getattr`` without the object.
-        size: of the dictionary.
+        options: options of the task, with those of :class:`TransformersOptions`.
+        option: reads an option of the generator, as ``getattr`` without its object.
+        size: number of symbols in the dictionary.
         continues_prompts: whether the task is a language model's.
 
     Raises:
-        OptionError: a value is no symbol, or an option does not go with these rules; all are named.
+        OptionError: a value is not a symbol's number, or an option does not go with these rules; all are named.
     """
     problems: List[str] = []
     forbidden = _sequences("--el-forbidden", str(options.el_forbidden), size, problems)
@@ -98,7 +100,7 @@ def _conflicts(option: Callable[..., Any]) -> List[str]:
 
 
 def is_symbol(number: str, size: int) -> bool:
-    """Whether a text is the number of a symbol of a dictionary."""
+    """Says whether a text is the number of a symbol, in a dictionary of ``size`` symbols."""
     return re.fullmatch("[0-9]{1,9}", number) is not None and int(number) < size
 
 

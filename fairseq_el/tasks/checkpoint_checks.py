@@ -1,4 +1,4 @@
-"""Whether a checkpoint's model fits a task and its data, and if not, which of them is wrong."""
+"""Checks that a checkpoint fits the task and the data, which say what is wrong if it does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairseq.tasks.translation import TranslationTask
 from torch import nn
 
 from fairseq_el.errors import CheckpointMismatchError
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.command_line import CommandLine
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +20,13 @@ Sizes = Dict[str, Tuple[int, int]]  # of encoder and decoder: symbols in the che
 
 
 def check_kind(cfg: Any, task: Any) -> None:
-    """
+    """Checks that the task is for the kind of model that a checkpoint has.
+
     Args:
-        cfg: a checkpoint's settings of the model.
+        cfg: the checkpoint's settings of the model.
 
     Raises:
-        CheckpointMismatchError: it is a language model and the task translates, or the other way round.
+        CheckpointMismatchError: a language model is given to a task that translates, or the other way round.
     """
     name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
@@ -41,7 +42,7 @@ def check_kind(cfg: Any, task: Any) -> None:
     raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {other}")
 
 
-def check_dictionaries_on_load(model: nn.Module, task: Any, saved: Command) -> None:
+def check_dictionaries_on_load(model: nn.Module, task: Any, saved: CommandLine) -> None:
     """Makes loading weights for other dictionaries fail with a message about dictionaries, not about tensor sizes.
 
     Args:
@@ -70,7 +71,7 @@ def check_dictionaries_on_load(model: nn.Module, task: Any, saved: Command) -> N
 
 
 def are_exchanged(sizes: Sizes) -> bool:
-    """Whether each side of the checkpoint has the size of the other side of the data."""
+    """Says whether each side of the checkpoint has the size of the other side of the data."""
     if len(sizes) < 2:
         return False
     (encoder, source), (decoder, target) = sizes["encoder"], sizes["decoder"]
@@ -78,24 +79,25 @@ def are_exchanged(sizes: Sizes) -> bool:
 
 
 class Languages:
-    """The symbols that multilingual tasks add to their dictionaries: one or more for each language, and others."""
+    """Symbols that multilingual tasks add to their dictionaries: one or more for each language, and others."""
 
     def __init__(self, option: str, given: Sequence[str], symbols: Sequence[str], others: int):
         """
         Args:
-            option: which one the languages were given with.
-            given: the languages.
-            symbols: of the languages, ``n`` for each of them.
-            others: symbols that are added after them.
+            option: the option that names the languages.
+            given: the languages that it names.
+            symbols: symbols of the languages, ``n`` for each of them.
+            others: number of symbols that are added after them.
         """
         self.option, self.given, self.symbols, self.others = option, list(given), symbols, others
 
     def advice(self, sizes: Sizes, saved: Any, dictionary: Dictionary, dictionary_hint: str) -> str:
-        """What to do about dictionaries of other sizes than the checkpoint's.
+        """Tells a user what to do about dictionaries of other sizes than the checkpoint's.
 
         Args:
             saved: the languages that the checkpoint was trained with, or None where it does not say.
-            dictionary: of the data, with its symbols.
+            dictionary: the data's, with these symbols.
+            dictionary_hint: what to do if the languages are not the cause.
         """
         words = min(dictionary.index(symbol) for symbol in self.symbols)
         each = len(self.symbols) // len(self.given)
@@ -112,7 +114,7 @@ class Languages:
         )
 
     def warn_of_another_order(self, saved: Any) -> None:
-        """The number of a language is where it stands in the list, so another order means other languages."""
+        """Warns where the order of the languages differs: a language's number is its place in the list."""
         trained = _as_list(saved)
         if trained is not None and trained != self.given and sorted(trained) == sorted(self.given):
             said = "%s lists the languages in another order than the model was trained with: %s"

@@ -8,40 +8,39 @@ from typing import Any, Dict, List
 from tabulate import tabulate
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.reading import read_json
-from fairseq_el.files.text_lines import read_lines
-from fairseq_el.recipes.config import Recipe, Say
-from fairseq_el.recipes.generate import OUTPUT, output_of
-from fairseq_el.recipes.pieces import Pieces
-from fairseq_el.recipes.preprocess import open_pieces
-from fairseq_el.recipes.product import Product
+from fairseq_el.files import read_json, read_lines
+from fairseq_el.recipes.generate_step import OUTPUT, output_of
+from fairseq_el.recipes.preprocess_step import open_tokenizer
+from fairseq_el.recipes.recipe import Recipe, Say
+from fairseq_el.recipes.stamped_directory import StampedDirectory
 from fairseq_el.scoring import read_hypotheses
 from fairseq_el.subprocesses import run_program
+from fairseq_el.tokenization import LineTokenizer
 
 
-def scores_of(recipe: Recipe, work: Path) -> Product:
-    """The directory that this step makes.
+def scores_of(recipe: Recipe, workdir: Path) -> StampedDirectory:
+    """The directory that the step ``score`` makes.
 
     Raises:
         FairseqElError: decoding is not done, or its output is out of date.
     """
-    output = output_of(recipe, work, "score")
-    output.needed_by("score")
-    return Product(work, "score", {"settings": recipe.scoring, "output": output.made_from})
+    output = output_of(recipe, workdir, "score")
+    output.require_up_to_date("score")
+    return StampedDirectory(workdir, "score", {"settings": recipe.scoring, "output": output.inputs})
 
 
-def score(recipe: Recipe, work: Path, say: Say) -> None:
+def score(recipe: Recipe, workdir: Path, say: Say) -> None:
     """Writes ``scores/hypotheses.txt``, ``references.txt`` and ``scores.json``.
 
     Raises:
         FairseqElError: decoding is not done, or its output can't be scored.
     """
-    scores = scores_of(recipe, work)
-    if scores.is_made():
+    scores = scores_of(recipe, workdir)
+    if scores.is_up_to_date():
         say(f"score: nothing to do, {scores.path} is up to date")
     else:
         scores.refuse_to_replace()
-        scores.make(lambda directory: _score(recipe, work, directory))
+        scores.make(lambda directory: _score(recipe, workdir, directory))
     say(_as_table(read_json(scores.path / "scores.json")))
 
 
@@ -54,12 +53,12 @@ def _as_table(result: Dict[str, Any]) -> str:
     return "\n".join([table, *(f"warning: {warning}" for warning in result.get("warnings", []))])
 
 
-def _score(recipe: Recipe, work: Path, directory: Path) -> None:
-    pieces = open_pieces(recipe, work)
-    hypotheses = _hypotheses(recipe, work, pieces)
-    references = [
-        pieces.decode(line.split()) if recipe.bpe["name"] == "split" else line for line in _lines(work / recipe.text[1])
-    ]
+def _score(recipe: Recipe, workdir: Path, directory: Path) -> None:
+    tokenizer = open_tokenizer(recipe, workdir)
+    hypotheses = _hypotheses(recipe, workdir, tokenizer)
+    references = _lines(workdir / recipe.text[1])
+    if recipe.bpe["name"] == "split":
+        references = [tokenizer.decode(line.split()) for line in references]
     files = []
     for name, texts in (("hypotheses.txt", hypotheses), ("references.txt", references)):
         files.append(directory / name)
@@ -72,15 +71,15 @@ def _score(recipe: Recipe, work: Path, directory: Path) -> None:
     log.unlink()
 
 
-def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
-    """The best of every sentence, in the order of the data set.
+def _hypotheses(recipe: Recipe, workdir: Path, tokenizer: LineTokenizer) -> List[str]:
+    """Reads the best hypothesis of every sentence, in the order of the data set.
 
     Raises:
-        FairseqElError: some sentence has none.
+        FairseqElError: a sentence has none.
     """
-    path = work / "generated" / OUTPUT
+    path = workdir / "generated" / OUTPUT
     found = read_hypotheses(read_lines(path, "the output of fairseq-generate").lines)
-    prompts = _lines(work / "data" / f"test.{recipe.languages[0]}")
+    prompts = _lines(workdir / "data" / f"test.{recipe.languages[0]}")
     missing = [number for number in range(len(prompts)) if number not in found]
     if missing:
         raise FairseqElError(
@@ -92,7 +91,7 @@ def _hypotheses(recipe: Recipe, work: Path, pieces: Pieces) -> List[str]:
         words = found[number][0].tokens.split(" ")  # as fairseq joins them; a word may have other white space in it
         if recipe.is_language_model:
             words = words[len(prompt.split()) :]
-        texts.append(pieces.decode(words))
+        texts.append(tokenizer.decode(words))
     return texts
 
 

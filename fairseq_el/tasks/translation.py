@@ -1,4 +1,4 @@
-"""``--task el_translation`` and its relatives."""
+"""``--task el_translation`` and the tasks of multilingual models, decoding with EL-attention."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
 from argparse import ArgumentParser
@@ -13,10 +13,10 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
-from fairseq_el.tasks.checkpoint_fit import Languages, Sizes, are_exchanged
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.checkpoint_checks import Languages, Sizes, are_exchanged
+from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.el_options import ELOptions, add_el_options
 from fairseq_el.tasks.el_task import ELTask
-from fairseq_el.tasks.options import ELOptions, add_el_options
 from fairseq_el.tasks.source_template import put_around_sources, source_template
 
 
@@ -72,17 +72,17 @@ class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTT
         self.args = args  # stock 0.12 reads it but no longer sets it
         self._languages = Languages("--langs", self.langs, [f"[{language}]" for language in self.langs], others=1)
 
-    def mismatch_advice(self, sizes: Sizes, saved: Command) -> str:
+    def mismatch_advice(self, sizes: Sizes, saved: CommandLine) -> str:
         if are_exchanged(sizes):
             return super().mismatch_advice(sizes, saved)
         return self._languages.advice(sizes, saved.get("task", "langs"), self.source_dictionary, self.dictionary_hint)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        self._languages.warn_of_another_order(Command.of_task(cfg).get("task", "langs"))
+        self._languages.warn_of_another_order(CommandLine.of_task(cfg).get("task", "langs"))
         return super().build_model(cfg, from_checkpoint)
 
     def build_generator(self, models: Any, args: Any, *more: Any, **kwargs: Any) -> Any:
-        """With ``--el-search transformers`` a hypothesis ends with ``</s>``; fairseq's ends with the language."""
+        """Builds a generator. Hypotheses end with the language, or with ``</s>`` if the search is transformers'."""
         generator = super().build_generator(models, args, *more, **kwargs)
         if isinstance(generator, ELSequenceGenerator) and generator.transformers_rules is not None:
             generator.first_symbol = generator.eos
@@ -96,7 +96,7 @@ class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask)
 
     takes_constraints = False
 
-    def mismatch_advice(self, sizes: Sizes, saved: Command) -> str:
+    def mismatch_advice(self, sizes: Sizes, saved: CommandLine) -> str:
         if are_exchanged(sizes):
             return super().mismatch_advice(sizes, saved)
         return self._languages().advice(
@@ -104,7 +104,7 @@ class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask)
         )
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        self._languages().warn_of_another_order(Command.of_task(cfg).get("task", "langs"))
+        self._languages().warn_of_another_order(CommandLine.of_task(cfg).get("task", "langs"))
         return super().build_model(cfg, from_checkpoint)
 
     def _languages(self) -> Languages:
@@ -116,7 +116,7 @@ class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask)
         return Languages(option, self.langs, symbols, others=int("<mask>" in self.source_dictionary))
 
     def _dictionary_advice(self) -> str:
-        """Which dictionary is not the model's."""
+        """Names the dictionary that is not the model's."""
         named = [
             f"--{name.replace('_', '-')} {getattr(self.args, name)}"
             for name in ("fixed_dictionary", "source_dict", "target_dict")
