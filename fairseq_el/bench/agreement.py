@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
-from fairseq_el.bench.programs import Output
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
 from fairseq_el.scoring import Agreement, compare_hypotheses
 
@@ -15,7 +15,7 @@ ROUNDING_FACTOR = 2.0  # of stock's own error in the same dtype
 _ROUNDING_FLOOR = 1e-6  # below, errors are those of float32 sums
 _SHOWN = 12  # tokens of an output, in messages
 
-Outputs = Sequence[Output]
+Outputs = Sequence[ScoredOutput]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fairseq_el.bench.agreement import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.methods import EXACT_DTYPES, Method, missing_package
-from fairseq_el.bench.programs import Output
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.reference_outputs import References, facts_and_conversion
 from fairseq_el.bench.report import Report
 from fairseq_el.bench.settings import BatchSpec, Settings
@@ -168,7 +168,7 @@ def _check_outputs(settings: Settings, measurement: Measurement, references: Ref
 
 def _check_scores(settings: Settings, measurements: List[Measurement], references: References) -> None:
     """Scores of the longest outputs, against those of stock in float32; in 16 bits, errors must be like stock's."""
-    wanted: List[Tuple[BatchSpec, List[Output]]] = [
+    wanted: List[Tuple[BatchSpec, List[ScoredOutput]]] = [
         (measurement.spec, measurement.outputs[settings.tgt_len]) for measurement in measurements
     ]
     low = sorted(

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from fairseq_el.bench.agreement import ScoreError
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.programs import Output
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.settings import BatchSpec
 from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
@@ -28,7 +28,7 @@ class Measurement:
 
     def __init__(self, method: Method, spec: BatchSpec, worker: WorkerProcess):
         self.method, self.spec, self.worker = method, spec, worker
-        self.outputs: Dict[int, List[Output]] = {}
+        self.outputs: Dict[int, List[ScoredOutput]] = {}
         self.seconds: Dict[int, List[float]] = {}
         self.batch: Dict[str, int] = {}
         self.loaded_bytes = worker.loaded_bytes
@@ -47,7 +47,7 @@ class Measurement:
             for turn in range(times):
                 reply = self._decode(tgt_len, want_outputs=turn == 0)
                 if turn == 0:
-                    self.outputs[tgt_len] = [Output(**output) for output in reply["outputs"]]
+                    self.outputs[tgt_len] = [ScoredOutput(**output) for output in reply["outputs"]]
 
     def time(self, tgt_len: int) -> None:
         self.seconds.setdefault(tgt_len, []).append(self._decode(tgt_len, want_outputs=False)["seconds"])

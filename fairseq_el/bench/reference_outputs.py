@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq_el.bench.methods import STOCK, Method
-from fairseq_el.bench.programs import Output
+from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
 
-Outputs = Dict[int, List[Output]]  # by length
+Outputs = Dict[int, List[ScoredOutput]]  # by length
 
 
 def facts_and_conversion(settings: Settings, methods: Sequence[Method], scratch: Path) -> Dict[str, Any]:
@@ -63,7 +63,7 @@ class References:
                 self._outputs[method.dtype, spec] = {}
                 for tgt_len in self._settings.tgt_lens:
                     reply = worker.ask("decode", tgt_len=tgt_len, want_outputs=True)
-                    self._outputs[method.dtype, spec][tgt_len] = [Output(**found) for found in reply["outputs"]]
+                    self._outputs[method.dtype, spec][tgt_len] = [ScoredOutput(**found) for found in reply["outputs"]]
 
     def add(self, measured: Sequence[Tuple[Method, BatchSpec, Outputs]]) -> None:
         """Takes over what stock methods wrote."""
@@ -71,10 +71,10 @@ class References:
             if method.kind == "stock":
                 self._outputs[method.dtype, spec] = outputs
 
-    def outputs(self, dtype: str, spec: BatchSpec, tgt_len: int) -> List[Output]:
+    def outputs(self, dtype: str, spec: BatchSpec, tgt_len: int) -> List[ScoredOutput]:
         return self._outputs[dtype, spec][tgt_len]
 
-    def scores(self, wanted: Sequence[Tuple[BatchSpec, Sequence[Output]]]) -> List[List[List[float]]]:
+    def scores(self, wanted: Sequence[Tuple[BatchSpec, Sequence[ScoredOutput]]]) -> List[List[List[float]]]:
         """The scores that stock in float32 gives each word of these outputs."""
         with WorkerProcess(self._settings, STOCK, "stock model that scores", self._scratch) as worker:
             worker.load()

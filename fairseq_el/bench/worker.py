@@ -19,7 +19,7 @@ import torch
 
 from fairseq_el.bench.forced_scores import ReferenceScores
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.programs import FairseqProgram, Output, Program, load_program
+from fairseq_el.bench.programs import FairseqProgram, Program, ScoredOutput, load_program
 from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
@@ -98,7 +98,7 @@ class Session:
         sources = [program.sources.cut(i, parsed.src_len) for i in sentences]
         return {"scores": [self._scores(source, tokens) for source, tokens in zip(sources, outputs)]}
 
-    def _in_order(self, hypotheses: List[Output]) -> List[Output]:
+    def _in_order(self, hypotheses: List[ScoredOutput]) -> List[ScoredOutput]:
         """From the order of the batches to that of the data set."""
         numbers = [i for batch in self._batches for i in batch]
         return [hypothesis for _, hypothesis in sorted(zip(numbers, hypotheses), key=lambda pair: pair[0])]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_el.bench.programs.sources import Sources
 from fairseq_el.scoring import Hypothesis
 
-Output = Hypothesis[List[int]]  # ids in fairseq's dictionary
+ScoredOutput = Hypothesis[List[int]]  # ids in fairseq's dictionary
 
 
 class Program(ABC):
@@ -27,5 +27,5 @@ class Program(ABC):
         """Decodes all batches. ``tgt_len``: words of every output, or 0 for outputs that end by themselves."""
 
     @abstractmethod
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Output]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """The best hypothesis of each sentence that :meth:`decode` returned, in the order of the batches."""

@@ -7,7 +7,7 @@ from typing import Any, List, Sequence
 from torch import Tensor
 
 from fairseq_el.bench.methods import Method, optional_module
-from fairseq_el.bench.programs.base import Output, Program
+from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.sources import Sources, configuration, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.errors import FairseqElError
@@ -72,7 +72,7 @@ class CTranslateProgram(Program):
             for batch in self._batches
         ]
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Output]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """Scores are made here, by reading the outputs: its search spreads what forbidden words had over the others."""
         dictionary = self.sources.target_dictionary
         result = []
@@ -82,7 +82,7 @@ class CTranslateProgram(Program):
             for words, of_words in zip(outputs, scores):
                 tokens = [dictionary.index(_original(word)) for word in words]
                 whole = None if of_words is None else sum(of_words) / len(tokens) ** self.settings.lenpen
-                result.append(Output(tokens, whole, of_words))
+                result.append(ScoredOutput(tokens, whole, of_words))
         return result
 
     def _scores(self, sources: List[List[str]], outputs: List[List[str]]) -> List[List[float]]:

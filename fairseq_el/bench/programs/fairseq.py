@@ -12,7 +12,7 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.bench.methods import EL_KINDS, Method
-from fairseq_el.bench.programs.base import Output, Program
+from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.sources import Sources, configuration, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
@@ -91,8 +91,8 @@ class FairseqProgram(Program):
                 "those of smaller ones: choose a smaller --batch."
             )
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Output]:
-        result: List[Output] = []
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
+        result: List[ScoredOutput] = []
         for sample, sentences in zip(self._samples, raw):
             best = [_hypothesis(sentence[0]) for sentence in sentences]
             order = sample["id"].argsort().tolist()  # batches are sorted by length
@@ -131,5 +131,5 @@ def _load_model(path: str, task: Any) -> Any:
     return model.eval()
 
 
-def _hypothesis(found: Dict[str, Any]) -> Output:
-    return Output(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())
+def _hypothesis(found: Dict[str, Any]) -> ScoredOutput:
+    return ScoredOutput(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())

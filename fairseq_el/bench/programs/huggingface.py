@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_el.bench.forced_scores import forced_scores
 from fairseq_el.bench.methods import STOCK, Method, optional_module
-from fairseq_el.bench.programs.base import Output, Program
+from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Settings
 from fairseq_el.conversion.hf import bart_to_hf
@@ -97,7 +97,7 @@ class HuggingFaceProgram(Program):
             pad_token_id=self.sources.pad,
         )
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Output]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """Scores are made here, by reading the outputs: ``generate`` keeps those of the whole vocabulary, or none."""
         result = []
         for batch, sequences in zip(self._batches, raw):
@@ -107,7 +107,7 @@ class HuggingFaceProgram(Program):
                     tokens = tokens[: tokens.index(self.sources.eos) + 1]
                 scores = self._scores(source[source.ne(self.sources.pad)], tokens) if with_scores else None
                 whole = None if scores is None else sum(scores) / len(tokens) ** self.settings.lenpen
-                result.append(Output(tokens, whole, scores))
+                result.append(ScoredOutput(tokens, whole, scores))
         return result
 
     def _scores(self, source: Tensor, tokens: List[int]) -> List[float]:
