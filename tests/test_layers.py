@@ -9,8 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fairseq_el"
 BELOW = {  # what each part of the package may import
-    "_requirements": set(),
-    "_user_dir": set(),
+    "_compat": set(),
     "errors": set(),
     "policy": set(),
     "dtypes": set(),
@@ -51,20 +50,7 @@ BELOW = {  # what each part of the package may import
         *("planning", "recipes", "scoring", "subprocesses", "tasks", "tokenization", "units"),
     },
 }
-PURE = {  # without fairseq
-    *(
-        "ops",
-        "planning",
-        "policy",
-        "dtypes",
-        "units",
-        "cards",
-        "_requirements",
-        "_torch_version",
-        "_user_dir",
-        "errors",
-    ),
-}
+PURE = {"_compat", "_torch_version", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Tuple
 
 from tqdm import tqdm
 
-from fairseq_el.bench.agreement import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.methods import EXACT_DTYPES, Method, missing_package
+from fairseq_el.bench.output_checks import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.reference_outputs import References, facts_and_conversion
 from fairseq_el.bench.report import Report

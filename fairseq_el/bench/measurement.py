@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Sequence
 
-from fairseq_el.bench.agreement import ScoreError
 from fairseq_el.bench.methods import Method
+from fairseq_el.bench.output_checks import ScoreError
 from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.settings import BatchSpec
 from fairseq_el.bench.worker_client import WorkerProcess

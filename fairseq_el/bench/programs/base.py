@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_el.bench.programs.sources import Sources
 from fairseq_el.scoring import Hypothesis
 
-ScoredOutput = Hypothesis[List[int]]  # ids in fairseq's dictionary
+ScoredOutput = Hypothesis[List[int]]  # the best output for a sentence, in ids of fairseq's dictionary
 
 
 class Program(ABC):
@@ -28,4 +28,4 @@ class Program(ABC):
 
     @abstractmethod
     def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
-        """The best hypothesis of each sentence that :meth:`decode` returned, in the order of the batches."""
+        """What :meth:`decode` returned, in the order of the batches."""

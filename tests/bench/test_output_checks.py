@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fairseq_el.bench.agreement import (
+from fairseq_el.bench.output_checks import (
     ScoreError,
     check_form,
     compare,

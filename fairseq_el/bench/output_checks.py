@@ -56,7 +56,7 @@ def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: 
 
 
 def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement[List[int]]:
-    """Compares token by token; a last eos does not count, because CTranslate2 writes none at the longest length.
+    """Compares outputs token by token, but for a last eos: CTranslate2 writes none at the longest length.
 
     Raises:
         FairseqElError: there are more outputs on one side.
