@@ -3,7 +3,7 @@ r"""Decodes a data set with stock fairseq and with every kind of EL-attention, i
     python benchmarks/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
         [any option of fairseq-generate]
 
-Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
+Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no times are printed
 and the exit status is 1.
 """
 
@@ -46,9 +46,9 @@ EL = ["--task", "el_translation", "--el-ngram-blocking", "stock"]
 
 @dataclass
 class Result:
-    """What the runs of one method gave: texts by sentence, of the last run; figures, one per run."""
+    """The results of one method: texts by sentence, of the last run; times and bytes, one of each per run."""
 
-    tokens: dict[int, list[Hypothesis]] = field(default_factory=dict)
+    tokens: dict[int, list[Hypothesis[str]]] = field(default_factory=dict)
     hypotheses: dict[int, str] = field(default_factory=dict)
     references: dict[int, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -134,7 +134,7 @@ def compare(
 
 
 def table(results: dict[str, Result], references: list[str] | None = None) -> str:
-    """The figures side by side, and how they were made.
+    """The results side by side, and how they were made.
 
     Args:
         results: of :func:`compare`.

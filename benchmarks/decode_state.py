@@ -23,9 +23,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -38,6 +36,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import fairseq_el
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
+from fairseq_el.measure import ProcessMemory
 from fairseq_el.planning import Workload, memory, shape_of
 from fairseq_el.planning.memory import state_bytes
 
@@ -117,7 +116,7 @@ class TreeFigures:
 
 
 def planned(args: argparse.Namespace, model: Any, sample: Any, report: dict[str, Any]) -> dict[str, int]:
-    """What ``fairseq-el plan`` computes for this batch; for stock only where the length of outputs is given."""
+    """Bytes that ``fairseq-el plan`` computes for this batch; for stock only where the length of outputs is given."""
     method = {"stock-duplicated": "stock"}.get(args.method, args.method)
     batch, src_len = sample["net_input"]["src_tokens"].shape
     work = Workload(batch, args.beam, src_len, args.tgt_len or 0, args.dtype, args.encoder_tokens)
@@ -167,10 +166,16 @@ def decode(args: argparse.Namespace, dictionary: Any, model: Any, batches: Any) 
     probe, tree, reorderings = StateProbe(), TreeFigures(args.beam), None
     handle = register_module_forward_hook(probe)
     if isinstance(generator, ELSequenceGenerator):
-        generator.on_step = lambda step, states: (tree(step, states), probe.on_step(step, states))
+
+        def on_step(step: int, states: list[DecodeState]) -> None:
+            tree(step, states)
+            probe.on_step(step, states)
+
+        generator.on_step = on_step
     else:
         reorderings = StockReorderings(generator)
-    begin, sentences, figures = time.perf_counter(), 0, {}
+    begin, sentences = time.perf_counter(), 0
+    figures: dict[str, Any] = {}
     for sample in batches:
         sentences += sample["id"].numel()
         generator.generate([model], sample)
@@ -201,8 +206,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="all batches of the data, not only the first")
     args = parser.parse_args()
     report = {**vars(args), **decode(args, *load(args))}
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    report["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    report["peak_resident_bytes"] = ProcessMemory().peak()
     print(json.dumps(report))
 
 

@@ -83,7 +83,7 @@ class AttentionLayers:
         return self._stack(self._attention(method), inputs)
 
     def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
-        """What the method must compute, as simply as can be."""
+        """The result that the method must have, computed as simply as can be."""
         if method.kind != "topk":
             return self._stack(self._vanilla, inputs)
         return self._stack(partial(_topk_attention_twin, k=method.number or self.k, causal=self.causal), inputs)
@@ -158,7 +158,7 @@ class FeedForwardLayers:
         return self.tokens, self.width
 
     def small(self, most: int) -> FeedForwardLayers:
-        """As :meth:`AttentionLayers.small`."""
+        """The same for checks; see :meth:`AttentionLayers.small`."""
         tokens = min(self.tokens, most)
         chunk, k = max(min(self.chunk, tokens // 3), 1), max(min(self.k, self.hidden // 4), 1)
         return replace(self, tokens=tokens, layers=min(self.layers, 2), chunk=chunk, k=k)

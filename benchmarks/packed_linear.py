@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from typing import Callable
 
 import torch
 from tabulate import tabulate
 from torch.nn import functional
 
 from fairseq_el.dtypes import DTYPES
+from fairseq_el.measure import seconds_of
 from fairseq_el.ops import PackedLinear, can_pack
 
 SHAPES = "256x256,256x1024,1024x1024,1024x4096,256x6000"
 ROWS = (1, 4, 8, 16, 32, 64, 256, 1024, 4096)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
@@ -44,7 +37,7 @@ def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for run in range(runs + 1):
         for name, call in calls.items():
-            measured = seconds(call) / len(weights)
+            measured = seconds_of(call) / len(weights)
             if run > 0:  # the first warms up
                 times[name].append(measured)
     plain, own, packing = (statistics.median(times[name]) for name in calls)

@@ -1,4 +1,4 @@
-r"""What Top-k attention costs in quality: decodes and scores a test set with every k of a list, and prints two tables.
+r"""The price of Top-k in quality: decodes and scores a test set with every k of a list, and prints two tables.
 
     python benchmarks/topk_quality.py DATA --out DIR --path model.pt [--attention LIST] [--ffn LIST] \
         [--finetune N] [any option of fairseq-generate]
@@ -81,7 +81,7 @@ def model_options(path: str) -> list[str]:
 
 
 def earlier(out: Path, file: Path) -> dict[str, Any]:
-    """What an earlier call has kept; other directories than its own and new ones are refused."""
+    """Reads the results of an earlier call; other directories than its own and new ones are refused."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return {}
     try:
@@ -157,7 +157,7 @@ class Quality:
         said.write_text(said.read_text("utf-8") + log.read_text("utf-8"), "utf-8")  # fairseqs differ in where they log
 
     def identical(self, run: str, stage: str) -> Optional[str]:
-        """How many hypotheses are those of the ordinary model at the same stage."""
+        """The number of hypotheses that are those of the ordinary model at the same stage."""
         if run == FULL or not {run, FULL} <= {name for name, stages in self.results.items() if stage in stages}:
             return None
         files = [self.out / f"{name} {stage}.txt".replace(" ", "-") for name in (run, FULL)]
@@ -166,11 +166,11 @@ class Quality:
         return f"{agreement.num_identical} of {agreement.sentences}"
 
     def table(self, part: str) -> str:
-        """Of all that is finished, in Markdown."""
+        """The table of all that is finished, in Markdown."""
         runs = [run for run in self.results if run.startswith(part)]
         rows = []
         for run in [*sorted(runs, key=lambda run: int(run.split()[1])), FULL]:
-            row = {f"k of {part}": run.split()[-1]}
+            row: dict[str, Optional[str]] = {f"k of {part}": run.split()[-1]}
             for stage, found in self.results.get(run, {}).items():
                 for name, score in found["scores"].items():
                     row[f"{stage}: {name}"] = f"{score['value']:.2f}"
@@ -231,7 +231,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     if bool(args.path) == bool(args.scratch):
         parser.error("either --path FILE or --scratch N is needed, and not both: what is decoded")
     if args.finetune and args.scratch:
-        parser.error("--finetune trains the checkpoint of --path; it can't be had with --scratch")
+        parser.error("--finetune trains the checkpoint of --path; it does not go with --scratch")
     if args.scratch and "--arch" not in shlex.split(args.train):
         parser.error('--scratch needs an architecture: --train "--arch transformer ..."')
     return args, decoding

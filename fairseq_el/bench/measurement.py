@@ -33,7 +33,7 @@ class Measurement:
         self.batch: Dict[str, int] = {}
         self.loaded_bytes = worker.loaded_bytes
         self.peak_bytes = 0
-        self.agreement: Optional[Agreement] = None
+        self.agreement: Optional[Agreement[List[int]]] = None
         self.score_error: Optional[ScoreError] = None
         self.stock_score_error: Optional[ScoreError] = None
         self._digests: Dict[int, str] = {}

@@ -54,7 +54,7 @@ class Method:
 
     @property
     def stock_dtype(self) -> str:
-        """Of the stock model that it is held against."""
+        """The dtype of the stock model that it is held against."""
         return "fp32" if self.kind == "ct2" else self.dtype
 
 

@@ -20,7 +20,7 @@ Outputs = Sequence[ScoredOutput]
 
 @dataclass(frozen=True)
 class ScoreError:
-    """How far a program's scores are from those that stock in float32 gives the same words: root mean squares.
+    """Root mean squares of the differences between a program's scores and those of stock in float32 for the same words.
 
     Attributes:
         per_word: of the scores of words; None if the program does not tell them.

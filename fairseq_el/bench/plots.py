@@ -1,4 +1,4 @@
-"""Throughput, time per step and memory as one picture. Needs matplotlib."""
+"""A picture of throughput, time per step and memory. It needs matplotlib."""
 
 from __future__ import annotations
 

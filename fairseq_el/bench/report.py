@@ -105,7 +105,7 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
         "times_faster": asdict(times_faster(seconds, baseline.seconds[settings.tgt_len])),
         "peak_bytes": measurement.peak_bytes,
         "loaded_bytes": measurement.loaded_bytes,
-        "identical_to_stock": 1 - len(measurement.agreement.differing) / measurement.agreement.sentences,
+        "identical_to_stock": measurement.agreement.num_identical / measurement.agreement.sentences,
         "score_difference": measurement.agreement.largest_gap,
         "score_error": asdict(measurement.score_error),
         "score_error_of_stock": None

@@ -29,7 +29,7 @@ Reply = Dict[str, Any]
 
 
 class Session:
-    """Between two commands the program is loaded and idle. Every public method is a command."""
+    """A program and what it was told. Every public method is a command; between two of them the program is idle."""
 
     def __init__(self) -> None:
         self._program: Optional[Program] = None
@@ -90,7 +90,7 @@ class Session:
         return {"peak_bytes": self._memory.peak()}
 
     def score(self, spec: Dict[str, Any], outputs: List[List[int]]) -> Reply:
-        """What the model of this worker gives each word of outputs that some program wrote."""
+        """Scores that the model of this worker gives each word of outputs, whichever program wrote them."""
         program, parsed = self._fairseq_program, BatchSpec(**spec)
         if self._scores is None:
             self._scores = ReferenceScores(program.model, program.sources.eos)
@@ -99,7 +99,7 @@ class Session:
         return {"scores": [self._scores(source, tokens) for source, tokens in zip(sources, outputs)]}
 
     def _in_order(self, hypotheses: List[ScoredOutput]) -> List[ScoredOutput]:
-        """From the order of the batches to that of the data set."""
+        """Sorts outputs from the order of the batches to that of the data set."""
         numbers = [i for batch in self._batches for i in batch]
         return [hypothesis for _, hypothesis in sorted(zip(numbers, hypotheses), key=lambda pair: pair[0])]
 

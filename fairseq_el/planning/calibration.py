@@ -74,7 +74,7 @@ class OperationTime:
 
     @property
     def error(self) -> float:
-        """Of the prediction, relative to what was measured; negative if it is too short."""
+        """The error of the prediction as a share of what was measured; negative if it is too short."""
         return self.predicted / self.measured - 1
 
 
@@ -98,7 +98,7 @@ class Calibration:
 
 
 def num_measurements(dtypes: Sequence[str]) -> int:
-    """How often :func:`calibrate` reports progress."""
+    """The number of times that :func:`calibrate` reports progress."""
     return len(dtypes) * (len(BACKENDS) + len(OPERATIONS) * len(LAYER_SIZES))
 
 
@@ -187,10 +187,10 @@ def _seconds(call: Callable[[], object], device: str) -> float:
 
 
 def fit(measured: Dict[Tuple[str, LayerSize], float], element_size: int, start: Rates) -> Rates:
-    """The rates with which predictions come closest to seconds measured, by operation and size.
+    """Finds the rates with which predictions come closest to the seconds measured, by operation and size.
 
-    One number after the other, each from the measurements that it decides: closest is the least sum of absolute
-    logarithms of predicted over measured, which, as a median does, bears with a few measurements that went wrong.
+    One rate is found after the other, each from the measurements that it decides. Closest is the least sum of absolute
+    logarithms of predicted over measured: like a median, it is not moved by a few measurements that went wrong.
 
     Args:
         start: rates within a factor of a thousand.

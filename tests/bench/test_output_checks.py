@@ -14,11 +14,11 @@ from fairseq_el.bench.output_checks import (
     require_rounding,
     score_error,
 )
-from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
+from fairseq_el.scoring import Hypothesis
 
 EOS = 2
-STOCK = [ScoredOutput([5, 6, 7, EOS], -0.5, [-0.5] * 4), ScoredOutput([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
+STOCK = [Hypothesis([5, 6, 7, EOS], -0.5, [-0.5] * 4), Hypothesis([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
 
 
 def tampered(**changes):

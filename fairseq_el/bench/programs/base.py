@@ -28,4 +28,4 @@ class Program(ABC):
 
     @abstractmethod
     def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
-        """What :meth:`decode` returned, in the order of the batches."""
+        """The best outputs among those that :meth:`decode` returned, in the order of the batches."""
