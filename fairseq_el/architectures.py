@@ -37,27 +37,33 @@ __all__ = [
 
 
 class ModelWithOptions:
-    """Mixin for one of fairseq's models that has options of its own and changes what the stock model builds.
+    """Mixin that gives one of fairseq's models more options, and extends the model that fairseq builds.
 
     Put it before the stock model: ``class MyModel(ModelWithOptions, BARTModel)``.
+
+    Attributes:
+        options: a dataclass of the options.
+        saves_defaults: whether options that are not given are among a model's settings, with their defaults.
     """
 
     options: Type[FairseqDataclass]
+    saves_defaults = False
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
         """Adds the stock model's options and :attr:`options` to a command line."""
         super().add_args(parser)  # type: ignore[misc]
-        gen_parser_from_dataclass(parser, cls.options())  # leaves out what a dataclass of the model has added already
+        # options that a dataclass of the model has added already are left out
+        gen_parser_from_dataclass(parser, cls.options(), delete_default=not cls.saves_defaults)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> Any:
-        """Builds the stock model and changes it."""
-        return cls.changed(super().build_model(args, task), args)  # type: ignore[misc]
+        """Builds the stock model and extends it."""
+        return cls.extended(super().build_model(args, task), args)  # type: ignore[misc]
 
     @staticmethod
-    def changed(model: Any, args: Any) -> Any:
-        """Changes a model in place as its settings ``args`` ask for it, and returns it."""
+    def extended(model: Any, args: Any) -> Any:
+        """Extends a model in place as its settings ``args`` ask for it, and returns it."""
         raise NotImplementedError
 
 
@@ -90,7 +96,7 @@ class _ELModel(ModelWithOptions):
     options = ELModelOptions
 
     @staticmethod
-    def changed(model: Any, args: Any) -> Any:
+    def extended(model: Any, args: Any) -> Any:
         """Adds what the settings ask for, and enables EL-attention.
 
         Raises:

@@ -10,9 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from fairseq_el.bench import Settings, compare_programs, parse_methods
-from fairseq_el.bench.methods import Method, parse_method
-from fairseq_el.bench.report import NAMES
+from fairseq_el.bench import NAMES, Method, Settings, compare_programs, parse_method, parse_methods
 from fairseq_el.cli.calibrate import run as calibrate
 from fairseq_el.cli.devices import device_of
 from fairseq_el.cli.options import finite, not_negative, positive, threads

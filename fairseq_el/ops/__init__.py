@@ -1,4 +1,10 @@
-"""Attention operations in pure torch. Nothing here imports fairseq."""
+"""Operations in pure torch. Nothing here imports fairseq.
+
+EL-attention: ``el_attention``, ``kv_attention`` and their ``masked_softmax``. Beam search: ``top_scores``,
+``ngram_block``, ``keep_rows``, ``packed_linear``. Top-k attention: ``topk_attention``, ``topk_feed_forward`` and
+``selected_rows``. SLiM Performers: ``feature_maps``, ``linear_attention``, ``sliced_loss``. Each file begins with its
+source and equation; ``tests/helpers/reference.py`` has the same operations as simply as can be.
+"""
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions

@@ -1,7 +1,7 @@
 """Products with a few selected rows of a matrix, for many queries at once, that touch only these rows.
 
-All three are products with a sparse matrix that has ``k`` numbers in every row. torch's embedding bags compute two of
-them on every device and in every dtype. The third is the first with the sparse matrix transposed.
+Each of the three has a sparse matrix as a factor, with ``k`` numbers in every row. torch's embedding bags compute two
+of them on every device and in every dtype. The third is the first with the sparse matrix transposed.
 
 Symbols: ``P`` matrices with ``n`` rows of width ``d``; ``C`` queries of each, which select ``k`` rows each.
 """

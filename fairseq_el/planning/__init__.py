@@ -21,7 +21,15 @@ from fairseq_el.planning.operations import (
     cross_attention_operations,
     decoder_step_operations,
 )
-from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
+from fairseq_el.planning.rates import (
+    Rates,
+    default_rates,
+    load_rates,
+    rates_path,
+    refuse_to_replace_others_file,
+    save_rates,
+    this_processor,
+)
 from fairseq_el.planning.workload import DEFAULT_OVERHEAD, METHODS, TorchAttention, Workload, default_node_share
 
 __all__ = [
@@ -53,7 +61,9 @@ __all__ = [
     "process_memory",
     "processor_name",
     "rates_path",
+    "refuse_to_replace_others_file",
     "save_rates",
     "shape_of",
+    "this_processor",
     "torch_attention",
 ]

@@ -27,9 +27,10 @@ class TopkTransformerLanguageModelConfig(TopkOptions, TransformerLanguageModelCo
 
 class _TopkModel(ModelWithOptions):
     options = TopkModelOptions
+    saves_defaults = True
 
     @staticmethod
-    def changed(model: Any, args: Any) -> Any:
+    def extended(model: Any, args: Any) -> Any:
         """Enables Top-k attention.
 
         Raises:
