@@ -37,8 +37,7 @@ import fairseq_el
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
 from fairseq_el.measure import ProcessMemory
-from fairseq_el.planning import Workload, memory, shape_of
-from fairseq_el.planning.memory import state_bytes
+from fairseq_el.planning import Workload, memory, shape_of, state_bytes
 
 CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
 

@@ -10,6 +10,7 @@ from fairseq_el.planning.cross_attention_cost import (
     expected_steps,
     operations_seconds,
 )
+from fairseq_el.planning.el_memory import state_bytes
 from fairseq_el.planning.machine import free_memory, num_cores, process_memory, processor_name, torch_attention
 from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.model_shape import ModelShape, shape_of
@@ -64,6 +65,7 @@ __all__ = [
     "refuse_to_replace_others_file",
     "save_rates",
     "shape_of",
+    "state_bytes",
     "this_processor",
     "torch_attention",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ from fairseq_el.planning import (
     memory,
     shape_of,
 )
-from fairseq_el.planning.memory import state_bytes, state_capacity
+from fairseq_el.planning.el_memory import state_bytes, state_capacity
 from fairseq_el.policy import output_rows_at_once
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -111,7 +110,7 @@ class Run:
         """The plan; for EL with the room that the state really had, which depends on how much beams share."""
         if self.states:
             most = max(capacity for capacity, _ in self.states)
-            monkeypatch.setattr(import_module("fairseq_el.planning.memory"), "state_capacity", lambda *unused: most)
+            monkeypatch.setattr("fairseq_el.planning.el_memory.state_capacity", lambda *unused: most)
         return memory(self.method, self.shape, self.work)
 
     def planned_decoding(self, monkeypatch) -> int:
@@ -204,7 +203,7 @@ def test_old_torch_holds_queries_keys_and_values(monkeypatch):
     run = Run("stock-shared", "fp32", words=4, width=64, ffn=16, batch=8, src_len=256)
     planned = {}
     for holds in (False, True):
-        monkeypatch.setattr(import_module("fairseq_el.planning.memory"), "holds_projections", lambda holds=holds: holds)
+        monkeypatch.setattr("fairseq_el.planning.stock_memory.holds_projections", lambda holds=holds: holds)
         planned[holds] = memory("stock-shared", run.shape, run.work).encoding
     assert planned[True] - planned[False] == 8 * 256 * 64 * 4
 
