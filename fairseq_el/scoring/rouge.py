@@ -118,7 +118,7 @@ class _Letters:
 
 
 def warn_of_dropped_letters(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Optional[str]:
-    """Warns that ROUGE does not see many letters, and says of which scripts; None if they are few.
+    """Warns that ROUGE does not see many letters, and names their scripts; None if they are few.
 
     rouge-score's tokeniser drops all letters but a to z, and all digits but 0 to 9.
     """
