@@ -143,7 +143,7 @@ class ELCrossAttention(SharedAttention):
                 decoding does not have.
         """
         if incremental_state is None and (key is None or key.size(1) == query.size(1)):
-            return self.replaced_class.forward(
+            result: Tuple[Tensor, Optional[Tensor]] = self.replaced_class.forward(
                 self,
                 query,
                 key,
@@ -155,6 +155,7 @@ class ELCrossAttention(SharedAttention):
                 before_softmax=before_softmax,
                 need_head_weights=need_head_weights,
             )
+            return result
         if key is None or attn_mask is not None or before_softmax:
             raise ValueError(
                 "EL-attention decodes from the encoder's output: key must be given, attn_mask and before_softmax not; "
@@ -252,9 +253,10 @@ class SharedSelfAttention(SharedAttention):
         """
         state = DecodeState.of(incremental_state)
         if state is None:
-            return self.replaced_class.forward(
+            result: Tuple[Tensor, Optional[Tensor]] = self.replaced_class.forward(
                 self, query, key, value, key_padding_mask, incremental_state, *more, **options
             )
+            return result
         tgt_len, num_rows, width = query.shape
         num_sentences = num_rows if state.current.in_prompt else state.num_sentences
         x = query.transpose(0, 1).reshape(num_sentences, -1, width)  # (t, rows, d) -> (B, queries, d)

@@ -1,4 +1,4 @@
-"""What a decoder keeps between its passes, for one batch: the beams' past, the source, and the pass under way."""
+"""The state of a decoder between its passes, for one batch: the beams' past, the source, and the pass under way."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pass:
 
 
 class DecodeState:
-    """What the beams of a batch share while a decoder runs over them.
+    """The state that the beams of a batch share while a decoder runs over them.
 
     A pass is :meth:`begin_prompt` or :meth:`begin_step` and then one :meth:`store` in every layer. After a step,
     :meth:`reorder` follows the beams.

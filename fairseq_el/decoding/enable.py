@@ -115,7 +115,8 @@ def el_attention_enabled(models: Any) -> bool:
 
 def backend_of(model: Any) -> str:
     """The backend of cross-attention in a model with EL-attention enabled: ``"el"``, ``"shared-kv"`` or ``"auto"``."""
-    return model.decoder.__dict__["el_backend"]
+    backend: str = model.decoder.__dict__["el_backend"]
+    return backend
 
 
 def self_attention_of(model: Any) -> str:

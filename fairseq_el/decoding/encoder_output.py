@@ -12,7 +12,7 @@ from fairseq_el.ops import keep_rows
 EncoderOut = Dict[str, List[Tensor]]
 
 
-class SharedEncoderOut(dict):
+class SharedEncoderOut(Dict[str, List[Tensor]]):
     """fairseq's ``encoder_out`` dictionary, not expanded to beams.
 
     It has the keys that fairseq's decoders read, with ``B`` sentences where a stock generator has ``B * b`` rows:

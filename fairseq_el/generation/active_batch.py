@@ -79,13 +79,13 @@ class ActiveBatch:
         return self.source.device
 
     def forced_lengths(self, rules: SearchRules) -> Optional[List[int]]:
-        """How many words of each sentence's prefix can be read in one pass; None if that is not possible for all."""
+        """Words of each sentence's prefix, if all prefixes can be read in one pass; else None."""
         if self.prefix_tokens is None or (self._whole is not None and not self._whole.reads_prefixes):
             return None
         return forced_lengths(rules, self.prefix_tokens, self.max_len)
 
     def in_prefix(self, step: int) -> bool:
-        """Whether prefixes may still force words in this step."""
+        """Returns whether prefixes may still force words in this step."""
         prefix = self.prefix_tokens
         return prefix is not None and step < prefix.size(1) and step < self.max_len
 

@@ -16,7 +16,7 @@ class Kept(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What a step of the search offers for each sentence, best first. Every tensor has *Shape:* ``(B, c)``."""
+    """The best continuations of each sentence by one word, best first. *Shape:* ``(B, c)`` each."""
 
     scores: Tensor  # of the whole hypothesis
     tokens: Tensor  # the word to append
@@ -55,7 +55,7 @@ class Beams:
         return slice(part.start * self.beam_size, part.stop * self.beam_size)
 
     def begin_with(self, words: Tensor, scores: Tensor) -> None:
-        """Gives every sentence its first words, in its first beam; the others are what nobody would continue.
+        """Gives every sentence its first words, in its first beam; the others get a score of minus infinity.
 
         Args:
             words: *Shape:* ``(B, t)``.

@@ -99,7 +99,7 @@ class EndedHypotheses:
         """Does nothing: hypotheses are kept by the numbers of their sentences, whoever leaves the search."""
 
     def best_first(self) -> Hypotheses:
-        """All hypotheses. The host waits once for their scores."""
+        """Returns all hypotheses. The host waits once for their scores."""
         all_scores = [hypothesis["score"] for hypotheses in self._of_sentence for hypothesis in hypotheses]
         on_host = torch.stack(all_scores).float().cpu() if all_scores else torch.empty(0)
         result = []

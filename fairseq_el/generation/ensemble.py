@@ -133,7 +133,7 @@ class ModelDecoder:
         return self._stock_step(tokens)
 
     def _stock_step(self, tokens: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-        """As fairseq's ``EnsembleModel.forward_decoder``."""
+        """Does what fairseq's ``EnsembleModel.forward_decoder`` does."""
         if self.incremental_state is not None:
             outputs = self.model.decoder.forward(
                 tokens, encoder_out=self._encoder_out, incremental_state=self.incremental_state
@@ -194,7 +194,7 @@ class ModelDecoder:
 
 
 class EnsembleDecoder:
-    """All models of an ensemble, for one batch: what a search sees of them is log-probabilities.
+    """The models of an ensemble, for one batch: a search sees nothing of them but log-probabilities.
 
     Attributes:
         models: one decoder for each model.
@@ -227,7 +227,7 @@ class EnsembleDecoder:
 
     @property
     def all_share(self) -> bool:
-        """Whether prompts can be read in one pass."""
+        """Returns whether all models share the past of beams, so that prompts can be read in one pass."""
         return all(model.state is not None for model in self.models)
 
     @property
@@ -249,16 +249,16 @@ class EnsembleDecoder:
 
     @property
     def is_softmax(self) -> bool:
-        """Whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
+        """Returns whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
         return len(self.models) == 1 and self.models[0].is_softmax
 
     def step(self, tokens: Tensor, in_search: Optional[Tensor]) -> Tuple[List[Tensor], Optional[Tensor]]:
-        """As :meth:`ModelDecoder.step`, for every model, with the mean of their attention."""
+        """Does :meth:`ModelDecoder.step` for every model, and takes the mean of their attention."""
         outputs, attns = zip(*(model.step(tokens, in_search, self.need_attn) for model in self.models))
         return list(outputs), mean_attention(attns)
 
     def report(self, step: int) -> None:
-        """Tells whoever measures that a step was decoded."""
+        """Calls ``on_step``: a step was decoded."""
         if self.on_step is not None:
             self.on_step(step, self.states)
 

@@ -126,7 +126,7 @@ def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecod
 
 
 def forced_lengths(rules: SearchRules, prefix_tokens: Tensor, max_len: int) -> Optional[List[int]]:
-    """How many words each prefix forces; None where prefixes can't be read in one pass, and the search follows them.
+    """Words that each prefix forces; None where prefixes can't be read in one pass and the search is forced along.
 
     That is so with a language model beside, and where a prefix is padded but at its end or has an eos in it.
 

@@ -149,7 +149,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return DecodeState(num_sentences, self.beam_size, max_steps, backend, linears)
 
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
-        """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
+        """The way a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
         if not is_inference_only(model):
             return Linears(num_sentences * self.beam_size, max_steps)
         linears: Linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
@@ -157,7 +157,7 @@ class ELSequenceGenerator(SequenceGenerator):
         return linears
 
     def __prepare_scriptable__(self) -> SequenceGenerator:
-        """What ``torch.jit.script`` compiles instead: stock's generator with these settings.
+        """Returns stock's generator with these settings, which ``torch.jit.script`` compiles instead.
 
         Raises:
             FairseqElError: a model decodes with EL-attention, which TorchScript can't compile.
@@ -173,10 +173,10 @@ class ELSequenceGenerator(SequenceGenerator):
 
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
-    """The same for :class:`~fairseq.sequence_generator.SequenceGeneratorWithAlignment` (``--print-alignment``)."""
+    """fairseq's generator with alignments (``--print-alignment``), for EL models."""
 
     def generate(self, models: Sequence[nn.Module], sample: Dict[str, Any], **options: Any) -> Hypotheses:
-        """As stock: decodes, then aligns, which takes memory of its own."""
+        """Decodes, then aligns, as stock does; aligning takes memory of its own."""
         return decode_in_halves(self, functools.partial(super().generate, models), sample, options)
 
 

@@ -1,4 +1,4 @@
-"""How long hypotheses must and may be: all of a batch, and where prompts count, those of each sentence."""
+"""Limits of length: of all hypotheses of a batch and, where prompts count, of those of each sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairseq_el.generation.rules import SearchRules
 
 
 class LengthLimits:
-    """When the hypotheses of each of ``B`` sentences may end, and when they must.
+    """The steps in which the hypotheses of each of ``B`` sentences may end, and must.
 
     A step appends one word; the first step is 0.
 
@@ -36,20 +36,20 @@ class LengthLimits:
         return self._on_device[2].unsqueeze(1)
 
     def too_early(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
-        """Which rows have left their prompt and may not end yet; None if no row. *Shape:* ``(rows, 1)``."""
+        """Rows that have left their prompt and may not end yet; None if no row. *Shape:* ``(rows, 1)``."""
         if step >= max(self.may_end[part]):
             return None
         prompts, may_end, _ = self._on_device[:, part]
         return _rows((prompts <= step) & (may_end > step), beam_size)
 
     def ending(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
-        """Which rows get their last word; None if no row. *Shape:* ``(rows, 1)``."""
+        """Rows that get their last word; None if no row. *Shape:* ``(rows, 1)``."""
         if step < min(self.last[part]):
             return None
         return _rows(self._on_device[2, part] <= step, beam_size)
 
     def first_own(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
-        """Which rows get the first word after their prompt; None if no row. *Shape:* ``(rows, 1)``."""
+        """Rows that get the first word after their prompt; None if no row. *Shape:* ``(rows, 1)``."""
         if step not in self.prompts[part]:
             return None
         return _rows(self._on_device[0, part] == step, beam_size)

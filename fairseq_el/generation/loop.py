@@ -15,7 +15,7 @@ from fairseq_el.generation.transformers_search import RankedHypotheses
 
 
 class SearchLoop:
-    """What fairseq's ``SequenceGenerator._generate`` does, for any of fairseq's search strategies.
+    """The search loop of fairseq's ``SequenceGenerator._generate``, for any of fairseq's search strategies.
 
     Symbols: ``B`` sentences still decoded, ``b`` beams, ``c`` candidates of a sentence.
 

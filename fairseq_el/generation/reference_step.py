@@ -20,7 +20,7 @@ from fairseq_el.policy import output_rows_at_once
 
 
 class ReferenceStep(BeamStep):
-    """What fairseq's ``SequenceGenerator._generate`` computes in a step, for any of fairseq's search strategies.
+    """A step as fairseq's ``SequenceGenerator._generate`` computes it, for any of fairseq's search strategies.
 
     Symbols: ``B`` sentences still decoded, ``b`` beams, ``V`` words of the vocabulary, ``d`` width of a decoder, ``n``
     positions of the source.

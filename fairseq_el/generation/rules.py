@@ -41,7 +41,7 @@ class TransformersRules:
 
 @dataclass(frozen=True, eq=False)
 class SearchRules:
-    """All that decides which hypotheses a search finds, beside the models and the batch.
+    """Everything that decides which hypotheses a search finds, beside the models and the batch.
 
     Attributes:
         strategy: fairseq's search strategy, an object of ``fairseq.search``, which may keep a state of its own.
@@ -122,7 +122,7 @@ class SearchRules:
 
     @property
     def is_beam_search(self) -> bool:
-        """Whether the strategy is plain beam search, which neither draws random numbers nor keeps a state."""
+        """Returns whether the strategy is plain beam search, which neither draws random numbers nor keeps a state."""
         return type(self.strategy) is BeamSearch
 
     def penalize(self, scores: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ NOTHING = -1e9  # the score of a hypothesis that is not there yet
 
 
 class TransformersWordRules(WordRules):
-    """What ``generate()`` forbids and forces in a step.
+    """The rules of ``generate()`` for the next word.
 
     Symbols: ``b`` beams, ``V`` words of the vocabulary, ``rows`` the beams of the sentences of a part.
     """
@@ -71,7 +71,7 @@ class TransformersWordRules(WordRules):
         return scores
 
     def _forbid_first(self, step: int, scores: Tensor, part: slice) -> None:
-        """In the first step that chooses a word."""
+        """Forbids the words that none begins with, in the first step that chooses a word."""
         forced = self._given.forced_first is not None
         begins = self._limits.first_own(step - int(forced), part, self.rules.beam_size)
         if begins is not None:
@@ -137,7 +137,7 @@ class RankedHypotheses:
         self._best.keep(kept.on_device)
 
     def best_first(self) -> Hypotheses:
-        """All hypotheses of all sentences.
+        """Returns the hypotheses of all sentences.
 
         Raises:
             NoWordLeftError: a sentence has none.

@@ -67,7 +67,8 @@ class PackedLinear:
         if function is not None:
             return function(self(x))
         algorithm = "none" if activation == "gelu" else ""
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+        return output
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -51,7 +51,8 @@ def sliced_loss(run_slice: RunSlice, num_slices: int) -> Tensor:
         num_slices: they are numbered from 0, in the order of the sequence.
     """
     anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())  # makes autograd call backward
-    return _SlicedLoss.apply(anchor, run_slice, num_slices)
+    loss: Tensor = _SlicedLoss.apply(anchor, run_slice, num_slices)
+    return loss
 
 
 class _SlicedLoss(torch.autograd.Function):

@@ -75,7 +75,8 @@ def topk_attention(
     if attn_mask is not None:
         options = replace(options, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        return _TopkAttention.apply(query, key, value, options)
+        output: Tensor = _TopkAttention.apply(query, key, value, options)
+        return output
     return _forward(query, key, value, options, None)
 
 

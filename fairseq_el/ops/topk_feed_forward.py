@@ -64,7 +64,7 @@ def topk_feed_forward(
     tokens = x.reshape(-1, x.size(-1))  # (..., d) -> (N, d)
     parameters = (fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in (x, *parameters)):
-        output = _TopkFeedForward.apply(tokens, *parameters, options)
+        output: Tensor = _TopkFeedForward.apply(tokens, *parameters, options)
     else:
         output = _forward(tokens, *parameters, options, None)
     return output.view(*x.shape[:-1], -1)

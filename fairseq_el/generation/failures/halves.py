@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryRecord:
-    """What has not fitted so far, so that later batches like it are cut before they fail.
+    """Batches that have not fitted so far, so that later batches like it are cut before they fail.
 
     Only what is decoded together depends on it. Batches of shorter sentences are tried whole.
     """
@@ -48,7 +48,7 @@ class MemoryRecord:
 
 
 class _Batch(NamedTuple):
-    """What a generator is called with. Prefixes and constraints, among the options, have a row per sentence."""
+    """The arguments of a generator's call. Prefixes and constraints, among the options, have a row per sentence."""
 
     sample: Sample
     options: Dict[str, Any]

@@ -1,4 +1,4 @@
-"""Why a sentence has no hypothesis that could end: its scores are not numbers, or rules leave it no word.
+"""The reason why a sentence has no hypothesis that ends: its scores are not numbers, or rules leave it no word.
 
 Nothing is watched while all goes well. A batch that has failed is decoded once more, under observation.
 """
@@ -123,7 +123,7 @@ class WatchedStep(ReferenceStep):
         return [f"after {last} words only the end may follow ({limit})"]
 
     def _beginning(self, step: int, i: int) -> List[str]:
-        """What a prefix forces, or else when the end is too early."""
+        """The rule that forces a prefix, or forbids an end that is too early."""
         batch, limits, at_least = self.batch, self.batch.limits, self.rules.min_new_tokens
         prefix = batch.prefix_tokens if batch.in_prefix(step) else None
         if prefix is not None and int(prefix[i, step]) != self.rules.pad:
@@ -194,7 +194,7 @@ def _subject(numbers: List[int]) -> str:
 
 
 def _origin(step: WatchedStep) -> str:
-    """Where NaN comes from, and what to try."""
+    """Says where NaN comes from, and what to try."""
     beside = step.rules.language_model
     models = [*(decoder.model for decoder in step.decoders.models), *([] if beside is None else [beside])]
     dtype = next((p.dtype for model in models for p in model.parameters()), torch.float32)
