@@ -11,9 +11,11 @@ from pathlib import Path
 
 import sentencepiece
 import yaml
-from compare import REPOSITORY, compare, run, table, workspace
 
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from compare import REPOSITORY, compare, run, table, workspace
 
 EXAMPLE = REPOSITORY / "examples" / "deen"
 SHOWN = (1, 19)  # sentences

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import flush_output, write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import flush_output, write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.recipes import STEPS, read_recipe, refuse_others_directories
 
@@ -27,15 +28,7 @@ example:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "recipe",
-        help="an experiment, from raw text to scores",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "recipe", run, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("step", metavar="STEP", choices=STEPS, help=", ".join(STEPS))
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, as those in configs/")
     parser.add_argument(

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.output_directory import Inputs, refuse_to_overwrite
-from fairseq_el.files.reading import DIRECTORY, FILE
-from fairseq_el.files.whole_files import followed, kind_of
+from fairseq_el.files import DIRECTORY, FILE, Paths, followed, kind_of, refuse_to_overwrite
 
 _PICTURES = (".png", ".pdf", ".svg")
 
 
-def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--plot") -> None:
+def check_plot(path: Path, force: bool, inputs: Paths = (), option: str = "--plot") -> None:
     """
     Args:
         inputs: what the command reads.
@@ -29,7 +27,7 @@ def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--pl
     check_file(path, force, option, inputs)
 
 
-def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> None:
+def check_file(path: Path, force: bool, option: str, inputs: Paths = ()) -> None:
     """
     Args:
         inputs: what the command reads.
@@ -42,7 +40,7 @@ def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> Non
 
 
 def check_directory(
-    directory: Path, names: Sequence[str], force: bool, inputs: Inputs = (), plot: Optional[Path] = None
+    directory: Path, names: Sequence[str], force: bool, inputs: Paths = (), plot: Optional[Path] = None
 ) -> None:
     """
     Args:

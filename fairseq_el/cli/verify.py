@@ -15,11 +15,11 @@ from tqdm import tqdm
 import fairseq_el
 import fairseq_el.tasks
 from fairseq_el.cards.check import usable_device
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines, require_file
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
 from fairseq_el.subprocesses import run_program
 
@@ -40,15 +40,15 @@ _PREFIX = "el_"
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="decode with stock fairseq and with EL-attention, and compare",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "decode with stock fairseq and with EL-attention, and compare",
+        _DESCRIPTION,
+        _EXAMPLE,
+        passes_options_on=True,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("data", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument(
         "--path", action="append", required=True, metavar="CKPT", help="checkpoint; twice to compare two"
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if agreement.differing else 0
 
 
-def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
+def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis[str]]]:
     """One run of fairseq-generate.
 
     Raises:
@@ -109,11 +109,11 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     return hypotheses
 
 
-def _as_json(agreement: Agreement, names: List[str]) -> str:
+def _as_json(agreement: Agreement[str], names: List[str]) -> str:
     return json.dumps({"compared": names, "same": not agreement.differing, **agreement.as_dict()}, indent=2)
 
 
-def _as_text(agreement: Agreement, names: List[str]) -> str:
+def _as_text(agreement: Agreement[str], names: List[str]) -> str:
     gap = f"Scores of the same words differ by at most {agreement.largest_gap:.2g}."
     if agreement.first is None:
         return f"All hypotheses of {agreement.sentences} sentences are the same in {names[0]} and {names[1]}. {gap}"

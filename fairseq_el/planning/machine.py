@@ -1,16 +1,35 @@
-"""The memory of the machine that decodes."""
+"""The machine that decodes: its processor, its memory, and how its torch computes attention."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Optional, Tuple
 
 import torch
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.errors import OptionError
 from fairseq_el.planning.workload import TorchAttention
+
+
+def processor_name() -> str:
+    """The processor, with its family and model: a virtual machine's name alone is that of many processors."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    found = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.M) for name in ("model name", "cpu family", "model")]
+    if all(found):
+        return "{}, family {}, model {}".format(*(match.group(1).strip() for match in found if match))
+    return platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(device: str) -> int:
@@ -38,7 +57,7 @@ def free_memory(device: str) -> int:
     return 1024 * int(available.group(1))
 
 
-def own_memory(device: str) -> int:
+def process_memory(device: str) -> int:
     """Bytes that this process uses beside the :func:`free_memory`: its tensors on the card, or its pages in RAM."""
     if device.startswith("cuda"):
         return int(torch.cuda.memory_allocated(torch.device(device).index))
@@ -59,7 +78,7 @@ def torch_attention(device: str, dtype: str, capability: Optional[Tuple[int, int
         dtype: a name in ``DTYPES``.
         capability: of the card (default: that of the one here, or if there is none, of an A100).
     """
-    version = _torch_version()
+    version = torch_version()
     if device != "cuda":
         return TorchAttention(int(version >= (2, 3)), casts=version >= (2, 5))
     if capability is None:
@@ -77,8 +96,4 @@ def _alignment_on_card(version: Tuple[int, ...], dtype: str, capability: Tuple[i
 
 def holds_projections() -> bool:
     """Whether this torch's attention still has queries, keys and values when it projects what it read."""
-    return _torch_version() < (2, 12)
-
-
-def _torch_version() -> Tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    return torch_version() < (2, 12)

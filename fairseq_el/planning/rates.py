@@ -1,6 +1,6 @@
 """How fast a machine is at what decoding does: five numbers per device and dtype, measured or by default.
 
-``fairseq-el bench --calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
+``fairseq-el calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
 (``$XDG_CACHE_HOME``, or ``~/.cache``); the environment variable ``FAIRSEQ_EL_RATES`` names another file.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+import torch
+
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.reading import FILE, read_json
-from fairseq_el.files.whole_files import kind_of, write_whole
+from fairseq_el.files import FILE, kind_of, read_json, write_whole
+from fairseq_el.planning.machine import processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -122,30 +122,16 @@ def refuse_to_replace_others_file() -> None:
         content = None
     if not isinstance(content, dict) or not {"version", "devices"} <= content.keys():
         raise OptionError(
-            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el bench --calibrate has written; {path} is "
+            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el calibrate has written; {path} is "
             "another. Name another file, or remove it"
         )
 
 
 def this_processor(device: str) -> Processor:
     """The processor that torch uses for a device now."""
-    import torch
-
     if device == "cpu":
-        return Processor(_cpu_name(), torch.get_num_threads(), torch.__version__)
+        return Processor(processor_name(), torch.get_num_threads(), torch.__version__)
     return Processor(torch.cuda.get_device_name() if device == "cuda" else device, 0, torch.__version__)
-
-
-def _cpu_name() -> str:
-    """Virtual machines say no more than "Intel(R) Xeon(R) Processor": family and model tell those apart."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    names = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.M) for name in ("model name", "cpu family", "model")]
-    if all(names):
-        return "{}, family {}, model {}".format(*(found.group(1).strip() for found in names if found))
-    return platform.processor() or platform.machine()
 
 
 def load_rates(device: str, dtype: str) -> Rates:
@@ -167,7 +153,7 @@ def load_rates(device: str, dtype: str) -> Rates:
             raise ValueError(f"measured on {_say(there)}; this is {_say(here)}")
         rates = {name: _rates(value) for name, value in found["rates"].items()}
     except _UNUSABLE as error:
-        logger.warning("%s is not used: %s. To measure again: fairseq-el bench --calibrate", path, _one_line(error))
+        logger.warning("%s is not used: %s. To measure again: fairseq-el calibrate", path, _one_line(error))
         return default
     return rates.get(dtype, default)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-DTYPES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}  # bytes per element
+from fairseq_el.dtypes import DTYPES
 
 # How decoding keeps its past, and what that is called in tables.
 METHODS = {
@@ -63,7 +63,7 @@ class Workload:
         device: ``"cpu"`` or ``"cuda"``. Their softmax differs in what it copies.
         torch_attention: how torch computes attention under a mask.
         can_pack: whether weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
-        packs_last: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
+        keeps_packed: whether packed weights stay from batch to batch, as in ``fairseq-generate``.
         backend: what cross-attention of EL models keeps (``--el-backend``): ``"el"`` or ``"shared-kv"``.
     """
 
@@ -78,7 +78,7 @@ class Workload:
     device: str = "cpu"
     torch_attention: TorchAttention = TorchAttention()
     can_pack: bool = False
-    packs_last: bool = False
+    keeps_packed: bool = False
     backend: str = "el"
 
     @property
@@ -87,17 +87,22 @@ class Workload:
         return self.batch * self.beam
 
     @property
-    def element_size(self) -> int:
-        """``s``."""
-        return DTYPES[self.dtype]
+    def expected_node_share(self) -> float:
+        """The share of the ``b t`` words that are expected to be kept."""
+        return default_node_share(self.beam) if self.node_share is None else self.node_share
 
     @property
-    def cast(self) -> int:
+    def element_size(self) -> int:
+        """``s``."""
+        return DTYPES[self.dtype].num_bytes
+
+    @property
+    def cast_bytes(self) -> int:
         """Bytes per number that leaves float32 for the model's dtype: 0 where nothing is copied."""
         return 0 if self.element_size == 4 else self.element_size
 
     @property
-    def softmax(self) -> int:
+    def softmax_bytes(self) -> int:
         """Bytes per number while fairseq takes a softmax in float32: its input, its output, and a copy in between.
 
         Only CUDA's softmax of float16 reads its input as it is.
@@ -106,34 +111,34 @@ class Workload:
         return self.element_size + (0 if in_place else 4) + 4
 
     @property
-    def el_softmax(self) -> int:
+    def el_softmax_bytes(self) -> int:
         """The same in EL models over the vocabulary: on a CPU float32 is overwritten, and others are copied once."""
         if self.device != "cpu":
-            return self.softmax
+            return self.softmax_bytes
         return self.element_size + (0 if self.dtype == "fp32" else 4)
 
     @property
-    def attention(self) -> int:
+    def attention_bytes(self) -> int:
         """Bytes per attention weight, at most: during the softmax, or when it is cast back (input, output, cast)."""
-        return max(self.softmax, self.element_size + 4 + self.cast)
+        return max(self.softmax_bytes, self.element_size + 4 + self.cast_bytes)
 
     @property
-    def el_attention(self) -> int:
+    def el_attention_bytes(self) -> int:
         """Bytes per attention weight in EL models: scores and weights; only float64 is rounded to float32 between."""
-        return self.attention if self.dtype == "fp64" else 2 * self.element_size
+        return self.attention_bytes if self.dtype == "fp64" else 2 * self.element_size
 
     def fuses(self, head_width: int) -> bool:
         """Whether attention keeps no scores in EL models: not where the softmax is to round more than scores do."""
         return self.torch_attention.fuses(head_width) and self.dtype != "fp64"
 
-    def el_feed_forward(self, gelu: bool, packed: bool) -> int:
+    def el_feed_forward_bytes(self, gelu: bool, packed: bool) -> int:
         """Bytes per number inside the feed-forward network of EL models; packed, the activation is in the product."""
         if gelu and self.dtype == "fp64":
-            return self.feed_forward(gelu)
+            return self.feed_forward_bytes(gelu)
         return self.element_size * (1 if packed else 2)
 
-    def feed_forward(self, gelu: bool) -> int:
+    def feed_forward_bytes(self, gelu: bool) -> int:
         """Bytes per number inside stock's feed-forward network: input and output of its activation, and copies."""
         if not gelu:
             return 2 * self.element_size
-        return self.attention if self.dtype != "fp16" else 2 + 4 + 4  # .float() copies on every device
+        return self.attention_bytes if self.dtype != "fp16" else 2 + 4 + 4  # .float() copies on every device
