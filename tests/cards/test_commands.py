@@ -88,7 +88,7 @@ def test_calibrate_warns(fake_torch, nvidia_smi, monkeypatch, caplog):
 
 
 def test_recipes(fake_torch, nvidia_smi, monkeypatch, caplog):
-    output = types.SimpleNamespace(is_made=lambda: False, refuse_to_replace=lambda: None)
+    output = types.SimpleNamespace(is_up_to_date=lambda: False, refuse_to_replace=lambda: None)
     monkeypatch.setattr(generate, "output_of", lambda recipe, work: output)
     monkeypatch.setattr(generate, "data_of", start)
     fake_torch()
