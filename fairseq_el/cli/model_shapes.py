@@ -1,4 +1,4 @@
-"""The shape of the model that the command line names, by a checkpoint or by an architecture."""
+"""The shape of the model that a command line names with ``--path`` or with ``--arch``."""
 
 from __future__ import annotations
 

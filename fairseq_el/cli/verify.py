@@ -1,4 +1,4 @@
-"""``fairseq-el verify``: does EL-attention write what stock fairseq writes?"""
+"""``fairseq-el verify``: checks that EL-attention writes the hypotheses that stock fairseq writes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis[str]]]:
-    """One run of fairseq-generate.
+    """The hypotheses that one run of fairseq-generate writes.
 
     Raises:
         FairseqElError: it failed, or wrote no hypotheses.
