@@ -3,7 +3,7 @@ r"""Decodes a data set with stock fairseq and with every kind of EL-attention, i
     python benchmarks/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
         [any option of fairseq-generate]
 
-Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no figures are printed
+Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no times are printed
 and the exit status is 1.
 """
 
@@ -30,11 +30,11 @@ from tqdm import tqdm
 from fairseq_el import NoKernelsError
 from fairseq_el.cards.check import usable_device
 from fairseq_el.files import read_lines
-from fairseq_el.scoring import read_generate_output, read_hypotheses
+from fairseq_el.scoring import Hypothesis, compare_hypotheses, read_generate_output, read_hypotheses
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The stock task is fairseq's own throughout; with torch 2.6 or later it needs the plugin to load a checkpoint at all.
-METHODS = {
+OPTIONS_OF = {
     "stock": ["--task", "translation"],
     "EL, kv": ["--el-self-attention", "kv"],
     "EL, el": ["--el-self-attention", "el"],
@@ -46,9 +46,9 @@ EL = ["--task", "el_translation", "--el-ngram-blocking", "stock"]
 
 @dataclass
 class Result:
-    """What the runs of one method gave: texts by sentence, of the last run; figures, one per run."""
+    """The results of one method: texts by sentence, of the last run; times and bytes, one of each per run."""
 
-    tokens: dict[int, str] = field(default_factory=dict)
+    tokens: dict[int, list[Hypothesis[str]]] = field(default_factory=dict)
     hypotheses: dict[int, str] = field(default_factory=dict)
     references: dict[int, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
@@ -61,12 +61,12 @@ class Result:
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """A new directory for logs, which stays if something fails."""
-    work = Path(tempfile.mkdtemp(prefix="fairseq-el-"))
-    yield work
-    shutil.rmtree(work)
+    directory = Path(tempfile.mkdtemp(prefix="fairseq-el-"))
+    yield directory
+    shutil.rmtree(directory)
 
 
-def run(command: list[str], log: Path) -> Path:
+def run_logged(command: list[str], log: Path) -> Path:
     """Runs a command with its output in a file, and its messages in another, which it returns; shown if it fails."""
     messages = log.with_suffix(".messages")  # in one file they could come in the middle of a text
     with log.open("wb") as file, messages.open("wb") as errors:
@@ -77,21 +77,21 @@ def run(command: list[str], log: Path) -> Path:
     return messages
 
 
-def decode(method: str, options: list[str], work: Path, result: Result, time_only: bool) -> None:
+def decode(method: str, options: list[str], directory: Path, result: Result, time_only: bool) -> None:
     """One run of fairseq-generate; with ``time_only`` without the hooks that count bytes."""
     name = method.replace(", ", "-")
-    report, log = work / f"{name}.json", work / f"{name}.log"
+    report, log = directory / f"{name}.json", directory / f"{name}.log"
     counting = [str(REPOSITORY / "benchmarks" / "measured_generate.py"), str(report)]
     program = [sys.executable, *(["-m", "fairseq_cli.generate"] if time_only else counting)]
-    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *METHODS[method]]
+    task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *OPTIONS_OF[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     start = time.perf_counter()
-    messages = run([*program, *options, *task], log)
+    messages = run_logged([*program, *options, *task], log)
     result.process_seconds.append(time.perf_counter() - start)
     lines = read_lines(log, "the output of fairseq-generate").lines
     output = read_generate_output(lines)
     result.hypotheses, result.references = output.hypotheses, output.references
-    result.tokens = {index: best.tokens for index, (best, *_) in read_hypotheses(lines).items()}
+    result.tokens = read_hypotheses(lines)
     said = [*lines, *messages.read_text("utf-8", errors="replace").split("\n")]  # fairseqs differ in where they log
     (seconds,) = filter(None, (re.search(r"\bINFO\b.*\bTranslated .* in ([\d.]+)s", line) for line in said))
     result.seconds.append(float(seconds.group(1)))
@@ -105,16 +105,16 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
 
 
 def compare(
-    options: list[str], runs: int, work: Path, time_only: bool = False, methods: Sequence[str] = tuple(METHODS)
+    options: list[str], runs: int, directory: Path, time_only: bool = False, methods: Sequence[str] = tuple(OPTIONS_OF)
 ) -> dict[str, Result]:
     """The methods, in turn.
 
     Args:
         options: of fairseq-generate, from the data directory on.
         runs: of each method.
-        work: where logs are left.
+        directory: where logs are left.
         time_only: count no bytes, which takes time.
-        methods: out of ``METHODS``, stock first.
+        methods: out of ``OPTIONS_OF``, stock first.
     """
     if "--cpu" not in options:
         try:
@@ -124,17 +124,19 @@ def compare(
     results = {method: Result() for method in methods}
     in_turn = [method for _ in range(runs) for method in methods]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
-        decode(method, options, work, results[method], time_only)
+        decode(method, options, directory, results[method], time_only)
     stock, *others = results.values()
     for el in others:
-        differing = [index for index in stock.tokens if el.tokens.get(index) != stock.tokens[index]]
-        if differing or len(el.tokens) != len(stock.tokens):
-            sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
+        differing = compare_hypotheses(stock.tokens, el.tokens).differing
+        if differing:
+            sys.exit(
+                f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {directory}"
+            )
     return results
 
 
 def table(results: dict[str, Result], references: list[str] | None = None) -> str:
-    """The figures side by side, and how they were made.
+    """The results side by side, and how they were made.
 
     Args:
         results: of :func:`compare`.
@@ -146,7 +148,7 @@ def table(results: dict[str, Result], references: list[str] | None = None) -> st
     metric = sacrebleu.BLEU()
     rows = []
     for method, result in results.items():
-        identical = sum(result.tokens[i] == stock.tokens[i] for i in sentences)
+        identical = compare_hypotheses(stock.tokens, result.tokens).num_identical
         total, of_stock = (r.cross_attention_bytes + r.self_attention_bytes for r in (result, stock))
         rows.append(
             [
@@ -200,10 +202,10 @@ def main() -> None:
     )
     args, options = parser.parse_known_args()
     methods = ["stock", *(f"EL, {name}" for name in args.methods.split(","))]
-    if not set(methods) <= set(METHODS):
+    if not set(methods) <= set(OPTIONS_OF):
         parser.error(f"--methods must be out of kv,el,shared-kv; got {args.methods}")
-    with workspace() as work:
-        results = compare(options, args.runs, work, args.time_only, methods)
+    with workspace() as directory:
+        results = compare(options, args.runs, directory, args.time_only, methods)
     print(table_of_times(results) if args.time_only else table(results))
 
 

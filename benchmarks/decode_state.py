@@ -23,9 +23,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -36,11 +34,12 @@ from state_probe import StateProbe, num_bytes
 from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
+from fairseq_el.measure import ProcessMemory
 from fairseq_el.planning import Workload, memory, shape_of, state_bytes
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-METHODS = ("stock-duplicated", "stock-shared", "kv", "el")
+CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
 
 
 class StockReorderings:
@@ -116,7 +115,7 @@ class TreeFigures:
 
 
 def planned(args: argparse.Namespace, model: Any, sample: Any, report: dict[str, Any]) -> dict[str, int]:
-    """What ``fairseq-el plan`` computes for this batch; for stock only where the length of outputs is given."""
+    """Bytes that ``fairseq-el plan`` computes for this batch; for stock only where the length of outputs is given."""
     method = {"stock-duplicated": "stock"}.get(args.method, args.method)
     batch, src_len = sample["net_input"]["src_tokens"].shape
     work = Workload(batch, args.beam, src_len, args.tgt_len or 0, args.dtype, args.encoder_tokens)
@@ -152,7 +151,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)
     model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
-    model = model.to(DTYPES[args.dtype]).eval()
+    model = model.to(DTYPES[args.dtype].torch_dtype).eval()
     task.load_dataset(args.subset)
     batches = task.get_batch_iterator(
         task.dataset(args.subset), max_sentences=args.batch, max_positions=task.max_positions()
@@ -166,10 +165,16 @@ def decode(args: argparse.Namespace, dictionary: Any, model: Any, batches: Any) 
     probe, tree, reorderings = StateProbe(), TreeFigures(args.beam), None
     handle = register_module_forward_hook(probe)
     if isinstance(generator, ELSequenceGenerator):
-        generator.on_step = lambda step, states: (tree(step, states), probe.on_step(step, states))
+
+        def on_step(step: int, states: list[DecodeState]) -> None:
+            tree(step, states)
+            probe.on_step(step, states)
+
+        generator.on_step = on_step
     else:
         reorderings = StockReorderings(generator)
-    begin, sentences, figures = time.perf_counter(), 0, {}
+    begin, sentences = time.perf_counter(), 0
+    figures: dict[str, Any] = {}
     for sample in batches:
         sentences += sample["id"].numel()
         generator.generate([model], sample)
@@ -188,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("--path", required=True, help="checkpoint")
-    parser.add_argument("--method", choices=METHODS, default="el")
+    parser.add_argument("--method", choices=CACHES, default="el")
     parser.add_argument("--batch", type=int, default=16, help="sentences")
     parser.add_argument("--beam", type=int, default=4)
     parser.add_argument(
@@ -200,8 +205,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="all batches of the data, not only the first")
     args = parser.parse_args()
     report = {**vars(args), **decode(args, *load(args))}
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    report["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    report["peak_resident_bytes"] = ProcessMemory().peak()
     print(json.dumps(report))
 
 

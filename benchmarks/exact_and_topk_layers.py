@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fairseq_el._torch_version import torch_version
 from fairseq_el.errors import OptionError
-from fairseq_el.ops import MOST_QUERIES, reference, topk_attention, topk_feed_forward
+from fairseq_el.ops import MOST_QUERIES, keep_largest, topk_attention, topk_feed_forward
 
 HAS_SDPA = torch_version() >= (2, 1)  # with a scale
 
@@ -83,10 +83,10 @@ class AttentionLayers:
         return self._stack(self._attention(method), inputs)
 
     def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
-        """What the method must compute, as simply as can be."""
+        """The result that the method must have, computed as simply as can be."""
         if method.kind != "topk":
             return self._stack(self._vanilla, inputs)
-        return self._stack(partial(reference.topk_attention, k=method.number or self.k, causal=self.causal), inputs)
+        return self._stack(partial(_topk_attention_twin, k=method.number or self.k, causal=self.causal), inputs)
 
     def expected_bytes(self, method: LayerMethod, backward: bool, element_size: int) -> int:
         """About what the method needs beside what is linear in the length."""
@@ -158,7 +158,7 @@ class FeedForwardLayers:
         return self.tokens, self.width
 
     def small(self, most: int) -> FeedForwardLayers:
-        """As :meth:`AttentionLayers.small`."""
+        """The same for checks; see :meth:`AttentionLayers.small`."""
         tokens = min(self.tokens, most)
         chunk, k = max(min(self.chunk, tokens // 3), 1), max(min(self.k, self.hidden // 4), 1)
         return replace(self, tokens=tokens, layers=min(self.layers, 2), chunk=chunk, k=k)
@@ -181,7 +181,7 @@ class FeedForwardLayers:
     def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         if method.kind != "topk":
             return self._stack(_feed_forward, inputs)
-        return self._stack(partial(reference.topk_feed_forward, k=method.number or self.k), inputs)
+        return self._stack(partial(_topk_feed_forward_twin, k=method.number or self.k), inputs)
 
     def expected_bytes(self, method: LayerMethod, backward: bool, element_size: int) -> int:
         rows = {"vanilla": self.tokens}.get(method.kind, method.number or self.chunk)
@@ -231,6 +231,21 @@ def _future(length: int, like: Tensor) -> Tensor:
 
 def _feed_forward(x: Tensor, fc1: Tensor, fc1_bias: Tensor, fc2: Tensor, fc2_bias: Tensor) -> Tensor:
     return F.linear(torch.relu(F.linear(x, fc1, fc1_bias)), fc2, fc2_bias)
+
+
+def _topk_attention_twin(query: Tensor, key: Tensor, value: Tensor, k: int, causal: bool) -> Tensor:
+    """Makes all scores, and gives the softmax minus infinity for all but the ``k`` largest of a query."""
+    scores = query @ key.transpose(2, 3)  # (B, h, n, dh) x (B, h, dh, n) -> (B, h, n, n)
+    if causal:
+        scores = scores.masked_fill(_future(key.size(2), key), float("-inf"))
+    return torch.softmax(keep_largest(scores, k), dim=-1) @ value
+
+
+def _topk_feed_forward_twin(x: Tensor, fc1: Tensor, fc1_bias: Tensor, fc2: Tensor, fc2_bias: Tensor, k: int) -> Tensor:
+    """Makes all hidden units, and sets all but the ``k`` largest of a token to zero after the activation."""
+    hidden = F.linear(x, fc1, fc1_bias)
+    left_out = keep_largest(hidden, k) == float("-inf")
+    return F.linear(torch.relu(hidden).masked_fill(left_out, 0.0), fc2, fc2_bias)
 
 
 def _chunked_tokens(x: Tensor, fc1: Tensor, fc1_bias: Tensor, fc2: Tensor, fc2_bias: Tensor, chunk: int) -> Tensor:

@@ -26,7 +26,7 @@ def observe_el_generators(probe: StateProbe) -> None:
     if "el_" in "".join(sys.argv):
         from fairseq_el.generation import ELSequenceGenerator
 
-        ELSequenceGenerator.on_step = staticmethod(probe.on_step)  # type: ignore[assignment]
+        ELSequenceGenerator.on_step = staticmethod(probe.on_step)
 
 
 def main() -> None:

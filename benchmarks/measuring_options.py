@@ -1,4 +1,4 @@
-"""What the benchmarks of layers and of training have in common: how to measure, where results go, and errors."""
+"""Options that the benchmarks of layers and of training share: how to measure, and where results go."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from typing import Callable
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tabulate import tabulate
 
+from fairseq_el.measure import seconds_of
 from fairseq_el.ops import block_repeated_ngrams
 
 
@@ -34,9 +34,7 @@ def hypotheses(rows: int, length: int, vocab: int, ngram: int) -> torch.Tensor:
 
 def seconds(block: Callable[[torch.Tensor], torch.Tensor], scores: torch.Tensor) -> float:
     mine = scores.clone()
-    start = time.perf_counter()
-    block(mine)
-    return time.perf_counter() - start
+    return seconds_of(lambda: block(mine))
 
 
 def main() -> None:

@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from typing import Callable
 
 import torch
 from tabulate import tabulate
 from torch.nn import functional
 
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.measure import seconds_of
 from fairseq_el.ops import PackedLinear, can_pack
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHAPES = "256x256,256x1024,1024x1024,1024x4096,256x6000"
 ROWS = (1, 4, 8, 16, 32, 64, 256, 1024, 4096)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
@@ -44,7 +37,7 @@ def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for run in range(runs + 1):
         for name, call in calls.items():
-            measured = seconds(call) / len(weights)
+            measured = seconds_of(call) / len(weights)
             if run > 0:  # the first warms up
                 times[name].append(measured)
     plain, own, packing = (statistics.median(times[name]) for name in calls)
@@ -62,7 +55,7 @@ def main() -> None:
     headers = ["rows", "rows x in x out, millions", "plain, us", "packed, us", "times as fast", "uses until it pays"]
     shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
     with torch.no_grad():
-        for name, dtype in DTYPES.items():
+        for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
             if not can_pack("cpu", dtype):
                 print(f"{name}: this torch or processor packs no such weights\n")
                 continue

@@ -23,7 +23,7 @@ from fairseq_el.planning.cross_attention_cost import operations_seconds
 from fairseq_el.planning.operations import flops, traffic
 from fairseq_el.units import format_size
 
-METHODS = {
+KINDS = {
     "stock": "stock, cache per beam",
     "stock-shared": "stock, shared by beams",
     "el": "`el`",
@@ -54,11 +54,11 @@ def main() -> None:
     sizes = (options.batch, options.beam, options.src_len)
     cross = {
         name: cross_attention_operations(name, CrossAttentionShape.of(shape), *sizes, DTYPES[options.dtype].num_bytes)
-        for name in METHODS
+        for name in KINDS
     }
     whole = {
         name: decoder_step_operations(name, shape, *sizes, options.past, DTYPES[options.dtype].num_bytes)
-        for name in METHODS
+        for name in KINDS
     }
     print(f"### Computed from data sheets, not measured: {describe(options)}\n")
     print(table_of_work(cross, whole, options.layers))
@@ -97,7 +97,7 @@ def table_of_work(cross, whole, layers) -> str:
     headers = ["", "cross-attention of a layer: GFLOP", "GB", "FLOP/byte", "of all layers: GFLOP", "GB"]
     headers += ["the whole step: GFLOP", "GB", "FLOP/byte", "once per batch: TFLOP", "cross-attention keeps"]
     rows = []
-    for name, title in METHODS.items():
+    for name, title in KINDS.items():
         step, all_of_it = cross[name].step, whole[name]
         cells = [title, giga(flops(step)), giga(traffic(step)), ratio(step)]
         cells += [giga(layers * flops(step)), giga(layers * traffic(step))]
@@ -113,7 +113,7 @@ def table_of_times(cross, whole, layers, dtype) -> str:
     for card in CARDS:
         headers += [f"{card}: cross-attention of a step", "the whole step", "once per batch"]
     rows = []
-    for name, title in METHODS.items():
+    for name, title in KINDS.items():
         cells = [title]
         for peaks, bandwidth in CARDS.values():
             rates = Rates(dense=peaks[dtype], shared=peaks[dtype], bandwidth=bandwidth, stream=bandwidth, launch=0.0)

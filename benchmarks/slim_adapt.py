@@ -27,7 +27,7 @@ from fairseq_el.cli.report_files import check_file
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import write_whole
-from fairseq_el.measure import CAN_TRACK, PeakBytes
+from fairseq_el.measure import peak_bytes
 from fairseq_el.slim import SlimDecoder, slim_cross_entropy
 from fairseq_el.slim.byte_language_modeling import SPLITS
 from fairseq_el.units import format_size
@@ -35,7 +35,7 @@ from fairseq_el.units import format_size
 
 def main() -> int:
     try:
-        run(_parser().parse_args())
+        adapt(_parser().parse_args())
     except FairseqElError as error:
         sys.stderr.write(f"slim_adapt: error: {error}\n")
         return 2 if isinstance(error, OptionError) else 1
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--samples", type=positive, default=20, metavar="N", help="sequences (default: %(default)s)")
     parser.add_argument("--length", type=_two_or_more, metavar="L", help="(default: as in training)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument("--force", action="store_true", help="let --json overwrite")
     return parser
 
@@ -77,7 +77,7 @@ def _two_or_more(text: str) -> int:
     return number
 
 
-def run(options: argparse.Namespace) -> None:
+def adapt(options: argparse.Namespace) -> None:
     """
     Raises:
         FairseqElError: there is no model, or no data, to begin with.
@@ -156,16 +156,15 @@ def second_half(decoder: SlimDecoder, tokens: Tensor, target: Tensor) -> float:
 
 
 def gradients(decoder: SlimDecoder, tokens: Tensor, target: Tensor, slice_length: int) -> tuple:
-    """Of the mean loss of the first half; and the bytes of activations that they took, or None."""
+    """Gradients of the mean loss of the first half; and the bytes of activations that they took, or None."""
     half = tokens.size(1) // 2
     decoder.zero_grad(set_to_none=False)
-    counter = PeakBytes() if CAN_TRACK else None
-    if counter is None:
+
+    def backward() -> None:
         (slim_cross_entropy(decoder, tokens[:, :half], target[:, :half], slice_length)[0] / half).backward()
-    else:
-        with counter:
-            (slim_cross_entropy(decoder, tokens[:, :half], target[:, :half], slice_length)[0] / half).backward()
-    return [p.grad.clone() for p in decoder.parameters()], counter and counter.take()
+
+    peak = peak_bytes(backward, tokens.device.type)
+    return [p.grad.clone() for p in decoder.parameters()], peak
 
 
 def after_step(decoder: SlimDecoder, grads: list, rate: float, tokens: Tensor, target: Tensor) -> float:

@@ -55,7 +55,7 @@ class AuthorsModel:
         return loss.detach() * length
 
     def gradients(self, length: int) -> Dict[str, Tensor]:
-        """Of the summed loss; theirs is a mean over ``length`` words."""
+        """Gradients of the summed loss; theirs is a mean over ``length`` words."""
         ours = {_their_name(name): name for name in _our_names(self.model)}
         return {
             ours[name]: parameter.grad * length

@@ -170,7 +170,7 @@ def _results_of_length(
         if not gap <= LARGEST_GAP:  # nor NaN
             raise FairseqElError(
                 f"{name}, L {length}, C {slice_length}: the gradient differs by {gap:.2g} of its size from that of "
-                f"C {slices[0] or 'full'}; more than {LARGEST_GAP} can't be rounding, so there are no figures"
+                f"C {slices[0] or 'full'}; more than {LARGEST_GAP} can't be rounding, so no times are reported"
             )
         results.append(SlimResult(name, length, slice_length, peak, gap))
     seconds: List[List[float]] = [[] for _ in cases]

@@ -11,7 +11,7 @@ import torch
 from slim_measuring import OURS, SlimResult, SlimSettings
 from tabulate import tabulate
 
-from fairseq_el.bench.files import write_texts
+from fairseq_el.bench.report import write_texts
 from fairseq_el.files import write_whole
 from fairseq_el.units import format_seconds, format_size
 

@@ -28,7 +28,7 @@ from fairseq_el.slim.model import CONFIGURATIONS
 
 _DESCRIPTION = """\
 Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times
-it in rounds, and compares gradients: if they differ, there are no figures and the exit status is 1."""
+it in rounds, and compares gradients: if they differ, no times are reported and the exit status is 1."""
 
 _EXAMPLE = """\
 examples: configuration II of the paper; memory that does not grow with the sequence:

@@ -29,7 +29,7 @@ from fairseq_el.planning import free_memory
 _DESCRIPTION = """\
 Computes layers on random numbers, exactly and with the k largest scores of every query, counts the bytes of live
 tensors, and times them in turn. First, outputs and gradients are compared with simple twins: in float64 they must be
-equal; if one is not, there are no figures and the exit status is 1.
+equal; if one is not, no times are reported and the exit status is 1.
 
 methods: vanilla (all scores at once), chunked (exact, the scores of a chunk of queries at a time, computed again for
 the gradients), sdpa (torch's scaled_dot_product_attention) and topk; chunked:256 has a chunk, topk:64 a k of its own"""

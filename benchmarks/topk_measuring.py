@@ -105,7 +105,7 @@ def _check_in_float64(settings: TopkSettings, layers: Layers, method: LayerMetho
         if not difference <= _TOLERANCE:
             raise FairseqElError(
                 f"{_described(layers, method)}: an output or gradient differs in float64 by {difference:.2g} of its "
-                f"largest number; {_TOLERANCE:g} is allowed, so there are no figures"
+                f"largest number; {_TOLERANCE:g} is allowed, so no times are reported"
             )
 
 
@@ -121,7 +121,7 @@ def _check_rounding(settings: TopkSettings, layers: Layers, method: LayerMethod)
             raise FairseqElError(
                 f"{_described(layers, method)}: an output or gradient is off in {settings.dtype} by {error:.2g} of its "
                 f"size, the plain computation by {of_plain:.2g}; {_ROUNDING_FACTOR:g} times as much is allowed, so "
-                "there are no figures"
+                "no times are reported"
             )
 
 

@@ -11,7 +11,7 @@ from exact_and_topk_layers import AttentionLayers
 from tabulate import tabulate
 from topk_measuring import TopkResult, TopkSettings
 
-from fairseq_el.bench.files import write_texts
+from fairseq_el.bench.report import write_texts
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files import write_whole
 from fairseq_el.measure import growth_exponent

@@ -9,8 +9,7 @@ Transformer and BART checkpoints with the same output and no cache of encoder ke
 
 import logging
 
-from fairseq_el._requirements import check_fairseq
-from fairseq_el._user_dir import other_spellings
+from fairseq_el._compat import check_fairseq, other_spellings
 
 # Importing fairseq's tasks asks for tensorboardX on every command line; only its speech synthesis needs it.
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
@@ -21,7 +20,7 @@ from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E40
 
 allow_fairseq_checkpoints()
 
-from fairseq_el import architectures, slim, tasks, tokenization  # noqa: E402, F401  (registers them)
+from fairseq_el import architectures, slim, tasks, tokenization, topk  # noqa: E402, F401  (registers them)
 from fairseq_el.decoding import el_attention_enabled  # noqa: E402
 from fairseq_el.errors import (  # noqa: E402
     CheckpointMismatchError,
@@ -33,7 +32,7 @@ from fairseq_el.errors import (  # noqa: E402
     UnsupportedModelError,
 )
 from fairseq_el.generation import disable_el_attention, enable_el_attention  # noqa: E402
-from fairseq_el.topk.enable import disable_topk_attention, enable_topk_attention  # noqa: E402
+from fairseq_el.topk import disable_topk_attention, enable_topk_attention  # noqa: E402
 
 __version__ = "0.1.0"
 

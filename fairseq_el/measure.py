@@ -167,7 +167,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def times_faster(seconds: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """How many times as fast as the baseline: the spread of the ratios, one for each round.
+    """The speed as a multiple of the baseline's: the spread of the ratios, one for each round.
 
     A round's calls are next to each other in time, so a machine that is slow for a while does not change the ratios.
     """

@@ -22,7 +22,7 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
 
 
 def should_pack(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
-    """Whether packing a weight pays on a CPU that can; benchmarks/packed_linear.py measures it (docs/benchmarks.md).
+    """Returns whether packing a weight pays on a CPU that can, as measured in docs/benchmarks.md.
 
     Args:
         dtype: a name in ``fairseq_el.dtypes.DTYPES``.
@@ -34,7 +34,7 @@ def should_pack(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
 
 
 def is_packed_faster(dtype: str, num_rows: int, size: int) -> bool:
-    """Whether a product with a weight that is packed already takes less time than with the plain one.
+    """Returns whether a product with a weight that is packed already takes less time than with the plain one.
 
     In fp32 a packed product has a fixed cost that only a product of some size earns back. With thousands of rows, the
     encoder's, it is no faster; in 16 bits weights are packed all the same, to join projections and to apply

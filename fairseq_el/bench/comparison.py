@@ -1,4 +1,4 @@
-"""The whole benchmark: start programs, check what they write, time them in turn."""
+"""The whole comparison: starts programs, checks their outputs, and times them in turn."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Tuple
 
 from tqdm import tqdm
 
-from fairseq_el.bench.agreement import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.methods import EXACT_DTYPES, Method, missing_package
+from fairseq_el.bench.output_checks import check_form, compare, require_agreement, require_rounding, score_error
 from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.bench.reference_outputs import References, facts_and_conversion
 from fairseq_el.bench.report import Report
@@ -37,20 +37,21 @@ def compare_programs(settings: Settings) -> Report:
     methods = _available(settings, notes)
     with tempfile.TemporaryDirectory(prefix="fairseq-el-bench-") as directory:
         scratch = Path(directory)
+        settings = replace(settings, converted=str(scratch / "ct2"))
         facts = facts_and_conversion(settings, methods, scratch)
         if "conversion_error" in facts:
             notes.append(f"Left out: {facts['conversion_error']}.")
             methods = [method for method in methods if method.kind != "ct2"]
         settings = replace(settings, natural_length=min(settings.natural_length, facts["max_target"] - 1))
-        works = batch_specs(settings, facts)
-        references = References(settings, methods, works, scratch, facts)
+        specs = batch_specs(settings, facts)
+        references = References(settings, methods, specs, scratch, facts)
         measurements: List[Measurement] = []
         with contextlib.ExitStack() as stack:
             workers = _start(settings, methods, scratch, stack, notes)
-            calls = len(works) * len(workers) * len(settings.tgt_lens) * (settings.warmup + settings.runs)
+            calls = len(specs) * len(workers) * len(settings.tgt_lens) * (settings.warmup + settings.runs)
             with tqdm(total=calls, desc="decoding", unit="batch", leave=False, disable=None) as progress:
-                for work in works:
-                    measurements += _measure(settings, work, workers, references, progress)
+                for spec in specs:
+                    measurements += _measure(settings, spec, workers, references, progress)
         _check_scores(settings, measurements, references)
     return Report(settings, measurements, facts, notes)
 
@@ -103,8 +104,7 @@ def _start(
 ) -> List[Tuple[Method, WorkerProcess]]:
     """One worker per method; models are loaded one after the other, because loading takes memory too."""
     started = [
-        (method, stack.enter_context(WorkerProcess(settings.spec(method, scratch / "ct2"), method.label, scratch)))
-        for method in methods
+        (method, stack.enter_context(WorkerProcess(settings, method, method.label, scratch))) for method in methods
     ]
     workers = []
     for method, worker in started:
@@ -123,18 +123,18 @@ def _start(
 
 def _measure(
     settings: Settings,
-    work: BatchSpec,
+    spec: BatchSpec,
     workers: List[Tuple[Method, WorkerProcess]],
     references: References,
     progress: Any,
 ) -> List[Measurement]:
     """All methods with one kind of batch: warm-up, check of the outputs, timed rounds."""
-    measurements = [Measurement(method, work, worker) for method, worker in workers]
+    measurements = [Measurement(method, spec, worker) for method, worker in workers]
     for measurement in measurements:
         measurement.prepare()
         measurement.warm_up(settings.tgt_lens, settings.warmup)
         progress.update(settings.warmup * len(settings.tgt_lens))
-    references.add([(measurement.method, work, measurement.outputs) for measurement in measurements])
+    references.add([(measurement.method, spec, measurement.outputs) for measurement in measurements])
     for measurement in measurements:
         _check_outputs(settings, measurement, references)
         measurement.worker.ask("reset_peak")
@@ -153,10 +153,10 @@ def _measure(
 def _check_outputs(settings: Settings, measurement: Measurement, references: References) -> None:
     """Outputs of every length, against stock's in the same dtype."""
     method = measurement.method
-    name = f"{method.label}, {measurement.work}"
+    name = f"{method.label}, {measurement.spec}"
     for tgt_len, outputs in measurement.outputs.items():
         check_form(name, outputs, tgt_len, references.vocab_size, references.eos, writes_eos=method.kind != "ct2")
-        stock = references.outputs(method.stock_dtype, measurement.work, tgt_len)
+        stock = references.outputs(method.stock_dtype, measurement.spec, tgt_len)
         measurement.agreement = compare(outputs, stock, references.eos)
         if method.is_fairseq and method.dtype in EXACT_DTYPES:
             require_agreement(name, outputs, stock, measurement.agreement)
@@ -169,22 +169,22 @@ def _check_outputs(settings: Settings, measurement: Measurement, references: Ref
 def _check_scores(settings: Settings, measurements: List[Measurement], references: References) -> None:
     """Scores of the longest outputs, against those of stock in float32; in 16 bits, errors must be like stock's."""
     wanted: List[Tuple[BatchSpec, List[ScoredOutput]]] = [
-        (measurement.work, measurement.outputs[settings.tgt_len]) for measurement in measurements
+        (measurement.spec, measurement.outputs[settings.tgt_len]) for measurement in measurements
     ]
     low = sorted(
         {t.method.dtype for t in measurements if t.method.kind != "ct2" and t.method.dtype not in EXACT_DTYPES}
     )
-    works = list(dict.fromkeys(measurement.work for measurement in measurements))
-    of_stock = [(dtype, work) for dtype in low for work in works]
-    wanted += [(work, references.outputs(dtype, work, settings.tgt_len)) for dtype, work in of_stock]
+    specs = list(dict.fromkeys(measurement.spec for measurement in measurements))
+    of_stock = [(dtype, spec) for dtype in low for spec in specs]
+    wanted += [(spec, references.outputs(dtype, spec, settings.tgt_len)) for dtype, spec in of_stock]
     scores = references.scores(wanted)
     errors = [score_error(outputs, found, settings.lenpen) for (_, outputs), found in zip(wanted, scores)]
     stock_errors = dict(zip(of_stock, errors[len(measurements) :]))
     for measurement, error in zip(measurements, errors):
         measurement.score_error = error
         method = measurement.method
-        if (method.dtype, measurement.work) not in stock_errors or method.kind == "ct2":
+        if (method.dtype, measurement.spec) not in stock_errors or method.kind == "ct2":
             continue
-        measurement.stock_score_error = stock_errors[method.dtype, measurement.work]
+        measurement.stock_score_error = stock_errors[method.dtype, measurement.spec]
         if method.is_fairseq or settings.check_others:
-            require_rounding(f"{method.label}, {measurement.work}", error, measurement.stock_score_error)
+            require_rounding(f"{method.label}, {measurement.spec}", error, measurement.stock_score_error)

@@ -1,4 +1,4 @@
-"""What a model gives words that are already written."""
+"""Scores that a model gives words that are already written."""
 
 from __future__ import annotations
 

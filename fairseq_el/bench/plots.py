@@ -1,36 +1,34 @@
-"""Throughput, time per step and memory as one picture. Needs matplotlib."""
+"""A picture of throughput, time per step and memory. It needs matplotlib."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from fairseq_el.bench.report import Report
+from fairseq_el.bench.settings import Settings
 
 _MIB = 1 << 20
 Result = Dict[str, Any]
 
 
-def draw(path: Path, report: Report) -> None:
-    """Lines where there are several batch sizes or source lengths, bars where there is one."""
+def plot(path: Path, settings: Settings, results: Sequence[Result], growth: Dict[str, Optional[float]]) -> None:
+    """Draws lines where there are several batch sizes or source lengths, bars where there is one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    results = report.results
     longest, largest = (max(result[key] for result in results) for key in ("src_len", "batch"))
     of_longest = [result for result in results if result["src_len"] == longest]
     of_largest = [result for result in results if result["batch"] == largest]
     several_lengths = len({result["src_len"] for result in results}) > 1
-    with_steps = report.settings.per_step
+    with_steps = settings.per_step
     figure = Figure(figsize=(15 if with_steps else 10, 4.5))
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(1, 3 if with_steps else 2))
     _panel(axes.pop(0), of_longest, "batch", lambda r: r["sentences_per_second"], "sentences per second")
     if with_steps:
-        _steps_panel(axes.pop(0), of_largest, report)
+        _steps_panel(axes.pop(0), of_largest, growth)
     key, shown = ("source_longest", of_largest) if several_lengths else ("batch", of_longest)
     _panel(axes.pop(0), shown, key, lambda r: r["peak_bytes"] / _MIB, "peak memory of the process, MiB")
-    settings = report.settings
     length = f"{settings.tgt_len} words" if settings.tgt_len else "outputs of natural length"
     figure.suptitle(f"{Path(settings.path).name}: beam {settings.beam}, {length}, {settings.threads} threads")
     figure.tight_layout()
@@ -54,10 +52,10 @@ def _panel(axes: Any, results: Sequence[Result], key: str, value: Callable[[Resu
     axes.set_title(title)
 
 
-def _steps_panel(axes: Any, results: Sequence[Result], report: Report) -> None:
+def _steps_panel(axes: Any, results: Sequence[Result], growth: Dict[str, Optional[float]]) -> None:
     """Both axes logarithmic, so that a power law is a straight line and its exponent the slope."""
     for method, mine in _by_method(results).items():
-        exponent = report.growth.get(method)
+        exponent = growth.get(method)
         label = method if exponent is None else f"{method}: grows with length^{exponent:.2f}"
         positive = [r for r in mine if r["step_seconds_median"] > 0]
         x = [r["source_longest"] for r in positive]

@@ -1,7 +1,8 @@
-"""What was measured, for programs and for people."""
+"""The results of a comparison as JSON, as a table, and as files."""
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from dataclasses import asdict
@@ -14,11 +15,14 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.bench.measurement import Measurement
+from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
+from fairseq_el.files import write_whole
 from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
 
+NAMES = ("bench.json", "bench.md", "bench.png")
 _MEMORY = {
     "cpu": "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
     "cuda": "Memory: bytes of live tensors on the card, weights included; loaded: before the first batch.",
@@ -26,12 +30,13 @@ _MEMORY = {
 
 
 class Report:
-    """
+    """All measurements of one call.
+
     Args:
         settings: that were asked for.
         measurements: all methods for one kind of batch, then for the next.
         facts: about the model and the data set.
-        notes: what a reader must know beside what :func:`_notes` says.
+        notes: more notes for the reader, after those of :func:`_notes`.
     """
 
     def __init__(
@@ -40,9 +45,9 @@ class Report:
         self.settings, self.measurements = settings, measurements
         self.signature = _signature(settings, facts)
         baselines = {
-            measurement.work: measurement for measurement in measurements if measurement.method == settings.baseline
+            measurement.spec: measurement for measurement in measurements if measurement.method == settings.baseline
         }
-        self.results = [_result(settings, measurement, baselines[measurement.work]) for measurement in measurements]
+        self.results = [_result(settings, measurement, baselines[measurement.spec]) for measurement in measurements]
         self.growth = growth(self.results, "source_longest") if settings.per_step else {}
         self.growth_with_batch = growth(self.results, "batch") if settings.per_step else {}
         self.notes = [*_notes(settings, measurements), *self._growth_notes(), *notes]
@@ -68,6 +73,11 @@ class Report:
         )
         return f"{title}\n\n{_table(self.settings, self.results, 'github')}\n\n{notes}\n\n`{self._signature_line()}`\n"
 
+    def write(self, directory: Path, force: bool) -> None:
+        """Writes the files ``NAMES``. An unfinished file never has its final name; ``force`` replaces files."""
+        write_texts(directory, "bench", self.as_dict(), self.as_markdown(), force)
+        write_whole(directory / "bench.png", lambda path: plot(path, self.settings, self.results, self.growth), force)
+
     def _growth_notes(self) -> List[str]:
         notes = []
         for exponents, of_what in ((self.growth, "tokens of the source"), (self.growth_with_batch, "sentences")):
@@ -85,8 +95,8 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
     seconds = measurement.seconds[settings.tgt_len]
     result: Dict[str, Any] = {
         "method": measurement.method.label,
-        "batch": measurement.work.batch,
-        "src_len": measurement.work.src_len,
+        "batch": measurement.spec.batch,
+        "src_len": measurement.spec.src_len,
         **{f"source_{name}" if name != "sentences" else name: value for name, value in measurement.batch.items()},
         "words_out": sum(len(output.tokens) for output in measurement.outputs[settings.tgt_len]),
         "seconds": seconds,
@@ -95,8 +105,8 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
         "times_faster": asdict(times_faster(seconds, baseline.seconds[settings.tgt_len])),
         "peak_bytes": measurement.peak_bytes,
         "loaded_bytes": measurement.loaded_bytes,
-        "identical_to_stock": measurement.agreement.share,
-        "score_difference": measurement.agreement.score_difference,
+        "identical_to_stock": measurement.agreement.num_identical / measurement.agreement.sentences,
+        "score_difference": measurement.agreement.largest_gap,
         "score_error": asdict(measurement.score_error),
         "score_error_of_stock": None
         if measurement.stock_score_error is None
@@ -111,7 +121,10 @@ def _result(settings: Settings, measurement: Measurement, baseline: Measurement)
 
 
 def growth(results: Sequence[Dict[str, Any]], along: str) -> Dict[str, Optional[float]]:
-    """Of each method, with the largest value of the other: along ``"source_longest"``, or along ``"batch"``."""
+    """Exponents of the time per step, by method: along ``"source_longest"``, or along ``"batch"``.
+
+    The other of the two has its largest value.
+    """
     other = "batch" if along == "source_longest" else "src_len"
     largest = max(result[other] for result in results)
     exponents = {}
@@ -222,3 +235,11 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "none"
+
+
+def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str, force: bool) -> None:
+    """``<stem>.json`` for programs and ``<stem>.md`` for people, in a directory that is made if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_whole(directory / f"{stem}.json", lambda path: path.write_text(text, "utf-8"), force)
+    write_whole(directory / f"{stem}.md", lambda path: path.write_text(markdown, "utf-8"), force)

@@ -1,4 +1,4 @@
-"""The parent's side of a worker."""
+"""A worker process, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, Optional, Type
 
-from fairseq_el.bench.settings import Spec
+from fairseq_el.bench.methods import Method
+from fairseq_el.bench.settings import Settings
 from fairseq_el.errors import FairseqElError
 
 _LAST_LINES = 15
@@ -23,19 +25,19 @@ class WorkerProcess:
     Several can be made before the first is loaded, so that they import their libraries at the same time.
 
     Args:
-        spec: of the program.
+        settings, method: of the program.
         name: for messages and for the file of what the process writes to standard error.
         logs: directory for that file.
     """
 
-    def __init__(self, spec: Spec, name: str, logs: Path):
+    def __init__(self, settings: Settings, method: Method, name: str, logs: Path):
         self.name = name
         self.loaded_bytes = 0
-        self._spec = spec
+        self._settings, self._method = settings, method
         self._log = logs / f"{name.replace('/', '-')}.log"
-        threads = str(spec.threads)
+        threads = str(settings.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        if spec.device == "cpu":
+        if settings.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -54,7 +56,9 @@ class WorkerProcess:
         Raises:
             FairseqElError: it could not be loaded.
         """
-        self.loaded_bytes = self.ask("load", spec=self._spec.as_dict())["loaded_bytes"]
+        self.loaded_bytes = self.ask("load", settings=self._settings.as_dict(), method=asdict(self._method))[
+            "loaded_bytes"
+        ]
         return self
 
     def ask(self, command: str, **arguments: Any) -> Dict[str, Any]:

@@ -12,15 +12,13 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fairseq_el.bench.calibration import calibrate, num_measurements
 from fairseq_el.cli.devices import device_of
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import supported_dtype
 from fairseq_el.errors import FairseqElError
-from fairseq_el.planning import rates_path, save_rates
-from fairseq_el.planning.calibration import Calibration
-from fairseq_el.planning.rates import refuse_to_replace_others_file, this_processor
+from fairseq_el.planning import rates_path, refuse_to_replace_others_file, save_rates, this_processor
+from fairseq_el.planning.calibration import Calibration, calibrate, num_measurements
 from fairseq_el.units import format_seconds
 
 _ENOUGH_CORES = 0.92  # of torch's threads: 0.95 and more where nothing else runs

@@ -6,7 +6,7 @@ import errno
 from typing import Optional
 
 from fairseq_el.errors import shortened, summary_of
-from fairseq_el.generation.out_of_memory import is_out_of_memory
+from fairseq_el.generation import is_out_of_memory
 
 _ELSEWHERE = "write to another directory"
 _ADVICE = {

@@ -21,7 +21,7 @@ from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
 from fairseq_el.conversion.checksums import has_sums
 from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
-from fairseq_el.decoding.support import unsupported_reasons
+from fairseq_el.decoding import unsupported_reasons
 from fairseq_el.errors import FairseqElError, summary_of
 
 _SIDES = ("encoder", "decoder")

@@ -1,6 +1,13 @@
 """Decoding with EL-attention: stand-ins for fairseq's modules, sharing its parameters, and what they keep."""
 
-from fairseq_el.decoding.cross_attention import ELMultiheadAttention
+from fairseq_el.decoding.attention import (
+    ELCrossAttention,
+    ELSelfAttention,
+    KVSelfAttention,
+    ScoreLimit,
+    class_without_el,
+    set_class_without_el,
+)
 from fairseq_el.decoding.decode_state import DecodeState
 from fairseq_el.decoding.decoder import Features, can_share_past, decode_prompts, decode_step
 from fairseq_el.decoding.enable import (
@@ -15,10 +22,10 @@ from fairseq_el.decoding.enable import (
     models_in,
     self_attention_of,
 )
-from fairseq_el.decoding.encoder import EncoderOut, NetInput, encode
-from fairseq_el.decoding.encoder_output import SharedEncoderOut, share_encoder_out
-from fairseq_el.decoding.linears import Linears, is_inference_only
-from fairseq_el.decoding.self_attention import ELSelfAttention, KVSelfAttention
+from fairseq_el.decoding.encoder import NetInput, encode
+from fairseq_el.decoding.encoder_output import EncoderOut, SharedEncoderOut, share_encoder_out
+from fairseq_el.decoding.layers import drops_out
+from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
 __all__ = [
@@ -26,27 +33,32 @@ __all__ = [
     "DEFAULT_BACKEND",
     "DEFAULT_SELF_ATTENTION",
     "DecodeState",
-    "ELMultiheadAttention",
+    "ELCrossAttention",
     "ELSelfAttention",
     "EncoderOut",
     "Features",
     "KVSelfAttention",
     "Linears",
     "NetInput",
+    "ScoreLimit",
     "SharedEncoderOut",
     "backend_of",
     "can_share_past",
+    "class_without_el",
     "cross_attentions",
     "decode_prompts",
     "decode_step",
     "disable_el_attention",
+    "drops_out",
     "el_attention_enabled",
     "enable_el_attention",
     "encode",
+    "has_hooks",
     "is_el_model",
     "is_inference_only",
     "models_in",
     "self_attention_of",
+    "set_class_without_el",
     "share_encoder_out",
     "unsupported_reasons",
 ]

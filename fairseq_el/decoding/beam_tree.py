@@ -121,7 +121,7 @@ class BeamTree:
         self._replace_pools(lambda pool: keep_rows(pool, sentences))
 
     def living_nodes(self) -> Tensor:
-        """How many nodes of each sentence some beam descends from. *Shape:* ``(B)``."""
+        """Counts the nodes of each sentence that some beam descends from. *Shape:* ``(B)``."""
         assert self.ancestry is not None, "nothing was decoded yet"
         return self.ancestry.any(dim=1).sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""What a decoder keeps between its passes, for one batch: the beams' past, the source, and the pass under way."""
+"""The state of a decoder between its passes, for one batch: the beams' past, the source, and the pass under way."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pass:
 
 
 class DecodeState:
-    """What the beams of a batch share while a decoder runs over them.
+    """The state that the beams of a batch share while a decoder runs over them.
 
     A pass is :meth:`begin_prompt` or :meth:`begin_step` and then one :meth:`store` in every layer. After a step,
     :meth:`reorder` follows the beams.
@@ -59,7 +59,7 @@ class DecodeState:
         current: the pass under way, or the last one (:class:`Pass`).
         backend: what cross-attention keeps: ``"el"`` nothing, ``"shared-kv"`` keys and values, once per sentence.
         linears: how the decoder's linear layers are computed.
-        layer_runs: how each decoder layer is computed, found out in the first pass.
+        layer_functions: how each decoder layer is computed, found out in the first pass.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class DecodeState:
         self.current = Pass(in_prompt=False, part=slice(None), hidden=None)
         self.backend = backend
         self.linears = linears or Linears(num_sentences * beam_size)
-        self.layer_runs: List[Callable[..., Any]] = []
+        self.layer_functions: List[Callable[..., Tuple[Tensor, Optional[Tensor]]]] = []
 
     @staticmethod
     def of(incremental_state: Any) -> Optional[DecodeState]:

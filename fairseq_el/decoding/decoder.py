@@ -13,7 +13,7 @@ from fairseq_el.decoding.layers import has_active_dropout, is_plain_decoder_laye
 
 
 def can_share_past(decoder: Any) -> bool:
-    """Whether a decoder with EL-attention enabled may keep one past for several beams.
+    """Returns whether a decoder with EL-attention enabled may keep one past for several beams.
 
     Not while dropout is active (``--retain-dropout``): every beam draws its own random numbers then, and stock's cache
     per beam is what gives the same results from the same seed.
@@ -22,7 +22,7 @@ def can_share_past(decoder: Any) -> bool:
 
 
 class Features(NamedTuple):
-    """What a pass of the decoder gives, before the output projection."""
+    """Results of a pass of the decoder, before the output projection."""
 
     features: Tensor  # (rows, t, d)
     attn: Optional[Tensor]  # encoder-decoder attention of one layer, mean over heads: (rows, t, n); or None
@@ -45,7 +45,7 @@ def decode_prompts(
             *Shape:* ``(B', t)``.
         lengths: of the prompts of all sentences of the batch (default: ``t``). *Shape:* ``(B)``.
         part: the sentences ``tokens`` are of (default: all).
-        options: of :func:`_run`.
+        options: of :func:`_extract_features`.
     """
     state = _state(incremental_state)
     state.begin_prompt(tokens.size(1), lengths, tokens.device, part)
@@ -53,7 +53,7 @@ def decode_prompts(
     if decoder.embed_positions is not None:  # those of a step each, whatever the words: a prompt may hold padding
         any_word = 0 if decoder.padding_idx != 0 else 1
         positions = decoder.embed_positions(torch.full_like(tokens[:1], any_word))
-    return _run(decoder, tokens, positions, encoder_out, part, incremental_state, **options)
+    return _extract_features(decoder, tokens, positions, encoder_out, part, incremental_state, **options)
 
 
 def decode_step(
@@ -69,16 +69,16 @@ def decode_step(
     Args:
         tokens: every beam's words so far; only the last is read. *Shape:* ``(B * b, t)``.
         in_search: as in :meth:`DecodeState.begin_step`. *Shape:* ``(B)``.
-        options: of :func:`_run`.
+        options: of :func:`_extract_features`.
     """
     _state(incremental_state).begin_step(tokens.device, in_search)
     positions = None
     if decoder.embed_positions is not None:
         positions = decoder.embed_positions(tokens, incremental_state=incremental_state)[:, -1:]
-    return _run(decoder, tokens[:, -1:], positions, encoder_out, slice(None), incremental_state, **options)
+    return _extract_features(decoder, tokens[:, -1:], positions, encoder_out, slice(None), incremental_state, **options)
 
 
-def _run(
+def _extract_features(
     decoder: Any,
     tokens: Tensor,
     positions: Optional[Tensor],
@@ -114,11 +114,11 @@ def _run(
         x = x.view(state.num_sentences, -1, x.size(2))  # (B*b, 1, d) -> (B, b, d)
     inner_states = [x] if need_inner_states else []
     attn = None
-    if not state.layer_runs:
-        state.layer_runs = [
+    if not state.layer_functions:
+        state.layer_functions = [
             run_decoder_layer if is_plain_decoder_layer(m) else _run_stock_layer for m in decoder.layers
         ]
-    for index, (layer, run_layer) in enumerate(zip(decoder.layers, state.layer_runs)):
+    for index, (layer, run_layer) in enumerate(zip(decoder.layers, state.layer_functions)):
         aligned = need_attn and index == alignment_layer
         x, layer_attn = run_layer(layer, x, memory, padding_mask, state, aligned)
         if need_inner_states:
@@ -142,7 +142,7 @@ def _run_stock_layer(
     state: DecodeState,
     need_attn: bool,
 ) -> Tuple[Tensor, Optional[Tensor]]:
-    """As :func:`run_decoder_layer`, by the layer's own ``forward``."""
+    """Does what :func:`run_decoder_layer` does by the layer's own ``forward``."""
     incremental_state: Dict[str, Any] = {}
     state.put_into(incremental_state)
     shape = x.shape
@@ -172,7 +172,8 @@ def _embed(decoder: Any, tokens: Tensor, positions: Optional[Tensor]) -> Tensor:
         x = x + positions
     if decoder.layernorm_embedding is not None:
         x = decoder.layernorm_embedding(x)
-    return decoder.dropout_module(x)
+    embedded: Tensor = decoder.dropout_module(x)
+    return embedded
 
 
 def _state(incremental_state: Dict[str, Any]) -> DecodeState:
@@ -224,7 +225,7 @@ def _begin(decoder: Any, encoder_out: Any, incremental_state: Any) -> Optional[D
 
 
 def _same_for_all_beams(tokens: Tensor, beam_size: int) -> bool:
-    """Whether this is the first step and beams do not differ yet. Waits for the device, once per batch."""
+    """Returns whether this is the first step and beams do not differ yet. Waits for the device, once per batch."""
     first = tokens[::beam_size].repeat_interleave(beam_size, dim=0)
     return tokens.size(1) == 1 and torch.equal(first, tokens)
 

@@ -1,8 +1,9 @@
 """Turning EL-attention on and off in a fairseq model, in place.
 
-Parameters, buffers, hooks and the state dict are untouched: the attention modules change their class (as
-``torch.nn.utils.parametrize`` does it), and two methods of the instance are shadowed (as stock BART's own
-``set_beam_size`` does it with ``encoder.reorder_encoder_out``). What was there before is kept and put back.
+Parameters, buffers, hooks and the state dict are untouched. Attention modules change their class, as
+``torch.nn.utils.parametrize`` does it. Some methods of the encoder and the decoder are shadowed by attributes of the
+instance, as stock BART's own ``set_beam_size`` does it with ``encoder.reorder_encoder_out``. Disabling puts back what
+was there before.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ import functools
 import logging
 from typing import Any, List, TypeVar
 
-from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.cards.check import check_card_of, check_input
-from fairseq_el.decoding.cross_attention import ELMultiheadAttention
+from fairseq_el.decoding.attention import SELF_ATTENTION, ELCrossAttention
 from fairseq_el.decoding.decoder import reorder_shared_state, shared_forward
 from fairseq_el.decoding.encoder_output import share_encoder_out
-from fairseq_el.decoding.self_attention import SELF_ATTENTION
 from fairseq_el.decoding.support import (
     cross_attentions,
     has_linear_attention,
@@ -27,8 +26,6 @@ from fairseq_el.decoding.support import (
     unsupported_reasons,
 )
 from fairseq_el.errors import UnsupportedModelError
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
-from fairseq_el.topk.settings import topk_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ _SAVED = "_el_saved_attributes"
 
 
 def enable_el_attention(models: Models, backend: str | None = None, self_attention: str | None = None) -> Models:
-    """As :func:`fairseq_el.enable_el_attention`, but of a hub interface only the models."""
+    """Does :func:`fairseq_el.enable_el_attention`, but of a hub interface changes only the models."""
     if backend not in (None, *BACKENDS):
         raise ValueError(f"backend must be one of {list(BACKENDS)}; got {backend!r}")
     if self_attention not in (None, *SELF_ATTENTION):
@@ -66,8 +63,11 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
 
 def _enable(model: Any, backend: str, self_attention: str) -> None:
     for attention in cross_attentions(model).values():
-        _shadow(attention, beam_size=1)  # stock leaves the last beam size in place, which breaks its own scoring
-        attention.__class__ = ELMultiheadAttention
+        # stock leaves the last beam size in place, which breaks its own scoring
+        _shadow(attention, replaced_class=type(attention), beam_size=1)
+        attention.__class__ = ELCrossAttention
+    for attention in self_attentions(model).values():
+        _shadow(attention, replaced_class=type(attention))
     if not is_decoder_only(model):
         encode = functools.partial(_checked_encoding, model.encoder)
         _shadow(model.encoder, reorder_encoder_out=share_encoder_out, forward_torchscript=encode)
@@ -96,12 +96,12 @@ def _set_self_attention(model: Any, self_attention: str) -> None:
 
 
 def disable_el_attention(models: Models) -> Models:
-    """As :func:`fairseq_el.disable_el_attention`, but of a hub interface only the models."""
+    """Does :func:`fairseq_el.disable_el_attention`, but of a hub interface changes only the models."""
     for model in models_in(models):
         if not is_el_model(model):
             continue
         for attention in [*cross_attentions(model).values(), *self_attentions(model).values()]:
-            attention.__class__ = MultiheadAttention if topk_of(attention) is None else TopkMultiheadAttention
+            attention.__class__ = attention.replaced_class
             _unshadow(attention)
         for module in [model.decoder, model, *([] if is_decoder_only(model) else [model.encoder])]:
             _unshadow(module)
@@ -114,18 +114,19 @@ def el_attention_enabled(models: Any) -> bool:
 
 
 def backend_of(model: Any) -> str:
-    """What cross-attention keeps in a model with EL-attention enabled: ``"el"``, ``"shared-kv"`` or ``"auto"``."""
-    return model.decoder.__dict__["el_backend"]
+    """The backend of cross-attention in a model with EL-attention enabled: ``"el"``, ``"shared-kv"`` or ``"auto"``."""
+    backend: str = model.decoder.__dict__["el_backend"]
+    return backend
 
 
 def self_attention_of(model: Any) -> str:
-    """What decoder self-attention keeps in a model with EL-attention enabled: ``"el"`` or ``"kv"``."""
+    """The kind of decoder self-attention in a model with EL-attention enabled: ``"el"`` or ``"kv"``."""
     (kind,) = {type(attention) for attention in self_attentions(model).values()}
     return next(name for name, known in SELF_ATTENTION.items() if known is kind)
 
 
 def models_in(models: Any) -> List[Any]:
-    """The models of a list, of a hub interface, or the one that it is."""
+    """The models of a list or a hub interface; a single model gives a list of itself."""
     if isinstance(models, (list, tuple, nn.ModuleList)):
         return list(models)
     if isinstance(getattr(models, "models", None), (list, tuple, nn.ModuleList)):  # a hub interface, an EnsembleModel
@@ -134,12 +135,12 @@ def models_in(models: Any) -> List[Any]:
 
 
 def _softmax_models(models: Any) -> List[Any]:
-    """All but SLiM Performers: their decode state does not grow, and there is nothing in it that beams could share."""
+    """The models with softmax attention. Linear attention keeps sums, which do not grow and which beams can't share."""
     return [model for model in models_in(models) if not has_linear_attention(getattr(model, "decoder", None))]
 
 
 def is_el_model(model: Any) -> bool:
-    """Whether this one model decodes with EL-attention; False of whatever has such a model in it."""
+    """Whether this one model decodes with EL-attention; False for an ensemble or a hub interface."""
     return "el_backend" in getattr(getattr(model, "decoder", None), "__dict__", {})
 
 

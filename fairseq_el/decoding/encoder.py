@@ -8,13 +8,13 @@ import torch
 from fairseq.models.transformer import TransformerEncoderBase
 from torch import Tensor
 
+from fairseq_el.decoding.encoder_output import EncoderOut
 from fairseq_el.decoding.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks
 from fairseq_el.ops import as_bias
 from fairseq_el.policy import sentences_at_once
 
 NetInput = Dict[str, Any]
-EncoderOut = Dict[str, List[Tensor]]
 
 _METHODS = ("forward", "forward_scriptable", "forward_embedding", "forward_torchscript")
 
@@ -28,12 +28,12 @@ class _Part(NamedTuple):
 
 
 def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -> EncoderOut:
-    """The encoder's output and padding mask.
+    """Runs the encoder over a batch.
 
     Waits for the device once, for the lengths of the sentences.
 
     Args:
-        source: what ``net_input`` has to be read. *Shape:* ``(B, n, ...)``.
+        source: the part of ``net_input`` that the encoder reads. *Shape:* ``(B, n, ...)``.
         max_tokens: positions in flight at a time.
 
     Returns:
@@ -106,11 +106,12 @@ def _cut(padding_mask: Tensor, max_tokens: int) -> List[_Part]:
 
 
 def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -> EncoderOut:
-    """The encoder's output and padding mask, by its own ``forward``, with only a part of the batch in flight."""
+    """Runs the encoder's own ``forward``, with only a part of the batch in flight."""
     num_sentences, length = source.shape[:2]
     part_size = sentences_at_once(max_tokens, length)
     if part_size >= num_sentences:
-        return encoder.forward_torchscript(net_input)
+        whole: EncoderOut = encoder.forward_torchscript(net_input)
+        return whole
     memory: Optional[Tensor] = None
     padding_mask: Optional[Tensor] = None
     for begin in range(0, num_sentences, part_size):
@@ -125,7 +126,8 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
         if memory is None:
             memory = encoded.new_empty(num_sentences, *encoded.shape[1:])
         if encoded.shape[1:] != memory.shape[1:]:  # its length depends on which sentences are together
-            return encoder.forward_torchscript(net_input)
+            whole = encoder.forward_torchscript(net_input)
+            return whole
         memory[part] = encoded
         if out["encoder_padding_mask"]:
             if padding_mask is None:

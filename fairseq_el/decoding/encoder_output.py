@@ -12,7 +12,7 @@ from fairseq_el.ops import keep_rows
 EncoderOut = Dict[str, List[Tensor]]
 
 
-class SharedEncoderOut(dict):
+class SharedEncoderOut(Dict[str, List[Tensor]]):
     """fairseq's ``encoder_out`` dictionary, not expanded to beams.
 
     It has the keys that fairseq's decoders read, with ``B`` sentences where a stock generator has ``B * b`` rows:
@@ -21,11 +21,16 @@ class SharedEncoderOut(dict):
       sentence is one dense matrix;
     - ``encoder_padding_mask``: one tensor, True at padding. *Shape:* ``(B, n)``. Empty when nothing is padded.
 
-    All else that an encoder returns (the embeddings, which are as large as the output, and inner states) is dropped.
+    The rest of an encoder's output is dropped: inner states, and the embeddings, which are as large as the output.
     """
 
     def __init__(self, memory: Tensor, padding_mask: Tensor | None, beam_size: int):
-        """``memory``: ``(B, n, d)``, contiguous; ``padding_mask``: ``(B, n)``; ``beam_size``: ``b``."""
+        """
+        Args:
+            memory: contiguous. *Shape:* ``(B, n, d)``.
+            padding_mask: True at padding; None when nothing is padded. *Shape:* ``(B, n)``.
+            beam_size: ``b``.
+        """
         super().__init__(
             encoder_out=[memory.transpose(0, 1)],  # (B, n, d) -> (n, B, d), no copy
             encoder_padding_mask=[] if padding_mask is None else [padding_mask],
@@ -39,7 +44,7 @@ class SharedEncoderOut(dict):
 
     @classmethod
     def from_stock(cls, encoder_out: EncoderOut, beam_size: int) -> SharedEncoderOut:
-        """Keeps of a stock encoder's output what decoding needs. Waits for the device once (is anything padded?)."""
+        """Takes what decoding needs from a stock encoder's output. Waits for the device once: is anything padded?"""
         memory = encoder_out["encoder_out"][0].transpose(0, 1).contiguous()  # (n, B, d) -> (B, n, d)
         masks = encoder_out["encoder_padding_mask"]
         padded = len(masks) > 0 and bool(masks[0].any())
@@ -48,13 +53,13 @@ class SharedEncoderOut(dict):
     def compact(self, new_order: Tensor, in_place: bool = False) -> SharedEncoderOut:
         """Drops the sentences that ``new_order`` no longer has.
 
-        A search reorders beams within their sentence and removes sentences whole, so a row's sentence is its index
-        divided by the beam size, and where the number of sentences is unchanged there is nothing to do.
+        A search reorders beams within their sentence, and removes whole sentences. So a row's sentence is its index
+        divided by the beam size. Where the number of sentences is unchanged, there is nothing to do.
 
         Args:
             new_order: for each row that stays, the row it continues, sentences in their old order.
                 *Shape:* ``(B' * b)`` with ``B' <= B``.
-            in_place: nobody else needs what is there now; nothing is copied to new storage then.
+            in_place: overwrite the present storage, which nobody else may use, instead of copying to a new one.
         """
         memory = self["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
         if new_order.numel() == memory.size(0) * self.beam_size:
@@ -77,7 +82,7 @@ def share_encoder_out(encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
         new_order: rows to take. *Shape:* ``(B * b)`` at the first call, ``(B' * b)`` later.
 
     Raises:
-        ValueError: the first order is not each sentence repeated for its beams. Such an order is none of beam search.
+        ValueError: the first order does not repeat each sentence for its beams, as beam search does.
     """
     if isinstance(encoder_out, SharedEncoderOut):
         return encoder_out.compact(new_order)

@@ -1,8 +1,8 @@
 """fairseq's Transformer layers for inference, batch first, over a :class:`DecodeState`.
 
-What stock's layers compute, without what inference has no use for: nothing is transposed between modules, linear layers
-come from :class:`Linears`, activations are not taken through float32 by hand. Layers that have anything else in them
-(the extra norms of NormFormer, adapters, hooks, active dropout) are left to stock: :func:`is_plain_decoder_layer`.
+They compute what stock's layers do and leave out what inference has no use for: nothing is transposed between modules,
+linear layers come from :class:`Linears`, activations are not taken through float32 by hand. Layers with anything else
+in them (extra norms of NormFormer, adapters, hooks, active dropout) are left to stock: :func:`is_plain_decoder_layer`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EXTRAS = ("c_attn", "attn_ln", "ffn_layernorm", "w_resid")
 
 
 def is_plain_decoder_layer(layer: nn.Module) -> bool:
-    """Whether :func:`run_decoder_layer` computes what the layer does."""
+    """Returns whether :func:`run_decoder_layer` computes what the layer does."""
     return (
         type(layer) in (TransformerDecoderLayer, TransformerDecoderLayerBase)
         and all(getattr(layer, name, None) is None for name in _EXTRAS)
@@ -35,7 +35,7 @@ def is_plain_decoder_layer(layer: nn.Module) -> bool:
 
 
 def is_plain_encoder_layer(layer: Any) -> bool:
-    """Whether :func:`run_encoder_layer` computes what the layer does."""
+    """Returns whether :func:`run_encoder_layer` computes what the layer does."""
     return (
         type(layer) in (TransformerEncoderLayer, TransformerEncoderLayerBase)
         and type(layer.self_attn) is MultiheadAttention
@@ -47,15 +47,16 @@ def is_plain_encoder_layer(layer: Any) -> bool:
 
 
 def _calls_nothing_else(layer: nn.Module) -> bool:
-    return not any(has_hooks(module) or _drops_out(module) for module in layer.modules())
+    return not any(has_hooks(module) or drops_out(module) for module in layer.modules())
 
 
-def _drops_out(module: nn.Module) -> bool:
+def drops_out(module: nn.Module) -> bool:
+    """Whether a module is dropout that draws random numbers now."""
     return isinstance(module, FairseqDropout) and module.p > 0 and (module.training or module.apply_during_inference)
 
 
 def has_active_dropout(module: nn.Module) -> bool:
-    return any(_drops_out(m) for m in module.modules())
+    return any(drops_out(m) for m in module.modules())
 
 
 def run_decoder_layer(

@@ -17,7 +17,7 @@ _ACTIVATIONS: Dict[Any, str] = {F.relu: "relu", gelu: "gelu"}
 _FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
 
 
-class _Copy(NamedTuple):
+class _Packed(NamedTuple):
     """A packed weight, and what it is a copy of."""
 
     versions: List[Tuple[int, int, torch.dtype]]
@@ -42,10 +42,10 @@ class Linears:
         """
         self.num_rows = num_rows
         self.num_uses = num_uses
-        self._packed: Dict[Tuple[int, ...], _Copy] = {}
+        self._packed: Dict[Tuple[int, ...], _Packed] = {}
 
     def __call__(self, module: Any, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
-        """``activation(module(x))``. *Shape:* ``(..., in)`` to ``(..., out)``."""
+        """Computes ``activation(module(x))``. *Shape:* ``(..., in)`` to ``(..., out)``."""
         name = _ACTIVATIONS.get(activation) if activation is not None else "none"
         if name is None or (x.dtype == torch.float64 and name == "gelu"):  # fairseq's gelu rounds to float32
             return activation(self(module, x))  # type: ignore[misc]
@@ -55,7 +55,7 @@ class Linears:
         return module(x) if function is None else function(module(x))
 
     def project_together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
-        """``module(x)`` of several modules with as many outputs each; packed, they are one product."""
+        """Computes ``module(x)`` of several modules with as many outputs each; packed, they are one product."""
         if self._packs(modules, x):
             return self._packed_linear(tuple(modules))(x).chunk(len(modules), dim=-1)
         return tuple(self(module, x) for module in modules)
@@ -65,7 +65,7 @@ class Linears:
         return sum(copy.size_bytes for copy in self._packed.values())
 
     def _packs(self, modules: Sequence[Any], x: Tensor) -> bool:
-        """Whether ``x`` is multiplied by packed weights of these modules together."""
+        """Returns whether ``x`` is multiplied by packed weights of these modules together."""
         if self.num_uses == 0 or torch.is_grad_enabled() or not all(is_plain_linear(module) for module in modules):
             return False
         if not can_pack(x.device.type, x.dtype):
@@ -83,7 +83,7 @@ class Linears:
         known = self._packed.get(key)
         if known is None or known.versions != versions:
             size_bytes = sum(p.numel() * p.element_size() for p in parameters)
-            known = _Copy(versions, size_bytes, PackedLinear(*_joined(modules), self.num_rows))
+            known = _Packed(versions, size_bytes, PackedLinear(*_joined(modules), self.num_rows))
             self._packed[key] = known
         return known.linear
 
@@ -101,7 +101,7 @@ def _joined(modules: Sequence[Any]) -> Tuple[Tensor, Optional[Tensor]]:
 
 
 def is_plain_linear(module: Any) -> bool:
-    """Whether a module is ``x W^T + b`` and nothing else happens when it is called."""
+    """Returns whether a module is ``x W^T + b`` and nothing else happens when it is called."""
     return type(module) is nn.Linear and not has_hooks(module)
 
 
@@ -110,5 +110,5 @@ def has_hooks(module: Any) -> bool:
 
 
 def is_inference_only(model: nn.Module) -> bool:
-    """Whether fairseq has prepared the model for inference, after which it can't be trained any more."""
+    """Returns whether fairseq has prepared the model for inference, after which it can't be trained any more."""
     return bool(getattr(model, "_is_generation_fast", False))

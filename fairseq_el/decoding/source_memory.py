@@ -1,4 +1,4 @@
-"""What a decoder keeps of the source: the encoder's output, and keys and values made of it once per sentence."""
+"""The memory of the source: the encoder's output, and keys and values made of it once per sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models EL-attention decodes exactly, and why it refuses the others."""
+"""The models that EL-attention decodes exactly, and the reasons why it refuses others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerEncode
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from fairseq_el.decoding.cross_attention import ELMultiheadAttention
-from fairseq_el.decoding.self_attention import SharedSelfAttention
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
+from fairseq_el.decoding.attention import class_without_el
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
 
@@ -48,7 +46,7 @@ def unsupported_reasons(model: nn.Module) -> List[str]:
 
 
 def has_linear_attention(decoder: Any) -> bool:
-    """Whether a decoder says that its attention is linear, as a SLiM Performer's: it keeps sums and no past."""
+    """Whether a decoder says that its attention is linear: it keeps sums of the past and no words of it."""
     return getattr(decoder, "has_linear_attention", False)
 
 
@@ -90,9 +88,9 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
 
 def _attention_reasons(attention: MultiheadAttention) -> List[str]:
     reasons = []
-    known = (MultiheadAttention, TopkMultiheadAttention, ELMultiheadAttention, *SharedSelfAttention.__subclasses__())
-    if type(attention) not in known:
-        reasons.append(f"it is a {type(attention).__name__}; only fairseq's own MultiheadAttention is supported")
+    own_class = class_without_el(attention)
+    if own_class is not MultiheadAttention and not vars(own_class).get("el_can_replace", False):
+        reasons.append(f"it is a {own_class.__name__}; only fairseq's own MultiheadAttention is supported")
     if attention.use_xformers:
         reasons.append("it uses xformers attention (--encoder-xformers-att-config)")
     if attention.bias_k is not None or attention.bias_v is not None:

@@ -20,7 +20,7 @@ _logged: WeakKeyDictionary[Any, Set[str]] = WeakKeyDictionary()  # choices of ea
 def choose_for_batch(
     model: Any, num_sentences: int, beam_size: int, src_len: int, limits: Tuple[int, int], budget: Optional[int]
 ) -> str:
-    """The backend by the cost model of :mod:`fairseq_el.planning`; logged once for every choice of a model.
+    """Chooses the backend by the planner's cost model, and logs every choice of a model once.
 
     Args:
         src_len: ``n``.

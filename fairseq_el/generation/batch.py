@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import fairseq
 import torch
 from torch import Tensor
 
-from fairseq_el.errors import LengthLimitsError, OptionError
 from fairseq_el.generation.forced_prefix import forced_lengths
+from fairseq_el.generation.length_limits import longest_output
+from fairseq_el.generation.rules import SearchRules
 
 Sample = Dict[str, Any]
 
@@ -22,7 +23,7 @@ _COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
 
 
 class WholeBatch(NamedTuple):
-    """What a batch decides for all its sentences. Parts of it keep to that, so that they get the same hypotheses.
+    """Decisions of a batch for all its sentences. Parts of it keep to them, so that they get the same hypotheses.
 
     They keep its padding too: the width of sources decides how long outputs may be, that of prefixes which rules hold.
     """
@@ -31,18 +32,19 @@ class WholeBatch(NamedTuple):
     reads_prefixes: bool  # whether the words of all prefixes can be read in one pass
 
     @classmethod
-    def of(cls, generator: Any, sample: Sample, prefix_tokens: Optional[Tensor]) -> WholeBatch:
+    def of(cls, rules: SearchRules, sample: Sample, prefix_tokens: Optional[Tensor]) -> WholeBatch:
+        """The decisions for a batch, or for the whole that it is a part of."""
         known = cls.of_part(sample)
         if known is not None:
             return known
-        source, src_lengths = source_of(sample, generator.pad, generator.eos)
-        max_len = longest_output(generator, source.size(1), src_lengths, prefix_tokens)
-        lengths = None if prefix_tokens is None else read_lengths(generator, prefix_tokens, max_len)
+        source, src_lengths = source_of(sample, rules.pad, rules.eos)
+        max_len = longest_output(rules, source.size(1), src_lengths, prefix_tokens)
+        lengths = None if prefix_tokens is None else forced_lengths(rules, prefix_tokens, max_len)
         return cls(max_len, lengths is not None)
 
     @staticmethod
     def of_part(sample: Sample) -> Optional[WholeBatch]:
-        """What was decided for the whole, if ``sample`` is a part of a batch."""
+        """The decisions for the whole, if ``sample`` is a part of a batch."""
         return sample.get(_WHOLE)
 
 
@@ -56,7 +58,7 @@ def part_of(sample: Sample, rows: slice, whole: WholeBatch) -> Sample:
 
 
 def rows_of(value: Any, rows: slice, num_sentences: int) -> Any:
-    """The same for some sentences: of tensors and lists with a row or an item for each, and of dictionaries of them."""
+    """Takes some sentences of tensors and lists with a row or an item for each, and of dictionaries of such."""
     if isinstance(value, Mapping):  # fairseq's language models have an OrderedDict
         return {name: rows_of(item, rows, num_sentences) for name, item in value.items()}
     if isinstance(value, Tensor):
@@ -82,59 +84,10 @@ def source_of(sample: Sample, pad: int, eos: int) -> Tuple[Tensor, Tensor]:
 
 
 def source_in(sample: Sample) -> Tensor:
-    """What the encoder reads. *Shape:* ``(B, n, ...)``."""
+    """The part of a batch that encoders read. *Shape:* ``(B, n, ...)``."""
     net_input = sample["net_input"]
     for name in _SOURCES:
         if name in net_input:
-            return net_input[name]
+            source: Tensor = net_input[name]
+            return source
     raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")
-
-
-def longest_output(generator: Any, src_len: int, src_lengths: Tensor, prefix_tokens: Optional[Tensor]) -> int:
-    """How many words hypotheses of a batch may have, without eos.
-
-    Raises:
-        LengthLimitsError: that is less than they must have.
-    """
-    if generator.match_source_len:
-        max_len = int(src_lengths.max())
-        limits = "the longest source of the batch, which --match-source-len goes by"
-    elif generator.max_new_tokens is not None:
-        max_len = min(max(prompt_lengths(generator, prefix_tokens)) + generator.max_new_tokens, generator.max_len) - 1
-        limits = (
-            f"--el-max-new-tokens {generator.max_new_tokens} after the longest prompt of the batch, less the eos, "
-            f"and at most {generator.max_len - 1}, which the decoder can write"
-        )
-    else:
-        max_len = min(int(generator.max_len_a * src_len + generator.max_len_b), generator.max_len - 1)
-        limits = (
-            f"--max-len-a {generator.max_len_a:g} times the {src_len} tokens of the longest source of the batch plus "
-            f"--max-len-b {generator.max_len_b}, and at most {generator.max_len - 1}, which the decoder can write"
-        )
-    if generator.min_len > max_len:
-        raise LengthLimitsError(
-            f"--min-len must not be larger than the longest output; it is {generator.min_len}, and the longest output "
-            f"has {max_len} words: {limits}. Lower --min-len, or raise the limit."
-        )
-    return max_len
-
-
-def read_lengths(generator: Any, prefix_tokens: Tensor, max_len: int) -> Optional[List[int]]:
-    """How many words each prefix forces, where all can be read in one pass; None where the search is forced along."""
-    if generator.lm_model is not None:
-        return None
-    eos = None if generator.searches_as_transformers else generator.eos  # there an eos in a prompt ends nothing
-    return forced_lengths(prefix_tokens[:, :max_len], generator.pad, eos)
-
-
-def prompt_lengths(generator: Any, prefix_tokens: Optional[Tensor]) -> List[int]:
-    """Forced words of each sentence.
-
-    Raises:
-        OptionError: there are no prompts.
-    """
-    if prefix_tokens is None:
-        raise OptionError(
-            "min_new_tokens and max_new_tokens need prompts; the generator was called without prefix_tokens"
-        )
-    return prefix_tokens.ne(generator.pad).sum(dim=1).tolist()

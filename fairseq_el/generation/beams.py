@@ -1,24 +1,30 @@
-"""The hypotheses of a search: those under way, and those that have ended."""
+"""The hypotheses of a search that are under way, and the words that may continue them."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
-Hypotheses = List[List[Dict[str, Any]]]
+
+class Kept(NamedTuple):
+    """The sentences that stay in the search when others leave, by their places among those still decoded, ascending."""
+
+    places: List[int]  # B' of them
+    on_device: Tensor  # the same, (B')
 
 
 class Candidates(NamedTuple):
-    """What a step of the search offers for each sentence, best first. Every tensor has *Shape:* ``(B, c)``."""
+    """The best continuations of each sentence by one word, best first. *Shape:* ``(B, c)`` each."""
 
     scores: Tensor  # of the whole hypothesis
     tokens: Tensor  # the word to append
     beams: Tensor  # the beam to append it to, from 0 to b - 1
 
-    def of(self, sentences: Tensor) -> Candidates:
-        return Candidates(*(tensor.index_select(0, sentences) for tensor in self))
+    def of(self, kept: Kept) -> Candidates:
+        """Those of the sentences that stay."""
+        return Candidates(*(tensor.index_select(0, kept.on_device) for tensor in self))
 
 
 class Beams:
@@ -44,8 +50,12 @@ class Beams:
     def num_sentences(self) -> int:
         return self.ignore.size(0)
 
+    def rows(self, part: slice) -> slice:
+        """The rows of some sentences, given by their first and the one after the last."""
+        return slice(part.start * self.beam_size, part.stop * self.beam_size)
+
     def begin_with(self, words: Tensor, scores: Tensor) -> None:
-        """Gives every sentence its first words, in its first beam; the others are what nobody would continue.
+        """Gives every sentence its first words, in its first beam; the others get a score of minus infinity.
 
         Args:
             words: *Shape:* ``(B, t)``.
@@ -66,8 +76,9 @@ class Beams:
             self.attention = self.scores.new_zeros(attn.size(0), attn.size(1), self.max_len + 2)
         self.attention[:, :, position] = attn
 
-    def keep(self, sentences: Tensor) -> None:
-        """Drops all other sentences. ``sentences``: ``(B')``."""
+    def keep(self, kept: Kept) -> None:
+        """Drops all other sentences."""
+        sentences = kept.on_device
         beams = torch.arange(self.beam_size, device=sentences.device)
         rows = (sentences.unsqueeze(1) * self.beam_size + beams).view(-1)
         self.tokens = self.tokens.index_select(0, rows)
@@ -103,46 +114,3 @@ class Beams:
         if self.attention is not None:
             self.attention[:, :, : step + 2] = self.attention[:, :, : step + 2].index_select(0, rows)
         return active, beams
-
-
-class EndedHypotheses:
-    """The hypotheses that have ended, sentence by sentence; they stay on the device until the end."""
-
-    def __init__(self, num_sentences: int):
-        self._of_sentence: Hypotheses = [[] for _ in range(num_sentences)]
-
-    def count(self, sentence: int) -> int:
-        return len(self._of_sentence[sentence])
-
-    def add(
-        self, sentences: List[int], tokens: Tensor, scores: Tensor, positional: Tensor, attn: Optional[Tensor]
-    ) -> None:
-        """Adds one hypothesis for each of ``sentences``, in this order.
-
-        Args:
-            tokens: words, eos included. *Shape:* ``(k, t)``.
-            scores: normalised. *Shape:* ``(k)``.
-            positional: scores of the words. *Shape:* ``(k, t)``.
-            attn: *Shape:* ``(k, n, t)`` or None.
-        """
-        nothing = torch.empty(0)
-        for i, sentence in enumerate(sentences):
-            self._of_sentence[sentence].append(
-                {
-                    "tokens": tokens[i],
-                    "score": scores[i],
-                    "attention": nothing if attn is None else attn[i],
-                    "alignment": nothing,
-                    "positional_scores": positional[i],
-                    "steps": tokens.size(1),  # for --print-step
-                }
-            )
-
-    def best_first(self) -> Hypotheses:
-        all_scores = [hypothesis["score"] for hypotheses in self._of_sentence for hypothesis in hypotheses]
-        on_host = torch.stack(all_scores).float().cpu() if all_scores else torch.empty(0)
-        result = []
-        for hypotheses, scores in zip(self._of_sentence, on_host.split([len(h) for h in self._of_sentence])):
-            order = torch.sort(scores, descending=True)[1]  # stock's own call: equal scores stay in its order
-            result.append([hypotheses[i] for i in order.tolist()])
-        return result

@@ -52,8 +52,8 @@ def best_candidates(
 
 
 def _by_search(log_probs: Tensor, scores: Optional[Tensor], search: Any) -> Candidates:
-    """What ``search`` finds for one sentence. ``log_probs``: ``(b, V)``."""
+    """Asks ``search`` for the candidates of one sentence. ``log_probs``: ``(b, V)``."""
     if bool(log_probs.isnan().any()):
         log_probs = log_probs.masked_fill(log_probs.isnan(), float("-inf"))
-    step = 0 if scores is None else 1  # which is to say that the scores are those of the word before
+    step = 0 if scores is None else 1  # the scores are those of the word before
     return Candidates(*search.step(step, log_probs.unsqueeze(0), None if scores is None else scores.view(1, -1, 1)))

@@ -26,13 +26,23 @@ from fairseq_el.ops import log_probabilities
 _NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
 _MODELS = (BaseFairseqModel, TransformerModelBase)
 
+OnStep = Callable[[int, List[DecodeState]], None]  # called with the number of a step and the states of EL models
+
 
 def _known(name: str, classes: Sequence[type]) -> List[Any]:
     return [getattr(known, name) for known in classes]
 
 
 class ModelDecoder:
-    """One model. EL models decode from a state that beams share, others as a stock generator would have them."""
+    """One model. EL models decode from a state that beams share, others as a stock generator would have them.
+
+    Symbols: ``B`` sentences, ``b`` beams, ``d`` width of the decoder, ``V`` words of the vocabulary, ``n`` positions of
+    the source.
+
+    Attributes:
+        state: what beams share; None if the model decodes as in stock.
+        is_softmax: log-probabilities are one softmax over the logits of the output projection.
+    """
 
     def __init__(
         self,
@@ -52,7 +62,7 @@ class ModelDecoder:
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
         if incremental and is_el_model(model) and can_share_past(self.model.decoder):
             self.state = new_state().put_into(self.incremental_state)
-        self.is_softmax = self._is_softmax()  # log-probabilities are a softmax over what the output projection gives
+        self.is_softmax = self._is_softmax()
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
@@ -66,7 +76,7 @@ class ModelDecoder:
 
     @property
     def encoder_out(self) -> Any:
-        """What the encoder has given for the sentences still decoded: fairseq's dictionary; None without an encoder."""
+        """The encoder's output for the sentences still decoded: fairseq's dictionary; None without an encoder."""
         return self._encoder_out
 
     def prompt(
@@ -123,7 +133,7 @@ class ModelDecoder:
         return self._stock_step(tokens)
 
     def _stock_step(self, tokens: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
-        """As fairseq's ``EnsembleModel.forward_decoder``."""
+        """Does what fairseq's ``EnsembleModel.forward_decoder`` does."""
         if self.incremental_state is not None:
             outputs = self.model.decoder.forward(
                 tokens, encoder_out=self._encoder_out, incremental_state=self.incremental_state
@@ -146,7 +156,8 @@ class ModelDecoder:
             output = output / temperature
         if self.is_softmax:
             return log_probabilities(output[:, -1])
-        return self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)[:, -1]
+        log_probs: Tensor = self.model.get_normalized_probs((output, self._extra), log_probs=True, sample=None)
+        return log_probs[:, -1]
 
     def _is_softmax(self) -> bool:
         model, decoder = self.model, self.model.decoder if self.state is not None else None
@@ -161,7 +172,8 @@ class ModelDecoder:
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
         if decoder.adaptive_softmax is not None or self.state is None:
-            return decoder.output_layer(features)
+            logits: Tensor = decoder.output_layer(features)
+            return logits
         return self.state.linears(decoder.output_projection, features)
 
     def reorder(self, new_order: Tensor) -> None:
@@ -182,37 +194,51 @@ class ModelDecoder:
 
 
 class EnsembleDecoder:
-    """All models of an ensemble: what a search sees of them is log-probabilities."""
+    """The models of an ensemble, for one batch: a search sees nothing of them but log-probabilities.
 
-    def __init__(self, generator: Any, source: Tensor, max_steps: int):
-        """``source``: what the encoder will read, ``(B, n, ...)``."""
-        models = generator.model.models
-        num_sentences, src_len = source.shape[:2]
+    Attributes:
+        models: one decoder for each model.
+        encoder_tokens: positions that encoders and prompts have in flight at a time.
+        need_attn: return encoder-decoder attention.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Any],
+        beam_size: int,
+        new_state: Callable[[Any], DecodeState],
+        encoder_tokens: int,
+        need_attn: bool,
+        on_step: Optional[OnStep] = None,
+    ):
+        """
+        Args:
+            new_state: makes what beams share in an EL model while it decodes this batch.
+            on_step: is called by :meth:`report`.
+        """
+        self.encoder_tokens = encoder_tokens
+        self.need_attn = need_attn
+        self.on_step = on_step
         incremental = all(isinstance(getattr(model, "decoder", None), FairseqIncrementalDecoder) for model in models)
         self.has_encoder = hasattr(models[0], "encoder")
         self.models = [
-            ModelDecoder(
-                model,
-                generator.beam_size,
-                incremental,
-                functools.partial(generator.new_state, model, num_sentences, src_len, max_steps),
-            )
-            for model in models
+            ModelDecoder(model, beam_size, incremental, functools.partial(new_state, model)) for model in models
         ]
 
     @property
     def all_share(self) -> bool:
-        """Whether prompts can be read in one pass."""
+        """Returns whether all models share the past of beams, so that prompts can be read in one pass."""
         return all(model.state is not None for model in self.models)
 
     @property
     def states(self) -> List[DecodeState]:
         return [model.state for model in self.models if model.state is not None]
 
-    def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
+    def encode(self, net_input: NetInput, source: Tensor) -> None:
+        """Runs all encoders. ``source``: the part of ``net_input`` that they read, ``(B, n, ...)``."""
         if self.has_encoder:
             for model in self.models:
-                model.encode(net_input, source, max_tokens)
+                model.encode(net_input, source, self.encoder_tokens)
 
     def log_probs(self, outputs: Sequence[Tensor], temperature: float) -> Tensor:
         """Logarithms of the models' mean probabilities, ``(rows, V)``. ``outputs``: of each, ``(rows, 1, d or V)``."""
@@ -223,15 +249,18 @@ class EnsembleDecoder:
 
     @property
     def is_softmax(self) -> bool:
-        """Whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
+        """Returns whether :meth:`log_probs` is one softmax, so that a row of it has NaN everywhere or nowhere."""
         return len(self.models) == 1 and self.models[0].is_softmax
 
-    def step(
-        self, tokens: Tensor, in_search: Optional[Tensor], need_attn: bool
-    ) -> Tuple[List[Tensor], Optional[Tensor]]:
-        """As :meth:`ModelDecoder.step`, for every model, with the mean of their attention."""
-        outputs, attns = zip(*(model.step(tokens, in_search, need_attn) for model in self.models))
+    def step(self, tokens: Tensor, in_search: Optional[Tensor]) -> Tuple[List[Tensor], Optional[Tensor]]:
+        """Does :meth:`ModelDecoder.step` for every model, and takes the mean of their attention."""
+        outputs, attns = zip(*(model.step(tokens, in_search, self.need_attn) for model in self.models))
         return list(outputs), mean_attention(attns)
+
+    def report(self, step: int) -> None:
+        """Calls ``on_step``: a step was decoded."""
+        if self.on_step is not None:
+            self.on_step(step, self.states)
 
     def reorder(self, new_order: Tensor) -> None:
         for model in self.models:

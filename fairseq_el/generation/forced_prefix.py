@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import List, Optional
 
 import torch
 from torch import Tensor
 
+from fairseq_el.generation.beams import Kept
 from fairseq_el.generation.ensemble import EnsembleDecoder, mean_attention
-from fairseq_el.policy import sentences_at_once
+from fairseq_el.generation.rules import SearchRules, without_nan
+from fairseq_el.policy import output_rows_at_once, sentences_at_once
 
 
 class Prompt:
     """The decoder's first symbol and the forced words after it (fairseq's ``prefix_tokens``), for all sentences.
 
     Symbols: ``B`` sentences, ``b`` beams, ``p`` forced words of the longest prompt.
+
+    Attributes:
+        words: the forced words, padded at their ends. *Shape:* ``(B, p)``.
+        lengths: how many are forced, of each sentence.
+        longest, shortest: the most and the fewest of them.
+        first_step: where the search begins.
+        log_probs: of the forced words; None if there are none, or before :meth:`read`. *Shape:* ``(B, p)``.
+        attention: of every position, if it is recorded. *Shape:* ``(B, p + 1, n)``.
     """
 
     def __init__(self, words: Tensor, lengths: Optional[List[int]], first_step: int):
-        """
-        Args:
-            words: the forced words, padded at their ends. *Shape:* ``(B, p)``.
-            lengths: how many are forced (default: none are).
-            first_step: where the search begins.
-        """
+        """``lengths``: None if no words are forced."""
         self.words = words
         self.lengths = lengths or [0] * words.size(0)
         self.first_step = first_step
         self.longest = max(self.lengths)
         self.shortest = min(self.lengths)
-        self.log_probs: Optional[Tensor] = None  # of the forced words: (B, p)
-        self.attention: Optional[Tensor] = None  # of every position: (B, p + 1, n)
+        self.log_probs: Optional[Tensor] = None
+        self.attention: Optional[Tensor] = None
         self._ends = torch.tensor(self.lengths, device=words.device)  # (B)
 
-    def read(self, decoders: EnsembleDecoder, first: Tensor, generator: Any, scored: bool) -> None:
+    def read(self, decoders: EnsembleDecoder, first: Tensor, rules: SearchRules, scored: bool) -> None:
         """Runs the decoders over the prompts, part by part, so that little is in flight at a time.
 
         Args:
@@ -42,15 +47,15 @@ class Prompt:
         """
         tokens = torch.cat([first.unsqueeze(1), self.words], dim=1)  # (B, p + 1)
         ends = None if self.shortest == self.longest else self._ends + 1
-        part_size = sentences_at_once(generator.encoder_tokens, tokens.size(1))
+        part_size = sentences_at_once(decoders.encoder_tokens, tokens.size(1))
         log_probs, attns = [], []
         for begin in range(0, tokens.size(0), part_size):
             part = slice(begin, min(begin + part_size, tokens.size(0)))
-            outputs = [model.prompt(tokens[part], ends, part, generator.record_attention) for model in decoders.models]
+            outputs = [model.prompt(tokens[part], ends, part, decoders.need_attn) for model in decoders.models]
             attns.append(mean_attention([attn for _, attn in outputs]))
             if self.longest > 0 and scored:
                 features = [features[:, :-1] for features, _ in outputs]
-                log_probs.append(_log_probs_of(self.words[part], features, decoders, generator))
+                log_probs.append(_log_probs_of(self.words[part], features, decoders, rules))
         self.log_probs = torch.cat(log_probs) if log_probs else None
         if self.longest > 0 and not scored:
             self.log_probs = torch.zeros(self.words.shape, device=self.words.device)
@@ -90,16 +95,16 @@ class Prompt:
         values = torch.where(forced, known, log_probs.gather(1, words))
         log_probs.masked_fill_(forced, float("-inf")).scatter_(1, words, values)
 
-    def keep(self, sentences: List[int], on_device: Tensor) -> None:
+    def keep(self, kept: Kept) -> None:
         """Drops all other sentences."""
-        self.lengths = [self.lengths[i] for i in sentences]
+        self.lengths = [self.lengths[i] for i in kept.places]
         self.longest, self.shortest = max(self.lengths), min(self.lengths)
-        self.words = self.words.index_select(0, on_device)
-        self._ends = self._ends.index_select(0, on_device)
+        self.words = self.words.index_select(0, kept.on_device)
+        self._ends = self._ends.index_select(0, kept.on_device)
         if self.log_probs is not None:
-            self.log_probs = self.log_probs.index_select(0, on_device)
+            self.log_probs = self.log_probs.index_select(0, kept.on_device)
         if self.attention is not None:
-            self.attention = self.attention.index_select(0, on_device)
+            self.attention = self.attention.index_select(0, kept.on_device)
 
     @staticmethod
     def _rows(of_sentences: Tensor, beam_size: int) -> Tensor:
@@ -107,24 +112,36 @@ class Prompt:
         return of_sentences.repeat_interleave(beam_size).unsqueeze(1)
 
 
-def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecoder, generator: Any) -> Tensor:
+def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecoder, rules: SearchRules) -> Tensor:
     """Log-probabilities of ``words`` ``(B', p)``, given ``features`` of each model ``(B', p, d)``: ``(B', p)``."""
     flat_words = words.reshape(-1, 1)
     flat = [f.reshape(-1, 1, f.size(2)) for f in features]  # (B', p, d) -> (B'*p, 1, d)
     result = []
-    part_size = generator.output_rows(flat[0].size(2))
+    part_size = output_rows_at_once(decoders.encoder_tokens, flat[0].size(2), rules.vocab_size)
     for begin in range(0, flat_words.size(0), part_size):
         part = slice(begin, begin + part_size)
-        log_probs = decoders.log_probs([f[part] for f in flat], generator.temperature)
-        result.append(generator.penalized(log_probs).gather(1, flat_words[part]))
-    return generator.without_nan(torch.cat(result)).view_as(words)
+        log_probs = decoders.log_probs([f[part] for f in flat], rules.temperature)
+        result.append(rules.penalize(log_probs).gather(1, flat_words[part]))
+    return without_nan(torch.cat(result)).view_as(words)
 
 
-def forced_lengths(prefix_tokens: Tensor, pad: int, eos: Optional[int]) -> Optional[List[int]]:
-    """How many words each prompt forces; None if it can't be read in one pass (padded elsewhere, or with eos in it)."""
-    is_word = prefix_tokens.ne(pad)
-    lengths = is_word.sum(dim=1)
-    at_ends = is_word == (torch.arange(prefix_tokens.size(1), device=lengths.device) < lengths.unsqueeze(1))
-    if not bool(at_ends.all()) or (eos is not None and bool(prefix_tokens.eq(eos).any())):
+def forced_lengths(rules: SearchRules, prefix_tokens: Tensor, max_len: int) -> Optional[List[int]]:
+    """Words that each prefix forces; None where prefixes can't be read in one pass and the search is forced along.
+
+    That is so with a language model beside, and where a prefix is padded but at its end or has an eos in it.
+
+    Args:
+        prefix_tokens: *Shape:* ``(B, p)``.
+        max_len: words of the longest output; the prefix beyond them is ignored.
+    """
+    if rules.language_model is not None:
         return None
-    return lengths.tolist()
+    words = prefix_tokens[:, :max_len]
+    is_word = words.ne(rules.pad)
+    lengths = is_word.sum(dim=1)  # (B)
+    at_ends = is_word == (torch.arange(words.size(1), device=lengths.device) < lengths.unsqueeze(1))
+    ends_something = rules.transformers is None  # as transformers has it, an eos in a prompt ends nothing
+    if not bool(at_ends.all()) or (ends_something and bool(words.eq(rules.eos).any())):
+        return None
+    result: List[int] = lengths.tolist()
+    return result

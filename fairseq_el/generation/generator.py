@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Union
 
 import torch
-from fairseq.ngram_repeat_block import NGramRepeatBlock
-from fairseq.search import BeamSearch, DiverseBeamSearch
+from fairseq.search import DiverseBeamSearch
 from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithAlignment
 from torch import Tensor, nn
 
 from fairseq_el.cards.check import check_input
 from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_inference_only
 from fairseq_el.errors import FairseqElError, NoHypothesisError
+from fairseq_el.generation.active_batch import ActiveBatch
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import WholeBatch, source_in
-from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.halves import MemoryRecord, decode_in_halves
-from fairseq_el.generation.no_hypothesis import found_no_word, why
-from fairseq_el.generation.out_of_memory import free_frames
-from fairseq_el.generation.random_state import RandomState
-from fairseq_el.generation.transformers_search import TransformersRules, decoding_class
-from fairseq_el.ops import block_repeated_ngrams
-from fairseq_el.policy import output_rows_at_once
+from fairseq_el.generation.ended_hypotheses import Hypotheses
+from fairseq_el.generation.ensemble import EnsembleDecoder, OnStep
+from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
+from fairseq_el.generation.failures.no_hypothesis import WatchedStep, explain, found_no_word
+from fairseq_el.generation.failures.out_of_memory import free_frames
+from fairseq_el.generation.failures.random_state import RandomState
+from fairseq_el.generation.loop import SearchLoop
+from fairseq_el.generation.rules import SearchRules, TransformersRules
+from fairseq_el.generation.step import BeamStep
+from fairseq_el.generation.step_choice import choose_step
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # of all batches that are still to come
@@ -39,7 +41,7 @@ class ELSequenceGenerator(SequenceGenerator):
       between takes little memory. Results do not depend on it.
 
     A batch that does not fit into memory is decoded in halves, and these in halves, with the same hypotheses and one
-    warning that names the batch size to use (:mod:`fairseq_el.generation.halves`).
+    warning that names the batch size to use (:mod:`fairseq_el.generation.failures.halves`).
 
     Where stock goes wrong it does not:
 
@@ -73,7 +75,7 @@ class ELSequenceGenerator(SequenceGenerator):
     first_symbol: Optional[int] = None
     min_new_tokens: Optional[int] = None
     max_new_tokens: Optional[int] = None
-    on_step: Optional[Callable[[int, List[DecodeState]], None]] = None
+    on_step: Optional[OnStep] = None
 
     def _generate(
         self,
@@ -93,7 +95,7 @@ class ELSequenceGenerator(SequenceGenerator):
         constraints: Optional[Tensor],
         bos_token: Union[int, Tensor, None],
     ) -> Hypotheses:
-        """All sentences together."""
+        """Decodes all sentences together."""
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
@@ -103,25 +105,42 @@ class ELSequenceGenerator(SequenceGenerator):
         batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
         random_state = RandomState(source_in(sample).device)
         try:
-            return decoding_class(self)(self, *batch).run()
+            return self._new_search(choose_step, *batch).run()
         except (AssertionError, RuntimeError) as error:
             if not found_no_word(error):
                 raise
             free_frames(error)
             random_state.restore()
-            raise NoHypothesisError(why(self, batch, error, numbers)) from error
+            raise NoHypothesisError(explain(self._new_search(WatchedStep, *batch), error, numbers)) from error
 
-    @property
-    def searches_as_transformers(self) -> bool:
-        return self.transformers_rules is not None and type(self.search) is BeamSearch
+    def _new_search(
+        self,
+        new_step: Callable[[SearchRules, ActiveBatch, EnsembleDecoder], BeamStep],
+        sample: Dict[str, Any],
+        prefix_tokens: Optional[Tensor],
+        constraints: Optional[Tensor],
+        first_symbol: Union[int, Tensor, None],
+    ) -> SearchLoop:
+        """The search of a batch, not yet begun."""
+        rules = SearchRules.of(self)
+        batch = ActiveBatch(rules, sample, prefix_tokens, constraints, first_symbol)
+        num_sentences, src_len = batch.source.shape[:2]
+        new_state = functools.partial(
+            self.new_state, num_sentences=num_sentences, src_len=src_len, max_steps=batch.max_len + 1
+        )
+        decoders = EnsembleDecoder(
+            self.model.models, rules.beam_size, new_state, self.encoder_tokens, self.record_attention, self.on_step
+        )
+        return SearchLoop(rules, batch, new_step(rules, batch, decoders))
 
     @property
     def memory_record(self) -> MemoryRecord:
-        """What has not fitted into memory so far."""
-        return self.__dict__.setdefault("_memory_record", MemoryRecord())
+        """Sizes of batches that have not fitted into memory so far."""
+        record: MemoryRecord = self.__dict__.setdefault("_memory_record", MemoryRecord())
+        return record
 
     def new_state(self, model: Any, num_sentences: int, src_len: int, max_steps: int) -> DecodeState:
-        """What the beams of a batch share while an EL model decodes it."""
+        """Makes what the beams of a batch share while an EL model decodes it."""
         backend = backend_of(model)
         if backend == "auto":
             steps = (self.min_len, max_steps - 1)
@@ -130,15 +149,15 @@ class ELSequenceGenerator(SequenceGenerator):
         return DecodeState(num_sentences, self.beam_size, max_steps, backend, linears)
 
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
-        """How a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
+        """The way a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
         if not is_inference_only(model):
             return Linears(num_sentences * self.beam_size, max_steps)
-        linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
+        linears: Linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
         linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
 
     def __prepare_scriptable__(self) -> SequenceGenerator:
-        """What ``torch.jit.script`` compiles instead: stock's generator with these settings.
+        """Returns stock's generator with these settings, which ``torch.jit.script`` compiles instead.
 
         Raises:
             FairseqElError: a model decodes with EL-attention, which TorchScript can't compile.
@@ -152,52 +171,12 @@ class ELSequenceGenerator(SequenceGenerator):
         stock = next(known for known, el_class in _EL_CLASSES.items() if isinstance(self, el_class))
         return _with_settings_of(self, stock)
 
-    def output_rows(self, width: int) -> int:
-        """Rows of the output projection to have in flight. ``width``: ``d`` of the decoder."""
-        return output_rows_at_once(self.encoder_tokens, width, self.vocab_size)
-
-    def adjusted(self, log_probs: Tensor) -> Tensor:
-        """``log_probs`` ``(rows, V)`` under the rules that are the same in every step: NaN, padding, ``--unkpen``."""
-        return self.penalized(self.without_nan(log_probs))
-
-    @staticmethod
-    def without_nan(log_probs: Tensor) -> Tensor:
-        """NaN counts as minus infinity; changed in place."""
-        return log_probs.masked_fill_(log_probs.isnan(), float("-inf"))
-
-    def penalized(self, scores: Tensor) -> Tensor:
-        """The same, NaN left as they are. ``scores``: ``(rows, V)``, changed in place."""
-        scores[:, self.pad] = float("-inf")
-        scores[:, self.unk] -= self.unk_penalty
-        return scores
-
-    def block_ngrams(self, scores: Tensor, tokens: Tensor, step: int) -> None:
-        """``--no-repeat-ngram-size``.
-
-        Args:
-            scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
-            tokens: words so far, padded. *Shape:* ``(rows, max_len + 2)``.
-        """
-        blocker = self.repeat_ngram_blocker
-        if blocker is None:
-            return
-        if type(blocker) is NGramRepeatBlock and not self.ngram_blocking_as_stock:
-            block_repeated_ngrams(scores, tokens[:, : step + 1], blocker.no_repeat_ngram_size)
-        else:
-            blocker(tokens, scores, tokens.size(0) // self.beam_size, self.beam_size, step)
-
-    def language_model_log_probs(self, tokens: Tensor) -> Tensor:
-        """What ``lm_model`` adds to the log-probabilities of the word after ``tokens`` ``(rows, t)``: ``(rows, V)``."""
-        assert self.lm_model is not None
-        log_probs = self.lm_model.get_normalized_probs(self.lm_model(tokens), log_probs=True, sample=None)
-        return log_probs[:, -1, :] * self.lm_weight
-
 
 class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenceGenerator):
-    """The same for :class:`~fairseq.sequence_generator.SequenceGeneratorWithAlignment` (``--print-alignment``)."""
+    """fairseq's generator with alignments (``--print-alignment``), for EL models."""
 
     def generate(self, models: Sequence[nn.Module], sample: Dict[str, Any], **options: Any) -> Hypotheses:
-        """As stock: decodes, then aligns, which takes memory of its own."""
+        """Decodes, then aligns, as stock does; aligning takes memory of its own."""
         return decode_in_halves(self, functools.partial(super().generate, models), sample, options)
 
 

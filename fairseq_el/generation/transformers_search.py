@@ -1,177 +1,159 @@
 """Beam search under the rules of transformers' ``generate()``: when it ends, what it forbids, and how it scores.
 
 fairseq's rules are others. It stops as soon as it has as many hypotheses as beams, ends the longest with an eos, and
-counts forced words and their log-probabilities.
+counts forced words and their log-probabilities. Here every sentence is decoded as ``generate()`` decodes it by itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Dict, Iterable, List, Optional
 
 import torch
 from torch import Tensor
 
-from fairseq_el.errors import OptionError
-from fairseq_el.generation.batch import prompt_lengths
-from fairseq_el.generation.beams import Candidates, Hypotheses
-from fairseq_el.generation.length_limits import Limits
-from fairseq_el.generation.loop import BatchDecoding, NoWordLeftError
+from fairseq_el.generation.active_batch import ActiveBatch
+from fairseq_el.generation.beams import Beams, Candidates, Kept
+from fairseq_el.generation.ended_hypotheses import Hypotheses, NoWordLeftError
+from fairseq_el.generation.forced_prefix import Prompt
+from fairseq_el.generation.length_limits import LengthLimits
+from fairseq_el.generation.rules import SearchRules, TransformersRules
+from fairseq_el.generation.word_rules import WordRules
 
 NOTHING = -1e9  # the score of a hypothesis that is not there yet
 
 
-@dataclass(frozen=True)
-class TransformersRules:
-    """Settings of ``generate()`` that fairseq has no options for. Words are indices of fairseq's dictionary.
+class TransformersWordRules(WordRules):
+    """The rules of ``generate()`` for the next word.
 
-    Attributes:
-        early_stopping: True, False or ``"never"``.
-        forced_first: the first word of every hypothesis (``forced_bos_token_id``); prompts have none.
-        forced_last: the last word of hypotheses as long as they may be (``forced_eos_token_id``).
-        forbidden: sequences of words that no hypothesis has (``bad_words_ids``, ``suppress_tokens``).
-        forbidden_first: words that no hypothesis begins with (``begin_suppress_tokens``).
-        continues_prompts: scores and their lengths are of the words after the prompt, as of language models.
+    Symbols: ``b`` beams, ``V`` words of the vocabulary, ``rows`` the beams of the sentences of a part.
     """
 
-    early_stopping: Union[bool, str] = False
-    forced_first: Optional[int] = None
-    forced_last: Optional[int] = None
-    forbidden: Tuple[Tuple[int, ...], ...] = ()
-    forbidden_first: Tuple[int, ...] = ()
-    continues_prompts: bool = False
-
-
-class TransformersDecoding(BatchDecoding):
-    """Plain beam search; every sentence is decoded as ``generate()`` decodes it by itself."""
-
-    scores_prompts = False
-    limits: Limits
-
-    def __init__(self, generator: Any, *batch: Any):
-        self.rules: TransformersRules = generator.transformers_rules
-        super().__init__(generator, *batch)
-        self.ranked = RankedHypotheses(len(self.sentences), generator.beam_size, self.max_len, self.beams.tokens.device)
-        self._ended: Dict[int, List[Dict[str, Any]]] = {}
-        # Without beams it stops at the first eos, whatever else is said.
-        self.stops_early = self.rules.early_stopping is True or generator.beam_size == 1
-        lengths = range(1, self.max_len + 2)
-        power = generator.len_penalty if generator.normalize_scores else 0.0
-        device = self.beams.tokens.device
-        self._divisors = torch.tensor([length**power for length in lengths], device=device)
+    def __init__(self, rules: SearchRules, batch: ActiveBatch):
+        super().__init__(rules, batch)
+        assert rules.transformers is not None and batch.limits is not None
+        self._given: TransformersRules = rules.transformers
+        self._limits: LengthLimits = batch.limits
         # Moved to the device once, not in every step.
-        single = [sequence[0] for sequence in self.rules.forbidden if len(sequence) == 1]
+        device = batch.device
+        single = [sequence[0] for sequence in self._given.forbidden if len(sequence) == 1]
         self._forbidden = torch.tensor(single, device=device) if single else None
-        self._forbidden_first = torch.tensor(self.rules.forbidden_first, dtype=torch.long, device=device)
+        self._forbidden_first = torch.tensor(self._given.forbidden_first, dtype=torch.long, device=device)
         self._sequences = [
-            (torch.tensor(before, device=device), last) for *before, last in self.rules.forbidden if before
+            (torch.tensor(before, device=device), last) for *before, last in self._given.forbidden if before
         ]
 
-    def run(self) -> Hypotheses:
-        super().run()
-        self._store(range(len(self.sentences)))
-        without = sorted(sentence for sentence, found in self._ended.items() if not found)
-        if without:
-            raise NoWordLeftError(without)
-        return [self._ended[sentence] for sentence in sorted(self._ended)]
+    def forces_words(self, step: int) -> bool:
+        forces = step == 0 and self._given.forced_first is not None
+        forces |= self._given.forced_last is not None and step >= min(self._limits.last)
+        return forces or super().forces_words(step)
 
-    def _limits(self, num_sentences: int, device: torch.device) -> Limits:
-        of_prompts = super()._limits(num_sentences, device)
-        if of_prompts is not None:
-            return of_prompts
-        prompts = [0] * num_sentences
-        if self.rules.continues_prompts and self.prefix_tokens is not None:
-            prompts = prompt_lengths(self.generator, self.prefix_tokens)
-        if max(prompts) > self.max_len:
-            raise OptionError(
-                f"a prompt must leave room for one more token; one has {max(prompts) + 1} tokens, and prompt and "
-                f"continuation together may have {self.max_len + 2} (--max-len-b, and the model's positions). Shorten "
-                "the prompt, or give a larger --max-len-b or --el-max-new-tokens"
-            )
-        return Limits(prompts, [self.generator.min_len] * num_sentences, [self.max_len] * num_sentences, device)
-
-    def _is_plain(self, step: int, outputs: Optional[List[Tensor]]) -> bool:
-        forces = step == 0 and self.rules.forced_first is not None
-        forces |= self.rules.forced_last is not None and step >= min(self.limits.last)
-        return not forces and super()._is_plain(step, outputs)
-
-    def _under_rules(self, step: int, scores: Tensor, part: slice, rows: slice) -> Tensor:
-        generator, rules, limits, beam_size = self.generator, self.rules, self.limits, self.generator.beam_size
-        words = self.beams.tokens[rows, : step + 1]
-        generator.block_ngrams(scores, self.beams.tokens[rows], step)
+    def apply(self, step: int, scores: Tensor, part: slice, beams: Beams, prompt: Optional[Prompt]) -> Tensor:
+        given, limits, beam_size = self._given, self._limits, self.rules.beam_size
+        rows = beams.rows(part)
+        words = beams.tokens[rows, : step + 1]
+        self.rules.block_ngrams(scores, beams.tokens[rows], step)
         if self._forbidden is not None:
             scores.index_fill_(1, self._forbidden, float("-inf"))
         for before, last in self._sequences:
             _forbid(scores, words, before, last)
         too_early = limits.too_early(step, part, beam_size)
         if too_early is not None:
-            scores[:, generator.eos].masked_fill_(too_early.squeeze(1), float("-inf"))
-        if step == 0 and rules.forced_first is not None:
-            _force(scores, limits.first_own(step, part, beam_size), rules.forced_first)
-        if rules.forced_last is not None:
-            _force(scores, limits.ending(step, part, beam_size), rules.forced_last)
-        if rules.forbidden_first:
+            scores[:, self.rules.eos].masked_fill_(too_early.squeeze(1), float("-inf"))
+        if step == 0 and given.forced_first is not None:
+            _force(scores, limits.first_own(step, part, beam_size), given.forced_first)
+        if given.forced_last is not None:
+            _force(scores, limits.ending(step, part, beam_size), given.forced_last)
+        if given.forbidden_first:
             self._forbid_first(step, scores, part)
-        if self._in_prefix(step):
-            assert self.prompt is not None
-            self.prompt.force(step, scores, part, beam_size)
+        if self.batch.in_prefix(step):
+            assert prompt is not None
+            prompt.force(step, scores, part, beam_size)
         return scores
 
     def _forbid_first(self, step: int, scores: Tensor, part: slice) -> None:
-        """In the first step that chooses a word."""
-        forced = self.rules.forced_first is not None
-        begins = self.limits.first_own(step - int(forced), part, self.generator.beam_size)
+        """Forbids the words that none begins with, in the first step that chooses a word."""
+        forced = self._given.forced_first is not None
+        begins = self._limits.first_own(step - int(forced), part, self.rules.beam_size)
         if begins is not None:
             kept = scores[:, self._forbidden_first].masked_fill(begins, float("-inf"))
             scores.index_copy_(1, self._forbidden_first, kept)
 
-    def _end(self, step: int, candidates: Candidates) -> Tuple[Tensor, List[int]]:
-        beam_size, limits, ranked = self.generator.beam_size, self.limits, self.ranked
+
+class RankedHypotheses:
+    """The hypotheses that have ended, as ``generate()`` counts them: a sentence is finished when none can be better.
+
+    Symbols: ``B`` sentences, ``b`` beams, ``c`` candidates of a sentence.
+    """
+
+    def __init__(self, rules: SearchRules, batch: ActiveBatch):
+        assert rules.transformers is not None and batch.limits is not None
+        self._rules = rules
+        self._given: TransformersRules = rules.transformers
+        self._batch = batch
+        self._limits: LengthLimits = batch.limits
+        self._best = _BestHypotheses(len(batch.sentences), rules.beam_size, batch.max_len, batch.device)
+        self._of_sentence: Dict[int, List[Dict[str, Any]]] = {}  # of those that have left
+        # Without beams it stops at the first eos, whatever else is said.
+        self._stops_early = self._given.early_stopping is True or rules.beam_size == 1
+        lengths = range(1, batch.max_len + 2)
+        power = rules.len_penalty if rules.normalize_scores else 0.0
+        self._divisors = torch.tensor([length**power for length in lengths], device=batch.device)
+
+    def end(self, step: int, candidates: Candidates, beams: Beams) -> Tensor:
+        """Takes the hypotheses that end in this step; see :meth:`EndedHypotheses.end`."""
+        batch, limits, best, beam_size = self._batch, self._limits, self._best, beams.beam_size
         prompts, last = limits.prompt_lengths(), limits.last_steps()  # (B, 1)
         own = prompts <= step
         is_last = last <= step
-        ended = (candidates.tokens.eq(self.generator.eos) | is_last) & own & candidates.scores.ne(float("-inf"))
+        ended = (candidates.tokens.eq(self._rules.eos) | is_last) & own & candidates.scores.ne(float("-inf"))
         divisors = self._divisors[(step - prompts).clamp(min=0)]  # (B, 1)
-        self._add(step, candidates, ended[:, :beam_size], divisors)
+        self._add(step, candidates, beams, ended[:, :beam_size], divisors)
         hopes = divisors
-        if self.rules.early_stopping == "never" and self.generator.len_penalty > 0:
+        if self._given.early_stopping == "never" and self._rules.len_penalty > 0:
             hopes = self._divisors[(last - prompts).clamp(min=0)]
         going_on = candidates.scores.masked_fill(ended, NOTHING).max(dim=1, keepdim=True)[0]
-        ranked.improvable &= ~own | (going_on / hopes > ranked.worst())
-        full = ranked.is_full() if self.stops_early else torch.zeros_like(own)
-        done = own & (~ranked.improvable | full | is_last | ended.all(dim=1, keepdim=True))
-        ranked.improvable &= ~done
+        best.improvable &= ~own | (going_on / hopes > best.worst())
+        full = best.is_full() if self._stops_early else torch.zeros_like(own)
+        done = own & (~best.improvable | full | is_last | ended.all(dim=1, keepdim=True))
+        best.improvable &= ~done
         on_host = done.squeeze(1).tolist()  # the one time in a step that the host waits for the device
-        self.finished |= {self.sentences[i] for i, is_done in enumerate(on_host) if is_done}
-        return ended, [i for i, sentence in enumerate(self.sentences) if sentence not in self.finished]
+        batch.finished |= {batch.sentences[i] for i, is_done in enumerate(on_host) if is_done}
+        return ended
 
-    def _add(self, step: int, candidates: Candidates, ended: Tensor, divisors: Tensor) -> None:
+    def _add(self, step: int, candidates: Candidates, beams: Beams, ended: Tensor, divisors: Tensor) -> None:
         """Ranks candidates ``(B, b)`` that have ended among the hypotheses that had ended before."""
-        beams, beam_size = self.beams, self.generator.beam_size
+        beam_size = beams.beam_size
         best = Candidates(*(tensor[:, :beam_size] for tensor in candidates))
         offsets = torch.arange(beams.num_sentences, device=beams.tokens.device).unsqueeze(1) * beam_size
         rows = best.beams + offsets  # (B, b)
         words, cumulative = beams.tokens[rows][:, :, 1:], beams.scores[rows]  # (B, b, max_len + 1)
         words[:, :, step] = best.tokens
         cumulative[:, :, step] = best.scores
-        self.ranked.add(ended, best.scores / divisors, words, cumulative, step + 1)
+        self._best.add(ended, best.scores / divisors, words, cumulative, step + 1)
 
-    def _keep(self, remaining: List[int], kept: Tensor) -> None:
-        self._store(set(range(len(self.sentences))) - set(remaining))
-        super()._keep(remaining, kept)
-        self.ranked.keep(kept)
+    def keep(self, kept: Kept) -> None:
+        """Drops all other sentences, whose hypotheses are final."""
+        self._store(set(range(len(self._batch.sentences))) - set(kept.places))
+        self._best.keep(kept.on_device)
 
-    def _store(self, numbers: Any) -> None:
-        for number in numbers:
-            self._ended[self.sentences[number]] = self.ranked.hypotheses(number)
+    def best_first(self) -> Hypotheses:
+        """Returns the hypotheses of all sentences.
+
+        Raises:
+            NoWordLeftError: a sentence has none.
+        """
+        self._store(range(len(self._batch.sentences)))
+        without = sorted(sentence for sentence, found in self._of_sentence.items() if not found)
+        if without:
+            raise NoWordLeftError(without)
+        return [self._of_sentence[sentence] for sentence in sorted(self._of_sentence)]
+
+    def _store(self, places: Iterable[int]) -> None:
+        for i in places:
+            self._of_sentence[self._batch.sentences[i]] = self._best.hypotheses(i)
 
 
-def decoding_class(generator: Any) -> Type[BatchDecoding]:
-    """How the generator searches."""
-    return TransformersDecoding if generator.searches_as_transformers else BatchDecoding
-
-
-class RankedHypotheses:
+class _BestHypotheses:
     """The ``b`` best hypotheses that have ended, of each of ``B`` sentences, best first.
 
     Attributes:

@@ -1,8 +1,13 @@
-"""Attention operations in pure torch. Nothing here imports fairseq."""
+"""Operations in pure torch. Nothing here imports fairseq.
 
-from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query
+EL-attention: ``el_attention``, ``kv_attention`` and their ``masked_softmax``. Beam search: ``top_scores``,
+``ngram_block``, ``keep_rows``, ``packed_linear``. Top-k attention: ``topk_attention``, ``topk_feed_forward`` and
+``selected_rows``. SLiM Performers: ``feature_maps``, ``linear_attention``, ``sliced_loss``. Each file begins with its
+source and equation; ``tests/helpers/reference.py`` has the same operations as simply as can be.
+"""
+
+from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
-from fairseq_el.ops.keep_largest import keep_largest
 from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
 from fairseq_el.ops.kv_attention import kv_attention
 from fairseq_el.ops.linear_attention import (
@@ -15,10 +20,9 @@ from fairseq_el.ops.linear_attention import (
 from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
-from fairseq_el.ops.slim import Attend, attend_within, sliced_loss
-from fairseq_el.ops.top_scores import largest, log_probabilities, top_of_rows
+from fairseq_el.ops.sliced_loss import Attend, attend_within, sliced_loss
+from fairseq_el.ops.top_scores import keep_largest, largest, log_probabilities, top_of_rows
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
-from fairseq_el.ops.topk_el_attention import topk_el_attention
 from fairseq_el.ops.topk_feed_forward import topk_feed_forward
 
 __all__ = [

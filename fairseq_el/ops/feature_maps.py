@@ -1,4 +1,4 @@
-"""Feature maps ``g`` of linear attention: what stands in for the exponential of a softmax is ``g(q)^T g(k)``.
+"""Feature maps ``g`` of linear attention, which has ``g(q)^T g(k)`` in the place of a softmax's exponential.
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, arXiv 2012.11346, section 2.2
 (``sqr`` is the paper's own choice); ``favor+``: Choromanski et al., "Rethinking Attention with Performers", ICLR 2021.
@@ -14,14 +14,14 @@ FEATURE_MAPS = ("sqr", "relu", "elu+1", "favor+")
 
 
 def feature_map(name: str, x: Tensor, directions: Tensor | None = None, of_queries: bool = False) -> Tensor:
-    """``g(x)``, never negative.
+    """Features ``g(x)``, never negative.
 
     Args:
         name: one of ``FEATURE_MAPS``.
         x: queries or keys. *Shape:* ``(B, L, h, dh)``.
-        directions: of ``favor+``, as :func:`orthogonal_directions` gives them. *Shape:* ``(h, M, dh)``.
-        of_queries: scale the features of every position so that they can't all underflow, which cancels in attention;
-            those of keys have to be comparable to each other.
+        directions: for ``favor+``, from :func:`orthogonal_directions`. *Shape:* ``(h, M, dh)``.
+        of_queries: scale the features of every position so that they can't all underflow. The scale cancels in
+            attention; features of keys have none, for they are compared to each other.
 
     Returns:
         *Shape:* ``(B, L, h, M)``; ``M`` is ``dh`` for all but ``favor+``.
@@ -57,8 +57,9 @@ def orthogonal_directions(num_heads: int, num_features: int, head_dim: int, seed
     generator = torch.Generator().manual_seed(seed)
     num_blocks = -(-num_features // head_dim)
     normal = torch.randn(num_heads, num_blocks, head_dim, head_dim, generator=generator, dtype=torch.float64)
-    directions, triangle = torch.linalg.qr(normal)
-    directions = directions * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)  # all rotations equally likely
+    rotations, triangle = torch.linalg.qr(normal)
+    signs = triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    directions: Tensor = rotations * signs  # all rotations are equally likely
     lengths = torch.randn(num_heads, num_blocks, head_dim, head_dim, generator=generator, dtype=torch.float64).norm(
         dim=3
     )

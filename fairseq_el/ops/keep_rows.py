@@ -8,11 +8,13 @@ _AT_ONCE = 1 << 20  # bytes moved at a time, at least: few calls, and on a CPU w
 
 
 def keep_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """``tensor.index_select(0, rows)``, moved to the front of the tensor's own storage, an eighth at a time.
+    """Selects rows as ``tensor.index_select(0, rows)`` does, into the front of the tensor's own storage.
+
+    An eighth of them is moved at a time, so no second tensor of that size is made.
 
     Args:
         tensor: overwritten. *Shape:* ``(N, ...)``.
-        rows: ascending, so that none is overwritten before it is read. *Shape:* ``(N')`` with ``N' <= N``.
+        rows: ascending, so that no row is overwritten before it is read. *Shape:* ``(N')`` with ``N' <= N``.
 
     Returns:
         a view of the first ``N'`` rows.

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el._torch_version import torch_version
 from fairseq_el.ops.masked_softmax import masked_softmax
+from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 
 _FUSED = torch_version() >= (2, 1)  # before, torch's fused attention has no scale
 _HAS_CUDNN = hasattr(torch.backends.cuda, "cudnn_sdp_enabled")
@@ -24,25 +25,39 @@ def kv_attention(
     attn_mask: Tensor | None = None,
     softmax_dtype: torch.dtype | None = None,
     scale: float = 1.0,
+    k: int | None = None,
+    query_chunk: int = MOST_QUERIES,
 ) -> Tensor:
-    """``softmax(q_i K_i^T) V_i`` (Vaswani et al. 2017, equation 1) with one set of keys and values per sentence.
+    """Attention with one set of keys and values per sentence: ``softmax(s q_i K_i^T) V_i``.
+
+    Vaswani et al., "Attention Is All You Need", NIPS 2017, arXiv 1706.03762, equation 1.
 
     Two dense products per sentence and head, ``(b, dh) x (dh, n)`` and ``(b, n) x (n, dh)``; nothing is expanded to
-    beams. They and the softmax are torch's fused attention, unless the softmax is to round more than the scores do.
+    beams. They and the softmax are torch's fused attention, unless the softmax must round more than the scores do. With
+    ``k`` it is :func:`topk_attention`.
 
     Args:
         query: projected queries. *Shape:* ``(B, b, h, dh)``.
         key, value: *Shape:* ``(B, h, n, dh)``; a slice of longer storage will do.
-        attn_mask: True where a position is hidden from one query; or, where many layers have the same, what
-            :func:`as_bias` makes of it. *Shape:* ``(B, b, n)`` or ``(B, 1, n)``. Every query must see something.
-        softmax_dtype: what the softmax is computed in (default: the dtype of the scores).
-        scale: of the scores; 1 for queries that are scaled already.
+        attn_mask: True where a position is hidden from one query; or the same as numbers that are added to the scores,
+            from :func:`as_bias`, where many layers have the same mask. *Shape:* ``(B, b, n)`` or ``(B, 1, n)``. Every
+            query must see something.
+        softmax_dtype: the dtype that the softmax is computed in (default: the dtype of the scores).
+        scale: ``s``, multiplied with the queries; 1 for queries that are scaled already.
+        k: how many scores of a query enter its softmax, the largest ones (default: all).
+        query_chunk: with ``k``, how many queries of a head are scored at a time, at most.
 
     Returns:
         the heads' outputs. *Shape:* ``(B, b, h, dh)``.
     """
+    mask = None if attn_mask is None else attn_mask.unsqueeze(1)  # for all heads: (B, b, n) -> (B, 1, b, n)
+    if k is not None:
+        scaled = (query * scale).transpose(1, 2)  # (B, b, h, dh) -> (B, h, b, dh)
+        heads = topk_attention(
+            scaled, key, value, k, attn_mask=mask, query_chunk=query_chunk, softmax_dtype=softmax_dtype
+        )
+        return heads.transpose(1, 2)
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps
-    mask = None if attn_mask is None else attn_mask.unsqueeze(1)  # for all heads
     if _FUSED and not rounds:
         return _fused(query.transpose(1, 2), key, value, mask, scale).transpose(1, 2)  # (B, h, b, dh) -> (B, b, h, dh)
     query = query if scale == 1.0 else query * scale

@@ -31,7 +31,7 @@ class Sums(NamedTuple):
 
 
 def sums_of(keys: Tensor, values: Tensor) -> Sums:
-    """What these positions add to the sums. ``keys``: ``(B, L, h, M)``; ``values``: ``(B, L, h, dh)``."""
+    """The sums over some positions. ``keys``: ``(B, L, h, M)``; ``values``: ``(B, L, h, dh)``."""
     return Sums(keys.permute(0, 2, 3, 1) @ values.transpose(1, 2), keys.sum(dim=1))  # (B, h, M, L) x (B, h, L, dh)
 
 
@@ -102,26 +102,31 @@ def _no_sums(keys: Tensor, values: Tensor) -> Sums:
 
 
 def _split(x: Tensor, chunk: int) -> Tensor:
-    """``(B, L, h, w)`` to ``(B, h, N, c, w)``, with zeros at the end of the last chunk."""
+    """Splits positions into chunks, ``(B, L, h, w)`` to ``(B, h, N, c, w)``, with zeros at the end of the last."""
     num_sentences, length, num_heads, width = x.shape
     x = functional.pad(x, (0, 0, 0, 0, 0, -length % chunk))
     return x.view(num_sentences, -1, chunk, num_heads, width).permute(0, 3, 1, 2, 4)
 
 
 def _join(x: Tensor, length: int) -> Tensor:
-    """``(B, h, N, c, w)`` to ``(B, L, h, w)``, not always contiguous."""
+    """Joins chunks again, ``(B, h, N, c, w)`` to ``(B, L, h, w)``, not always contiguous."""
     num_sentences, num_heads, num_chunks, chunk, width = x.shape
     return x.permute(0, 2, 3, 1, 4).reshape(num_sentences, num_chunks * chunk, num_heads, width)[:, :length]
 
 
 def _before(x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums before each chunk, ``(B, h, N, ...)``, and after the last, from what each adds and those at the start."""
+    """Sums before each chunk, ``(B, h, N, ...)``, and after the last.
+
+    Args:
+        x: the sums over each chunk alone.
+        start: the sums before the first chunk.
+    """
     through = torch.cat([start.unsqueeze(2), x], dim=2).cumsum_(dim=2)
-    return through[:, :, :-1], through[:, :, -1].clone()  # whoever keeps the last shall not keep all
+    return through[:, :, :-1], through[:, :, -1].clone()  # a view would keep all of them in memory
 
 
 def _after(x: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from the end: sums over all chunks after each, and over all of them."""
+    """Sums after each chunk, and over all chunks: :func:`_before` from the end."""
     after, whole = _before(x.flip(2), end)
     return after.flip(2), whole
 
@@ -136,7 +141,7 @@ class _LinearAttention(torch.autograd.Function):
         weights = (q @ k.transpose(3, 4)).tril()  # (B, h, N, c, c)
         denominator = weights.sum(dim=4, keepdim=True) + q @ S.unsqueeze(4)  # (B, h, N, c, 1)
         denominator = _or_infinity(denominator)
-        # as one piece of memory, or whoever needs it as (B, L, h * dh) would keep a copy beside it
+        # contiguous: the caller views it as (B, L, h * dh), and would keep a copy beside it otherwise
         output = _join((weights @ v + q @ R) / denominator, length).contiguous()
         ctx.save_for_backward(queries, keys, values, R0, S0, output, _join(denominator, length))
         ctx.chunk = chunk

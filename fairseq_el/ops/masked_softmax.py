@@ -1,4 +1,4 @@
-"""Softmax over what a query sees."""
+"""Softmax over the positions that a query sees."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def masked_softmax(scores: Tensor, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Softmax over the last dimension, without what is hidden.
+    """Softmax over the last dimension, without hidden positions.
 
     Args:
         scores: overwritten. *Shape:* ``(..., n)``.
         hidden: True where a position is hidden; every row must see something. *Shape:* ``(..., n)``, broadcast.
-        dtype: what the softmax is computed in (default: the dtype of the scores).
+        dtype: the dtype that the softmax is computed in (default: the dtype of the scores).
 
-    *Rounding:* a softmax that rounds more than its scores do (float64 models, whose softmax fairseq computes in
-    float32) depends, in its last digits, on where hidden positions lie between visible ones. For them alone, the
-    visible positions are brought together first, so that the result is the one of a memory without the hidden ones.
+    *Rounding:* fairseq computes the softmax of float64 models in float32. Such a softmax rounds more than its scores
+    do, and its last digits depend on where hidden positions lie between visible ones. For these models alone, visible
+    positions are brought together first. So the result is the same as without the hidden positions.
     """
     if dtype is not None and torch.finfo(dtype).eps > torch.finfo(scores.dtype).eps:
         return _softmax_of_visible(scores, hidden.expand_as(scores), dtype)
@@ -24,7 +24,7 @@ def masked_softmax(scores: Tensor, hidden: Tensor, dtype: torch.dtype | None = N
 
 
 def as_bias(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """What added to scores hides positions: 0 or minus infinity.
+    """A mask as numbers to add to scores: 0, or minus infinity where a position is hidden.
 
     Rows begin at multiples of 16 numbers: where they do not, torch's fused attention on a card copies them.
 

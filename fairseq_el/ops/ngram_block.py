@@ -1,4 +1,4 @@
-"""No n-gram twice: every hypothesis at once, on the device."""
+"""Blocking of repeated n-grams, for every hypothesis at once and on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
     Args:
         scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
         tokens: the words so far, the decoder's first symbol included, not padded. *Shape:* ``(rows, t)``.
-        ngram_size: ``n``, at least 1. For ``n = 1`` the first symbol, which nobody wrote, does not count.
+        ngram_size: ``n``, at least 1. For ``n = 1`` the first symbol, which is no word of the hypothesis, does not
+            count.
 
     Returns:
         ``scores``.
@@ -28,7 +29,7 @@ def block_repeated_ngrams(scores: Tensor, tokens: Tensor, ngram_size: int) -> Te
 
 
 def block_everywhere(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
-    """The same in a few steps over all windows, of which none waits for a device. At least one window."""
+    """Compares all windows, without waiting for a device. There is at least one window."""
     length = tokens.size(1)
     num_windows = length - ngram_size + 1
     begins = torch.ones_like(tokens[:, :num_windows], dtype=torch.bool)  # (rows, windows): the window equals the end
@@ -44,7 +45,7 @@ def block_everywhere(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
 
 
 def block_where_found(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor:
-    """The same for ``n > 1``, looking further only at the few windows whose first word agrees: for a CPU."""
+    """Compares only the few windows whose first word agrees; for a CPU and ``n > 1``."""
     num_windows = tokens.size(1) - ngram_size + 1
     end = tokens[:, num_windows:]  # the last n - 1 words
     rows, windows = (tokens[:, :num_windows] == end[:, :1]).nonzero(as_tuple=True)

@@ -37,10 +37,11 @@ def can_pack(device_type: str, dtype: torch.dtype) -> bool:
 
 
 class PackedLinear:
-    """``y = activation(x W^T + b)``. Not differentiable; follows no later change of the weight."""
+    """A linear layer ``y = activation(x W^T + b)``, without gradients. It does not see later changes of the weight."""
 
     def __init__(self, weight: Tensor, bias: Optional[Tensor], num_rows: int):
-        """
+        """Packs a weight.
+
         Args:
             weight: as ``nn.Linear`` keeps it; :func:`can_pack` holds for it. *Shape:* ``(out, in)``.
             bias: *Shape:* ``(out)``.
@@ -52,7 +53,8 @@ class PackedLinear:
         self._fuses = all(_is_finite(tensor.detach()) for tensor in (weight, bias) if tensor is not None)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
-        """
+        """Computes ``y``.
+
         Args:
             x: *Shape:* ``(..., in)``.
             activation: ``"none"``, ``"relu"``, or ``"gelu"`` (with the error function). Applied before rounding to 16
@@ -65,7 +67,8 @@ class PackedLinear:
         if function is not None:
             return function(self(x))
         algorithm = "none" if activation == "gelu" else ""
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+        return output
 
 
 def _is_finite(tensor: Tensor) -> bool:

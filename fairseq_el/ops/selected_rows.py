@@ -1,7 +1,7 @@
-"""Products with a few selected rows of a matrix, for many queries at once. Only these rows are read or written.
+"""Products with a few selected rows of a matrix, for many queries at once, that touch only these rows.
 
-All three are the sparse products of a matrix with ``k`` numbers in every row; torch's embedding bags do two of them on
-every device and in every dtype, and the third is the first with the matrix transposed.
+Each of the three has a sparse matrix as a factor, with ``k`` numbers in every row. torch's embedding bags compute two
+of them on every device and in every dtype. The third is the first with the sparse matrix transposed.
 
 Symbols: ``P`` matrices with ``n`` rows of width ``d``; ``C`` queries of each, which select ``k`` rows each.
 """
@@ -23,7 +23,7 @@ def index_dtype(length: int) -> torch.dtype:
 
 
 def sum_of_rows(table: Tensor, where: Tensor, weights: Tensor) -> Tensor:
-    """``out[p, c] = sum over j of weights[p, c, j] * table[p, where[p, c, j]]``.
+    """The weighted sum of selected rows: ``out[p, c] = sum over j of weights[p, c, j] * table[p, where[p, c, j]]``.
 
     Args:
         table: *Shape:* ``(P, n, d)``.
@@ -41,12 +41,12 @@ def sum_of_rows(table: Tensor, where: Tensor, weights: Tensor) -> Tensor:
 
 
 def products_with_rows(table: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
-    """``out[p, c, j]``, the product of ``vectors[p, c]`` and ``table[p, where[p, c, j]]``.
+    """Products of vectors with selected rows: ``out[p, c, j] = vectors[p, c] . table[p, where[p, c, j]]``.
 
-    It is the gradient of :func:`sum_of_rows` for its weights.
+    They are the gradient of :func:`sum_of_rows` for its weights.
 
     Args:
-        table, where: as there.
+        table, where: as of :func:`sum_of_rows`.
         vectors: *Shape:* ``(P, C, d)``.
 
     Returns:
@@ -64,7 +64,7 @@ def products_with_rows(table: Tensor, where: Tensor, vectors: Tensor) -> Tensor:
 
 
 class Selection:
-    """Which queries selected a row: ``where`` turned round."""
+    """The queries that selected each row: ``where`` inverted."""
 
     def __init__(self, where: Tensor, num_rows: int):
         """Args: ``where``: integers below ``num_rows``. *Shape:* ``(P, C, k)``."""
@@ -75,7 +75,7 @@ class Selection:
         self._queries = torch.div(self._order, max(where.size(2), 1), rounding_mode="floor").to(torch.int32)
 
     def sum_of_queries(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """``out[p, i]``, the sum of ``weights[p, c, j] * vectors[p, c]`` over all ``where[p, c, j] = i``.
+        """Sums for each row: ``out[p, i] = sum of weights[p, c, j] * vectors[p, c]`` over all ``where[p, c, j] = i``.
 
         Args:
             vectors: *Shape:* ``(P, C, d)``.
@@ -97,7 +97,7 @@ def _bags(rows: Tensor, bags: Tensor, weights: Tensor, first: Tensor | None = No
 
 
 def _in_all(where: Tensor, num_rows: int) -> Tensor:
-    """Numbers of rows of all ``P`` matrices, one below the other."""
+    """Numbers the selected rows through all ``P`` matrices, one below the other."""
     first = torch.arange(where.size(0), dtype=torch.int32, device=where.device).view(-1, 1, 1) * num_rows
     return where.to(torch.int32).add_(first) if where.dtype != torch.int32 else where + first
 

@@ -14,13 +14,13 @@ _IN_CACHE = 1 << 21  # bytes of members of groups that a CPU has at a time: they
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """``torch.log_softmax(logits, dim=1, dtype=torch.float32)``, the same bits: a search ranks by their last ones.
+    """The bits of ``torch.log_softmax(logits, dim=1, dtype=torch.float32)``: a search ranks by the last of them.
 
     On a CPU it takes no room for its result, so that malloc has nothing to return to the system after every step:
     logits in float32 are overwritten, others are copied once.
 
     Args:
-        logits: the caller needs them no more. *Shape:* ``(rows, V)``.
+        logits: may be overwritten. *Shape:* ``(rows, V)``.
 
     Returns:
         float32. *Shape:* ``(rows, V)``.
@@ -48,7 +48,7 @@ def largest(scores: Tensor, k: int) -> Tuple[Tensor, Tensor]:
 
 
 def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Tensor, Tensor]:
-    """``torch.topk(scores, k, dim=1)`` for long rows: columns are searched only where a maximum says that it pays.
+    """Finds ``torch.topk(scores, k, dim=1)`` of long rows, searching only columns whose group has a large maximum.
 
     The ``V`` columns fall into groups of ``g``, every ``V / g``-th in the same one. The ``k`` largest of a row lie in
     the ``k`` groups with the largest maxima, which one pass over the row gives; only these are searched. Of all ``g``,
@@ -76,6 +76,22 @@ def top_of_rows(scores: Tensor, k: int, largest_first: bool = True) -> Tuple[Ten
     return values, columns
 
 
+def keep_largest(scores: Tensor, k: int) -> Tensor:
+    """Sets all but the ``k`` largest scores of each row to minus infinity; of equal ones, exactly ``k`` stay.
+
+    Args:
+        scores: *Shape:* ``(..., n)``.
+        k: at least 1.
+
+    Returns:
+        a new tensor, or ``scores`` itself where rows are not longer than ``k``. *Shape:* ``(..., n)``.
+    """
+    if k >= scores.size(-1):
+        return scores
+    top, where = torch.topk(scores, k, dim=-1, sorted=False)
+    return torch.full_like(scores, float("-inf")).scatter(-1, where, top)
+
+
 def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool) -> Tuple[Tensor, Tensor]:
     num_rows, num_columns = scores.shape
     num_groups = num_columns // group_size
@@ -94,7 +110,7 @@ def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool)
 
 
 def _rows_at_once(matrix: Tensor, numbers: int) -> int:
-    """Of a matrix of which so many numbers are needed per row: what stays in a CPU's cache, or all rows."""
+    """Returns how many rows, with so many numbers for each, stay in a CPU's cache; on other devices all rows."""
     if matrix.device.type != "cpu":
         return max(len(matrix), 1)
     return max(_IN_CACHE // (matrix.element_size() * max(numbers, 1)), 1)

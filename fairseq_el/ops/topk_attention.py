@@ -5,8 +5,8 @@ sections 2 and 3:
 
     scores = Q K^T,   top, where = the k largest of every row,   out_i = sum over j of softmax(top_i)_j V[where_ij]
 
-Queries are taken in chunks, so only the scores of one chunk exist at a time. For the gradients, the k scores and their
-places are all that is kept beside Q, K and V: with them nothing has to be computed twice but a softmax of k numbers.
+Queries are taken in chunks, so only the scores of one chunk exist at a time. For the gradients, only the k scores and
+their places are saved beside Q, K and V: the backward pass computes nothing twice but a softmax of k numbers.
 
 Symbols: ``B`` sentences, ``h`` heads, ``t`` queries, ``n`` keys, ``dh`` width of a head, ``dv`` that of a value.
 """
@@ -26,8 +26,8 @@ from fairseq_el.ops.top_scores import largest
 _BYTES_AT_ONCE = {"cpu": 16 << 20}  # of the scores of a chunk
 _BYTES_ON_A_CARD = 256 << 20
 _FEWEST_ROWS = 128  # of a product: fewer are slow
-MOST_QUERIES = 256  # with more, most of a causal product is of keys that its first rows may not see
-_BYTES_OF_A_SELECTION = 40  # in the backward: where, sorted, order, queries, weights, their gradients
+MOST_QUERIES = 256  # with more, a causal product spends most of its time on keys that its first rows may not see
+_BYTES_OF_A_SELECTION = 40  # in the backward pass: where, sorted, order, queries, weights, their gradients
 
 
 def topk_attention(
@@ -43,7 +43,7 @@ def topk_attention(
     dropout: float = 0.0,
     softmax_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """``softmax`` over the ``k`` largest scores of every query, and the sum of those values.
+    """Attention over the ``k`` largest scores of every query: their softmax, and the sum of those values.
 
     With ``k >= n`` it is ordinary attention. Differentiable (once) in query, key and value. A query that sees fewer
     than ``k`` keys uses those; a query that sees none gets zeros and no gradient, where a softmax would give NaN.
@@ -53,12 +53,12 @@ def topk_attention(
         query: scaled. *Shape:* ``(B, h, t, dh)``.
         key: may be expanded. *Shape:* ``(B, h, n, dh)``.
         value: may be expanded. *Shape:* ``(B, h, n, dv)``.
-        k: from 1 on.
+        k: at least 1.
         key_padding_mask: True where a key is hidden. *Shape:* ``(B, n)``.
         attn_mask: True where a key is hidden from a query, or numbers to add to the scores, which get no gradient.
             *Shape:* ``(B, h, t, n)``, broadcast, as ``(t, n)``.
         causal: query ``i`` sees the keys up to ``i + n - t`` only; the others are not multiplied.
-        query_chunk: how many queries of a head are scored at a time, at most; more than 256 never are.
+        query_chunk: how many queries of a head are scored at a time, at most; above 256 it has no effect.
         dropout: probability with which each of the ``k`` weights is dropped; the others grow to match.
         softmax_dtype: what the softmax is computed in (default: the query's dtype, float32 for 16 bits).
 
@@ -66,20 +66,23 @@ def topk_attention(
         the heads' outputs. *Shape:* ``(B, h, t, dv)``.
 
     Raises:
-        ValueError: an argument has a value or a shape that it can't have.
+        ValueError: an argument has a wrong value or shape; all problems are named.
     """
-    how = _How(k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _at_least_float32(query))
-    _check(query, key, value, how)
+    options = _Options(
+        k, key_padding_mask, attn_mask, causal, query_chunk, dropout, softmax_dtype or _at_least_float32(query)
+    )
+    _check(query, key, value, options)
     if attn_mask is not None:
-        how = replace(how, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
+        options = replace(options, attn_mask=attn_mask.expand(*query.shape[:3], key.size(2)))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        return _TopkAttention.apply(query, key, value, how)
-    return _forward(query, key, value, how, None)
+        output: Tensor = _TopkAttention.apply(query, key, value, options)
+        return output
+    return _forward(query, key, value, options, None)
 
 
 @dataclass(frozen=True)
-class _How:
-    """The arguments that are not differentiated."""
+class _Options:
+    """The arguments that get no gradient."""
 
     k: int
     key_padding_mask: Tensor | None
@@ -91,8 +94,8 @@ class _How:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What is kept for the gradients. *Shape:* ``(B*h, t, min(k, n))`` each."""
+class _Saved:
+    """The tensors that the gradients need. *Shape:* ``(B*h, t, min(k, n))`` each."""
 
     top: Tensor  # the k scores
     where: Tensor  # their keys
@@ -101,63 +104,65 @@ class _Kept:
 
 class _TopkAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, how: _How) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, options: _Options) -> Tensor:
         num_sentences, num_heads, num_queries = query.shape[:3]
-        shape = (num_sentences * num_heads, num_queries, min(how.k, key.size(2)))
-        kept = _Kept(
+        shape = (num_sentences * num_heads, num_queries, min(options.k, key.size(2)))
+        saved = _Saved(
             query.new_full(shape, float("-inf")),
             torch.zeros(shape, dtype=index_dtype(key.size(2)), device=query.device),
-            torch.ones(shape, dtype=torch.bool, device=query.device) if how.dropout else None,
+            torch.ones(shape, dtype=torch.bool, device=query.device) if options.dropout else None,
         )
-        output = _forward(query, key, value, how, kept)
-        ctx.save_for_backward(query, key, value, kept.top, kept.where, kept.alive)
-        ctx.how = replace(how, key_padding_mask=None, attn_mask=None)  # the kept scores have them
+        output = _forward(query, key, value, options, saved)
+        ctx.save_for_backward(query, key, value, saved.top, saved.where, saved.alive)
+        ctx.options = replace(options, key_padding_mask=None, attn_mask=None)  # the saved scores have them
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
-        return (*_backward(grad, query, key, value, ctx.how, _Kept(*kept)), None)
+        query, key, value, *saved = ctx.saved_tensors
+        return (*_backward(grad, query, key, value, ctx.options, _Saved(*saved)), None)
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept | None) -> Tensor:
+def _forward(query: Tensor, key: Tensor, value: Tensor, options: _Options, saved: _Saved | None) -> Tensor:
     output = query.new_zeros(query.size(0) * query.size(1), query.size(2), value.size(3))
-    pieces = _Pieces(query, key.size(2) * query.element_size(), min(how.query_chunk, MOST_QUERIES))
-    for heads, pairs in pieces.heads:
+    chunks = _Chunks(query, key.size(2) * query.element_size(), min(options.query_chunk, MOST_QUERIES))
+    for heads, pairs in chunks.heads:
         queries, keys, values = (x[heads].flatten(0, 1) for x in (query, key, value))  # (B', h', n, dh) -> (P, n, dh)
-        for rows in pieces.rows:
-            visible = _visible(query, key, how, rows)
+        for rows in chunks.rows:
+            visible = _visible(query, key, options, rows)
             scores = queries[:, rows] @ keys[:, :visible].transpose(1, 2)  # (P, C, visible)
-            _hide(scores.view(*query[heads].shape[:2], *scores.shape[1:]), how, heads, rows)
-            top, where = largest(scores, how.k)
-            weights = _softmax(top, how.softmax_dtype).to(query.dtype)
+            _hide(scores.view(*query[heads].shape[:2], *scores.shape[1:]), options, heads, rows)
+            top, where = largest(scores, options.k)
+            weights = _softmax(top, options.softmax_dtype).to(query.dtype)
             here = (pairs, rows, slice(top.size(2)))
-            if how.dropout:
-                alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - how.dropout)
-                weights = weights * alive / (1 - how.dropout)
-                if kept is not None and kept.alive is not None:
-                    kept.alive[here] = alive
-            if kept is not None:
-                kept.top[here], kept.where[here] = top, where.to(kept.where.dtype)
+            if options.dropout:
+                alive = torch.empty_like(where, dtype=torch.bool).bernoulli_(1 - options.dropout)
+                weights = weights * alive / (1 - options.dropout)
+                if saved is not None and saved.alive is not None:
+                    saved.alive[here] = alive
+            if saved is not None:
+                saved.top[here], saved.where[here] = top, where.to(saved.where.dtype)
             output[pairs, rows] = sum_of_rows(values, where, weights)
     return output.view(*query.shape[:3], -1)
 
 
-def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How, kept: _Kept) -> tuple[Tensor, ...]:
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, options: _Options, saved: _Saved
+) -> tuple[Tensor, ...]:
     grad_query, grad_key, grad_value = (x.new_zeros(x.shape).flatten(0, 1) for x in (query, key, value))
-    sum_dtype = _at_least_float32(query)  # of sums over pieces
-    pieces = _Pieces(query, kept.top.size(2) * _BYTES_OF_A_SELECTION, query.size(2))
-    for heads, pairs in pieces.heads:
+    sum_dtype = _at_least_float32(query)  # of sums over chunks
+    chunks = _Chunks(query, saved.top.size(2) * _BYTES_OF_A_SELECTION, query.size(2))
+    for heads, pairs in chunks.heads:
         grads, queries, keys, values = (x[heads].flatten(0, 1) for x in (grad, query, key, value))
         of_keys, of_values = (torch.zeros(x.shape, dtype=sum_dtype, device=x.device) for x in (keys, values))
-        for rows in pieces.rows:
-            here = (pairs, rows, slice(_visible(query, key, how, rows)))
-            where, weights = kept.where[here], _softmax(kept.top[here], how.softmax_dtype)
+        for rows in chunks.rows:
+            here = (pairs, rows, slice(_visible(query, key, options, rows)))
+            where, weights = saved.where[here], _softmax(saved.top[here], options.softmax_dtype)
             # out = (w a) V with a = alive / (1 - p): dV = (w a)^T dout, dw = a (dout V^T), ds = w (dw - sum(w dw))
             dropped, of_weights = weights, products_with_rows(values, where, grads[:, rows]).to(weights.dtype)
-            if kept.alive is not None:
-                factor = kept.alive[here].to(weights.dtype) / (1 - how.dropout)
+            if saved.alive is not None:
+                factor = saved.alive[here].to(weights.dtype) / (1 - options.dropout)
                 dropped, of_weights = weights * factor, of_weights * factor
             of_scores = weights * (of_weights - (weights * of_weights).sum(dim=-1, keepdim=True))
             grad_query[pairs, rows] = sum_of_rows(keys, where, of_scores)
@@ -168,8 +173,8 @@ def _backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, how: _How
     return grad_query.view_as(query), grad_key.view(key.shape), grad_value.view(value.shape)
 
 
-class _Pieces:
-    """What is computed together: queries of one head, of some heads of a sentence, or of whole sentences."""
+class _Chunks:
+    """The queries that are computed together: of one head, of some heads of a sentence, or of whole sentences."""
 
     def __init__(self, query: Tensor, of_a_query: int, most_rows: int):
         """Args: ``of_a_query``: bytes that a query of a head needs. ``most_rows``: queries of a head at a time."""
@@ -181,7 +186,7 @@ class _Pieces:
 
     @property
     def heads(self) -> Iterator[tuple[tuple[slice, slice], slice]]:
-        """Sentences and their heads, and the same as pairs, which are numbered through all sentences."""
+        """Yields sentences and their heads, and the same as pairs, which are numbered through all sentences."""
         sentences, heads = max(self._num_pairs // max(self._num_heads, 1), 1), min(self._num_pairs, self._num_heads)
         for begin in range(0, self._num_sentences, sentences):
             for head in range(0, self._num_heads, heads):
@@ -193,28 +198,29 @@ class _Pieces:
 
     @property
     def rows(self) -> Iterator[slice]:
+        """Yields the queries of a head."""
         for begin in range(0, self._num_queries, self._num_rows):
             yield slice(begin, min(begin + self._num_rows, self._num_queries))
 
 
-def _visible(query: Tensor, key: Tensor, how: _How, rows: slice) -> int:
-    """How many keys the last of some queries may see."""
+def _visible(query: Tensor, key: Tensor, options: _Options, rows: slice) -> int:
+    """Returns how many keys the last of some queries may see."""
     num_keys = key.size(2)
-    return max(rows.stop + num_keys - query.size(2), 0) if how.causal else num_keys
+    return max(rows.stop + num_keys - query.size(2), 0) if options.causal else num_keys
 
 
-def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) -> None:
-    """Minus infinity where a key is hidden, in place."""
+def _hide(scores: Tensor, options: _Options, heads: tuple[slice, slice], rows: slice) -> None:
+    """Sets scores to minus infinity where a key is hidden, in place."""
     visible = scores.size(3)
-    if how.attn_mask is not None:
-        mask = how.attn_mask[heads[0], heads[1], rows, :visible]
+    if options.attn_mask is not None:
+        mask = options.attn_mask[heads[0], heads[1], rows, :visible]
         if mask.dtype == torch.bool:
             scores.masked_fill_(mask, float("-inf"))
         else:
             scores.add_(mask)
-    if how.key_padding_mask is not None:
-        scores.masked_fill_(how.key_padding_mask[heads[0], None, None, :visible], float("-inf"))
-    if how.causal:  # the last row sees all that is there, the one before one key less, ...
+    if options.key_padding_mask is not None:
+        scores.masked_fill_(options.key_padding_mask[heads[0], None, None, :visible], float("-inf"))
+    if options.causal:  # the last row sees all that is there, the one before one key less, ...
         num_rows = scores.size(2)
         later = min(num_rows - 1, visible)
         future = torch.ones(num_rows, later, dtype=torch.bool, device=scores.device).triu(later - num_rows + 1)
@@ -222,41 +228,42 @@ def _hide(scores: Tensor, how: _How, heads: tuple[slice, slice], rows: slice) ->
 
 
 def _softmax(top: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zeros where everything is hidden."""
+    """Softmax of the kept scores; zeros where a query sees nothing."""
     return torch.softmax(top, dim=-1, dtype=dtype).masked_fill_(top == float("-inf"), 0.0)
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:
+    """The dtype of ``x``, or float32 for 16 bits."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor, how: _How) -> None:
+def _check(query: Tensor, key: Tensor, value: Tensor, options: _Options) -> None:
     num_sentences, num_heads, _, head_dim = query.shape
     num_keys = key.size(2)
     problems = []
-    if how.k < 1:
-        problems.append(f"k must be at least 1; got {how.k}")
-    if how.query_chunk < 1:
-        problems.append(f"query_chunk must be at least 1; got {how.query_chunk}")
-    if not 0.0 <= how.dropout < 1.0:
-        problems.append(f"dropout must be at least 0 and below 1; got {how.dropout}")
+    if options.k < 1:
+        problems.append(f"k must be at least 1; got {options.k}")
+    if options.query_chunk < 1:
+        problems.append(f"query_chunk must be at least 1; got {options.query_chunk}")
+    if not 0.0 <= options.dropout < 1.0:
+        problems.append(f"dropout must be at least 0 and below 1; got {options.dropout}")
     if key.shape != (num_sentences, num_heads, num_keys, head_dim):
         problems.append(f"key must be (B, h, n, dh) like the query {tuple(query.shape)}; got {tuple(key.shape)}")
     if value.shape[:3] != key.shape[:3]:
         problems.append(f"value must be (B, h, n, dv) like the key {tuple(key.shape)}; got {tuple(value.shape)}")
-    mask = how.key_padding_mask
+    mask = options.key_padding_mask
     if mask is not None and (mask.shape != (num_sentences, num_keys) or mask.dtype != torch.bool):
         expected = (num_sentences, num_keys)
         problems.append(f"key_padding_mask must be bool {expected}; got {mask.dtype} {tuple(mask.shape)}")
-    if how.attn_mask is not None:
+    if options.attn_mask is not None:
         scores = (*query.shape[:3], num_keys)
-        sizes = zip(how.attn_mask.shape[::-1], scores[::-1])
-        if how.attn_mask.dim() > 4 or any(size not in (1, wanted) for size, wanted in sizes):
-            got = tuple(how.attn_mask.shape)
+        sizes = zip(options.attn_mask.shape[::-1], scores[::-1])
+        if options.attn_mask.dim() > 4 or any(size not in (1, wanted) for size, wanted in sizes):
+            got = tuple(options.attn_mask.shape)
             problems.append(f"attn_mask must be broadcastable to (B, h, t, n) {scores}; got {got}")
-        if not (how.attn_mask.dtype == torch.bool or how.attn_mask.is_floating_point()):
-            problems.append(f"attn_mask must be bool or floating point; got {how.attn_mask.dtype}")
-        if how.attn_mask.requires_grad:
+        if not (options.attn_mask.dtype == torch.bool or options.attn_mask.is_floating_point()):
+            problems.append(f"attn_mask must be bool or floating point; got {options.attn_mask.dtype}")
+        if options.attn_mask.requires_grad:
             problems.append("attn_mask gets no gradient; detach it, or use ordinary attention")
     if problems:
         raise ValueError("topk_attention: " + "; ".join(problems))

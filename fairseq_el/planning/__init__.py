@@ -22,7 +22,15 @@ from fairseq_el.planning.operations import (
     cross_attention_operations,
     decoder_step_operations,
 )
-from fairseq_el.planning.rates import Rates, default_rates, load_rates, rates_path, save_rates
+from fairseq_el.planning.rates import (
+    Rates,
+    default_rates,
+    load_rates,
+    rates_path,
+    refuse_to_replace_others_file,
+    save_rates,
+    this_processor,
+)
 from fairseq_el.planning.workload import DEFAULT_OVERHEAD, METHODS, TorchAttention, Workload, default_node_share
 
 __all__ = [
@@ -54,8 +62,10 @@ __all__ = [
     "process_memory",
     "processor_name",
     "rates_path",
+    "refuse_to_replace_others_file",
     "save_rates",
     "shape_of",
     "state_bytes",
+    "this_processor",
     "torch_attention",
 ]

@@ -6,7 +6,7 @@ from typing import Callable, Dict
 from fairseq_el.recipes.download_step import download
 from fairseq_el.recipes.generate_step import generate
 from fairseq_el.recipes.preprocess_step import preprocess
-from fairseq_el.recipes.recipe import Recipe, Say, read_recipe
+from fairseq_el.recipes.recipe_file import Recipe, Say, read_recipe
 from fairseq_el.recipes.score_step import score
 from fairseq_el.recipes.stamped_directory import refuse_others_directories
 

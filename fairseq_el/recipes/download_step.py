@@ -29,7 +29,7 @@ from fairseq_el.files import (
     staging_directory,
     write_whole,
 )
-from fairseq_el.recipes.recipe import Origin, Recipe, Say
+from fairseq_el.recipes.recipe_file import Origin, Recipe, Say
 
 _TIMEOUT = 60  # seconds without a byte
 

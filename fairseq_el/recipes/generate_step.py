@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 import fairseq_el
 from fairseq_el.cards.check import usable_device
 from fairseq_el.recipes.preprocess_step import data_of, read_report
-from fairseq_el.recipes.recipe import Recipe, Say
+from fairseq_el.recipes.recipe_file import Recipe, Say
 from fairseq_el.recipes.stamped_directory import StampedDirectory, checksums
 from fairseq_el.subprocesses import run_program
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 from fairseq_el.conversion import load_checkpoint, read_dictionary
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
 from fairseq_el.files import read_json, read_lines
-from fairseq_el.recipes.recipe import Recipe, Say
+from fairseq_el.recipes.recipe_file import Recipe, Say
 from fairseq_el.recipes.stamped_directory import StampedDirectory, checksums, require_files
 from fairseq_el.recipes.tokenized_text import Language, write_tokens
 from fairseq_el.subprocesses import run_program

@@ -11,7 +11,7 @@ from fairseq_el.errors import FairseqElError
 from fairseq_el.files import read_json, read_lines
 from fairseq_el.recipes.generate_step import OUTPUT, output_of
 from fairseq_el.recipes.preprocess_step import open_tokenizer
-from fairseq_el.recipes.recipe import Recipe, Say
+from fairseq_el.recipes.recipe_file import Recipe, Say
 from fairseq_el.recipes.stamped_directory import StampedDirectory
 from fairseq_el.scoring import read_hypotheses
 from fairseq_el.subprocesses import run_program

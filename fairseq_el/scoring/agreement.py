@@ -28,7 +28,7 @@ class Hypothesis(Generic[Tokens]):
 
 @dataclass(frozen=True)
 class Agreement(Generic[Tokens]):
-    """What the outputs of two programs have in common.
+    """Result of comparing the outputs of two programs.
 
     Attributes:
         sentences: number of sentences that at least one of them decoded.
@@ -44,14 +44,9 @@ class Agreement(Generic[Tokens]):
     largest_gap: float
 
     @property
-    def identical(self) -> int:
+    def num_identical(self) -> int:
         """Number of sentences whose hypotheses are the same."""
         return self.sentences - len(self.differing)
-
-    @property
-    def share(self) -> float:
-        """Identical sentences as a share of all, from 0 to 1."""
-        return self.identical / self.sentences
 
     def as_dict(self) -> Dict[str, Any]:
         """The attributes as JSON writes them: a hypothesis is a list of its tokens and its score."""

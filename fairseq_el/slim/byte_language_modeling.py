@@ -1,4 +1,4 @@
-"""``--task byte_language_modeling``: language models of raw files, byte by byte, with nothing to preprocess."""
+"""The task ``byte_language_modeling``: language models of raw files, byte by byte, without preprocessing."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
 import re
@@ -52,9 +52,10 @@ class ByteLanguageModelingTask(FixedLengthTask):
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
-        """
+        """Makes the dictionary of bytes.
+
         Raises:
-            OptionError: the options make no task; every problem is named.
+            OptionError: an option has a wrong value; all problems are named.
         """
         problems = length_problems(args.tokens_per_sample)
         if not args.data:
@@ -68,7 +69,8 @@ class ByteLanguageModelingTask(FixedLengthTask):
         return Bytes()
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> MonolingualDataset:
-        """
+        """Loads a split of DATA in blocks of ``--tokens-per-sample`` bytes.
+
         Raises:
             FairseqElError: there is no such split.
         """
@@ -140,7 +142,7 @@ def split_of(data: Path, split: str, shares: str) -> Tuple[Path, int, int]:
 
 
 def _ends(shares: str, size: int) -> List[int]:
-    """Where the three splits of a file of ``size`` bytes end."""
+    """Returns where the three splits of a file of ``size`` bytes end."""
     plain = all(re.fullmatch(r"\s*[0-9]+(\.[0-9]+)?\s*", share) for share in shares.split(","))
     percent = [Fraction(share.strip()) for share in shares.split(",")] if plain else []  # floats' sums are not exact
     if len(percent) != 3 or not 0 < sum(percent) <= 100:

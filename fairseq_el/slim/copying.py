@@ -1,4 +1,4 @@
-"""``--task copying``: random words, a separator, and the same words again.
+"""The task ``copying``: random words, a separator, and the same words again.
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, arXiv 2012.11346, section 4.
 """
@@ -41,9 +41,10 @@ class CopyingTask(FixedLengthTask):
 
     @classmethod
     def setup_dictionary(cls, args: Any, **kwargs: Any) -> Tuple[Dictionary, Dictionary]:
-        """
+        """Makes the dictionary of symbols.
+
         Raises:
-            OptionError: the options make no task; every problem is named.
+            OptionError: an option has a wrong value; all problems are named.
         """
         length, problems = args.tokens_per_sample, []
         if length < 1:
@@ -63,7 +64,8 @@ class CopyingTask(FixedLengthTask):
         return dictionary, dictionary
 
     def eval_lm_dataloader(self, dataset: Any, *args: Any, context_window: int = 0, **kwargs: Any) -> Any:
-        """
+        """Iterates over a dataset as ``fairseq-eval-lm`` wants it.
+
         Raises:
             OptionError: ``--context-window`` is given.
         """
@@ -86,14 +88,14 @@ class CopyingTask(FixedLengthTask):
 
 
 class CopyDataset(FairseqDataset):
-    """Each sample is drawn with a seed of its own, so that training that is resumed sees what it would have seen."""
+    """Sequences of the copying task. Each is drawn with a seed of its own, so resumed training sees the same ones."""
 
     def __init__(self, dictionary: Dictionary, length: int, size: int, seed: Tuple[int, ...], renews: bool):
         """
         Args:
-            length: of a sequence, two equal halves.
-            size: sequences.
-            renews: whether every epoch has new ones.
+            length: symbols of a sequence, two equal halves.
+            size: number of sequences.
+            renews: whether every epoch has new sequences.
         """
         self.dictionary, self.length, self.seed, self.renews = dictionary, length, seed, renews
         self.sizes = np.full(size, length - 1)

@@ -1,4 +1,4 @@
-"""``--criterion slim_cross_entropy``: cross-entropy of a SLiM Performer, whole or slice by slice."""
+"""The criterion ``slim_cross_entropy``: cross-entropy of a SLiM Performer, whole or slice by slice."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class SlimCrossEntropyCriterionConfig(CrossEntropyCriterionConfig):
 
 @register_criterion("slim_cross_entropy", dataclass=SlimCrossEntropyCriterionConfig)
 class SlimCrossEntropyCriterion(CrossEntropyCriterion):
-    """fairseq's ``cross_entropy``, for samples of which activations (and logits, and embeddings) do not fit in memory.
+    """fairseq's ``cross_entropy``, for samples whose activations, logits and embeddings do not fit in memory.
 
     The gradient is computed when fairseq calls ``backward`` on the loss, and goes to the parameters directly.
     """
@@ -46,9 +46,10 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
         self.report_accuracy = report_accuracy
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """
+        """Computes the loss, the sample size and the numbers to log, as every criterion of fairseq's.
+
         Raises:
-            OptionError: the model is no SLiM Performer, or fairseq's settings would make slices wrong.
+            OptionError: the model is not a SLiM Performer, or fairseq's settings would make slices wrong.
         """
         _check_model(model, self.slice_length)
         loss, num_correct = slim_cross_entropy(
@@ -68,7 +69,7 @@ class SlimCrossEntropyCriterion(CrossEntropyCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
-        """As ``cross_entropy``, with the accuracy in percent if it was counted."""
+        """Logs what ``cross_entropy`` logs, and the accuracy in percent if it was counted."""
         CrossEntropyCriterion.reduce_metrics(logging_outputs)
         total = sum(log.get("total", 0) for log in logging_outputs)
         if total > 0:

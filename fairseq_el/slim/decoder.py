@@ -2,9 +2,9 @@
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, arXiv 2012.11346, section 2.
 
-Every pass is over a slice of the sequence; what the slice knows of those before it is the business of the ``attend``
-that the layers are given: see :mod:`fairseq_el.ops.slim`. A whole sequence, one word of a hypothesis, and a slice of
-training differ in nothing else.
+Every pass is over a slice of the sequence. The layers get a function ``attend``, which knows the slices before (see
+:mod:`fairseq_el.ops.sliced_loss`). A whole sequence, one word of a hypothesis, and a slice of training differ in
+nothing else.
 
 Symbols: ``B`` sentences, ``t`` positions of a slice, ``h`` heads, ``d`` width, ``dh = d / h``, ``M`` features, ``V``
 words of the vocabulary.
@@ -65,7 +65,15 @@ class SlimLayer(nn.Module):
         self.register_buffer("directions", directions)  # in the state dict: what the model computes depends on them
 
     def forward(self, x: Tensor, padding: Optional[Tensor], attend: Attend) -> Tensor:
-        """``x`` ``(B, t, d)`` to the same; ``padding``: True at padding, which no position sees, ``(B, t)`` or None."""
+        """Runs the layer.
+
+        Args:
+            x: *Shape:* ``(B, t, d)``.
+            padding: True at padding, which no position sees, or None. *Shape:* ``(B, t)``.
+
+        Returns:
+            *Shape:* ``(B, t, d)``.
+        """
         x = x + self._branch(self.self_attn_layer_norm, lambda y: self._attend(y, padding, attend), x)
         return x + self._branch(self.final_layer_norm, lambda y: self.fc2(functional.gelu(self.fc1(y))), x)
 
@@ -86,17 +94,22 @@ class SlimLayer(nn.Module):
 
 
 class SlimDecoder(FairseqIncrementalDecoder):
-    """
-    Half of the width is the word's embedding, half are sinusoids of its position, as in the authors' models; both are
+    """The decoder of SLiM Performers.
+
+    Half of the width is the word's embedding, half are sinusoids of its position, as in the authors' models. Both are
     made slice by slice, so the length of a sequence is not limited.
+
+    Attributes:
+        has_linear_attention: says that EL-attention has nothing to do here.
     """
 
     has_linear_attention = True
 
     def __init__(self, cfg: Any, dictionary: Any):
-        """
+        """Builds the decoder.
+
         Raises:
-            OptionError: the settings make no model; every problem is named.
+            OptionError: a setting has a wrong value; all problems are named.
         """
         super().__init__(dictionary)
         _check_settings(cfg)
@@ -114,7 +127,7 @@ class SlimDecoder(FairseqIncrementalDecoder):
         features_only: bool = False,
         **unused: Any,
     ) -> Tuple[Tensor, Dict[str, Any]]:
-        """As fairseq's decoders: logits ``(B, t, V)`` of the words after ``prev_output_tokens`` ``(B, t)``.
+        """Computes logits ``(B, t, V)`` of the words after ``prev_output_tokens`` ``(B, t)``, as fairseq's decoders.
 
         With an ``incremental_state`` only words are read that were not read before; all but the last word of the first
         call are a prompt, read in one pass. The state is ``h (M dh + M)`` numbers per layer and row, however long.
@@ -178,7 +191,7 @@ class SlimDecoder(FairseqIncrementalDecoder):
 
 
 class _DecodeSums:
-    """The sums of every layer in a dictionary, as fairseq keeps incremental state."""
+    """Every layer's sums in a dictionary, as fairseq keeps incremental state."""
 
     def __init__(self, state: Dict[str, Tensor]):
         self.state = state
@@ -195,9 +208,10 @@ class _DecodeSums:
 
 
 def _check_settings(cfg: Any) -> None:
-    """
+    """Checks the settings of a model.
+
     Raises:
-        OptionError: the settings make no model; every problem is named.
+        OptionError: a setting has a wrong value; all problems are named.
     """
     width, heads = cfg.decoder_embed_dim, cfg.decoder_attention_heads
     problems = []

@@ -1,4 +1,4 @@
-"""What language modeling tasks have in common that cut or draw their samples themselves, with nothing preprocessed."""
+"""Base of language modeling tasks that cut or draw samples of one length themselves, without preprocessing."""
 
 from typing import Any, List, Optional
 
@@ -7,14 +7,15 @@ from fairseq_el.tasks import ELLanguageModelingTask
 
 
 class FixedLengthTask(ELLanguageModelingTask):
-    """Samples of ``--tokens-per-sample`` words, but for the last: no task of its own."""
+    """Base of tasks whose samples have ``--tokens-per-sample`` words each, except the last."""
 
     keeps_last_training_batch = True
 
     def eval_lm_dataloader(
         self, dataset: Any, *args: Any, max_positions: Optional[int] = None, context_window: int = 0, **kwargs: Any
     ) -> Any:
-        """
+        """Iterates over a dataset as ``fairseq-eval-lm`` wants it.
+
         Raises:
             OptionError: samples are longer than the model reads. fairseq would leave them out, and report a loss of 0.
         """
@@ -31,7 +32,8 @@ class FixedLengthTask(ELLanguageModelingTask):
     def inference_step(
         self, generator: Any, models: Any, sample: Any, prefix_tokens: Any = None, constraints: Any = None
     ) -> Any:
-        """
+        """Decodes a batch.
+
         Raises:
             OptionError: fairseq-generate has no prompt. Without one it would take whole samples, and have no room left.
         """
@@ -43,7 +45,7 @@ class FixedLengthTask(ELLanguageModelingTask):
 
 
 def length_problems(length: int) -> List[str]:
-    """What is wrong with a ``--tokens-per-sample`` that is no length at all."""
+    """The problem with a ``--tokens-per-sample`` below 1; empty for any other."""
     if length >= 1:
         return []
     return [

@@ -15,7 +15,7 @@ from fairseq_el.slim.decoder import SlimDecoder
 def slim_cross_entropy(
     decoder: SlimDecoder, tokens: Tensor, target: Tensor, slice_length: int = 0, count_right: bool = False
 ) -> Tuple[Tensor, Tensor]:
-    """The loss over all words of ``target`` that are no padding, in nats: a sum.
+    """Sums the loss over all words of ``target`` that are not padding, in nats.
 
     Args:
         tokens: *Shape:* ``(B, L)``.

@@ -1,4 +1,4 @@
-"""``--arch slim_performer_lm`` and the paper's configurations I to IV, ``slim_performer_lm_1`` to ``_4``.
+"""Architecture ``slim_performer_lm``, and the paper's configurations I to IV as ``slim_performer_lm_1`` to ``_4``.
 
 Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, arXiv 2012.11346, section 4. The
 length ``L`` of a configuration is the task's ``--tokens-per-sample``:

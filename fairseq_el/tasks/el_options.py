@@ -13,7 +13,7 @@ from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.tasks.transformers_options import TRANSFORMERS_CHOICES, TransformersOptions
-from fairseq_el.topk.options import TopkOptions
+from fairseq_el.topk import TopkOptions
 from fairseq_el.units import parse_size
 
 CHOICES = {

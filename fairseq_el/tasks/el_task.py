@@ -28,7 +28,7 @@ from fairseq_el.tasks.option_checks import (
 )
 from fairseq_el.tasks.transformers_options import transformers_rules
 from fairseq_el.tasks.whole_data import WholeData, shard_of
-from fairseq_el.topk.options import apply_topk
+from fairseq_el.topk import apply_topk
 
 logger = logging.getLogger(__name__)
 

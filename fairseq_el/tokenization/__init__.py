@@ -1,4 +1,4 @@
-"""Text to the symbols of a dictionary and back, with tokens that were added to a tokenizer.
+"""Tokenizers: text to the symbols of a dictionary and back, with tokens that were added to a tokenizer.
 
 ``--bpe el_pieces`` is registered when this package is imported.
 """

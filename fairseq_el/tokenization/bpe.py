@@ -19,7 +19,10 @@ class PiecesConfig(FairseqDataclass):
 
 @register_bpe("el_pieces", dataclass=PiecesConfig)
 class PiecesBPE:
-    """Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text."""
+    """BPE of fairseq by a converted model's tokenizer.
+
+    Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text.
+    """
 
     def __init__(self, cfg: PiecesConfig):
         self._codec = read_codec(Path(cfg.el_pieces))

@@ -1,4 +1,4 @@
-"""``pieces.json``: which tokenizer a converted model has, and which files beside it hold that."""
+"""Description of a converted model's tokenizer, ``pieces.json``: its kind, and the files beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILES = ("encoder", "vocab", "model", "file")
 
 
 def read_codec(path: Path) -> Codec:
-    """The tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
+    """Opens the tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
 
     Raises:
         FairseqElError: the file, or one that it names, is not what it should be.
@@ -35,10 +35,10 @@ def read_codec(path: Path) -> Codec:
 
 
 def files_of(path: Path) -> List[Path]:
-    """A description and the files beside it that it names.
+    """Lists a description and the files beside it that it names.
 
     Raises:
-        FairseqElError: it is not JSON, or can't be read.
+        FairseqElError: the description is not JSON, or can't be read.
     """
     values = read_json(path)
     names = [values[key] for key in _FILES if isinstance(values.get(key), str)]
@@ -46,7 +46,7 @@ def files_of(path: Path) -> List[Path]:
 
 
 class _Described:
-    """What the file says, each value looked at when it is asked for; ValueError for one that can't be."""
+    """Values of a description, each checked when it is asked for; one that is not allowed raises a ValueError."""
 
     def __init__(self, path: Path):
         self._path, self._values = path, read_json(path)
@@ -67,7 +67,7 @@ class _Described:
         return texts
 
     def file(self, key: str) -> Path:
-        """Beside the description and nowhere else, whoever wrote it."""
+        """Returns the path of a file that is named, which must lie beside the description, whoever wrote that."""
         name = str(self.value(key, str))
         if Path(name).name != name:
             raise ValueError(f"{key} must be the name of a file beside it; it is {name!r}")

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, FrozenSet, List, Optional, TypeVar
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional, TypeVar
 
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
-from fairseq_el.decoding.enable import models_in
+from fairseq_el.decoding import class_without_el, models_in, set_class_without_el
 from fairseq_el.errors import OptionError
+from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.topk.feed_forward import (
     disable_topk_feed_forward,
     enable_topk_feed_forward,
+    is_topk_feed_forward,
     unsupported_by_topk,
 )
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
-from fairseq_el.topk.settings import (
-    ALL_PLACES,
-    DEFAULT_QUERY_CHUNK,
-    TopkAttentionSettings,
-    attentions_in,
-    check_values,
-    feed_forwards,
-    parse_places,
-    set_topk,
-    topk_of,
-    use_fused_layers,
-)
+from fairseq_el.topk.multihead_attention import TopkAttentionSettings, TopkMultiheadAttention, set_topk, topk_of
 
 logger = logging.getLogger(__name__)
 
 Models = TypeVar("Models")  # a model, a list of models, or a hub interface that holds some
+
+PLACES = ("encoder", "decoder", "cross")
+ALL_PLACES = "all"
+DEFAULT_QUERY_CHUNK = MOST_QUERIES
+_FUSED, _WAS_FUSED = "can_use_fastpath", "_topk_was_fused"
 
 
 def enable_topk_attention(
@@ -43,14 +38,14 @@ def enable_topk_attention(
 ) -> Models:
     """Makes models attend to the k largest scores of every query only (Gupta et al. 2021), in place.
 
-    In training, scoring and decoding, with or without EL-attention (before or after it is enabled). It is another
-    function than the model was trained with, unless ``k`` is as large as what there is to attend to.
+    In training, scoring and decoding, with or without EL-attention (before or after it is enabled). A model computes
+    another function than it was trained with, unless ``k`` is at least the number of keys.
 
     Args:
         models: a fairseq Transformer, with an encoder or without, a list of them, or a hub interface.
         attention: k of attention (default: attention stays as it is).
         places: where: ``encoder``, ``decoder`` (self-attention) and ``cross``, with commas between them, or ``all``;
-            elsewhere attention is ordinary, whatever it was before.
+            elsewhere attention becomes ordinary, whatever it was before.
         ffn: k of feed-forward layers with relu or gelu (default: they stay as they are).
         query_chunk: how many queries are scored at a time, at most.
 
@@ -61,12 +56,12 @@ def enable_topk_attention(
         OptionError: a value is out of range, or a model has no such layers or others than fairseq's; all problems are
             named. No model has been changed.
     """
-    check_values(attention, ffn, query_chunk)
+    _check_values(attention, ffn, query_chunk)
     where = parse_places(places)
     _check_use(attention, places, ffn, query_chunk)
     problems = [problem for model in models_in(models) for problem in _problems(model, attention, where, ffn)]
     if problems:
-        raise OptionError("Top-k can't be had as asked: " + "; ".join(problems))
+        raise OptionError("Top-k attention can't be enabled: " + "; ".join(problems))
     for model in models_in(models):
         if attention is not None:
             _enable_attention(model, attention, where, query_chunk)
@@ -74,12 +69,80 @@ def enable_topk_attention(
             for layer in feed_forwards(model).values():
                 enable_topk_feed_forward(layer, ffn)
             logger.info("Top-k of %d in %d feed-forward layers", ffn, len(feed_forwards(model)))
-        use_fused_layers(model, not _encodes_with_topk(model))
+        _use_fused_layers(model, not _encodes_with_topk(model))
     return models
 
 
+def disable_topk_attention(models: Models) -> Models:
+    """Puts models back as :func:`enable_topk_attention` found them. Others are left as they are."""
+    for model in models_in(models):
+        for module in attentions_in(model).values():
+            _disable_attention(module)
+        for layer in feed_forwards(model).values():
+            disable_topk_feed_forward(layer)
+        _use_fused_layers(model, True)
+    return models
+
+
+def topk_enabled(model: Any) -> bool:
+    """Whether any part of a model is Top-k."""
+    return _any_topk(attentions_in(model).values(), feed_forwards(model).values())
+
+
+def parse_places(text: str) -> Optional[FrozenSet[str]]:
+    """Splits ``"encoder,cross"`` into its places; ``"all"`` gives None: wherever a model has attention.
+
+    Raises:
+        OptionError: one is not a place of attention.
+    """
+    if text == ALL_PLACES:
+        return None
+    places = [place.strip() for place in text.split(",")]
+    if not set(places) <= set(PLACES):
+        raise OptionError(
+            f"--topk-attention-in must be {ALL_PLACES}, or some of {', '.join(PLACES)} with commas between them; "
+            f"got {text!r}"
+        )
+    return frozenset(places)
+
+
+def attentions_in(model: nn.Module, places: Optional[FrozenSet[str]] = None) -> Dict[str, MultiheadAttention]:
+    """The attention modules of a model that are in some of :data:`PLACES` (default: in any), by name."""
+    found = {}
+    for side in ("encoder", "decoder"):
+        for name, module in getattr(model, side, nn.Module()).named_modules():
+            if isinstance(module, MultiheadAttention) and (places is None or _place(module, side) in places):
+                found[f"{side}.{name}"] = module
+    return found
+
+
+def feed_forwards(model: nn.Module) -> Dict[str, Any]:
+    """The layers of a model that have a feed-forward part as fairseq's Transformers have it, by name."""
+    parts = ("fc1", "fc2", "activation_fn", "activation_dropout_module")
+    return {name: module for name, module in model.named_modules() if all(hasattr(module, part) for part in parts)}
+
+
+def _place(attention: MultiheadAttention, side: str) -> str:
+    return "cross" if attention.encoder_decoder_attention else side
+
+
+def _check_values(attention: Optional[int], ffn: Optional[int], query_chunk: int) -> None:
+    """Raises an :class:`OptionError` that names all values that are not whole numbers from 1 on."""
+    problems = [
+        f"{option} must be a whole number, at least 1; it is {value!r}. It is {meaning}."
+        for option, value, meaning in (
+            ("--topk-attention", attention, "how many keys a query attends to"),
+            ("--topk-ffn", ffn, "how many hidden units of a token are kept"),
+            ("--topk-query-chunk", query_chunk, "how many queries are scored at a time"),
+        )
+        if value is not None and (not isinstance(value, int) or value < 1)
+    ]
+    if problems:
+        raise OptionError(" ".join(problems))
+
+
 def _check_use(attention: Optional[int], places: str, ffn: Optional[int], query_chunk: int) -> None:
-    """Raises an :class:`OptionError` where something is asked for that would do nothing."""
+    """Raises an :class:`OptionError` where an option is given that would do nothing."""
     if attention is not None:
         return
     problems = [
@@ -96,54 +159,8 @@ def _check_use(attention: Optional[int], places: str, ffn: Optional[int], query_
         raise OptionError("; ".join(problems))
 
 
-def _enable_attention(model: Any, k: int, where: Optional[FrozenSet[str]], query_chunk: int) -> None:
-    modules = attentions_in(model, where)
-    for name, module in attentions_in(model).items():
-        if name not in modules:
-            _disable_attention(module)
-    for name, module in modules.items():
-        if type(module) is MultiheadAttention:
-            module.__class__ = TopkMultiheadAttention
-        causal = name.startswith("decoder.") and not module.encoder_decoder_attention
-        set_topk(module, TopkAttentionSettings(k, query_chunk, causal))
-    logger.info("Top-k of %d in %d attention modules", k, len(modules))
-
-
-def _disable_attention(module: MultiheadAttention) -> None:
-    set_topk(module, None)
-    if type(module) is TopkMultiheadAttention:
-        module.__class__ = MultiheadAttention
-
-
-def disable_topk_attention(models: Models) -> Models:
-    """Puts models back as :func:`enable_topk_attention` found them. Others are left as they are."""
-    for model in models_in(models):
-        for module in attentions_in(model).values():
-            _disable_attention(module)
-        for layer in feed_forwards(model).values():
-            disable_topk_feed_forward(layer)
-        use_fused_layers(model, True)
-    return models
-
-
-def topk_enabled(model: Any) -> bool:
-    """Whether any part of a model is Top-k."""
-    return _any_topk(attentions_in(model), feed_forwards(model))
-
-
-def _encodes_with_topk(model: Any) -> bool:
-    return _any_topk(
-        attentions_in(model, frozenset(["encoder"])), feed_forwards(getattr(model, "encoder", nn.Module()))
-    )
-
-
-def _any_topk(attentions: Dict[str, MultiheadAttention], layers: Dict[str, Any]) -> bool:
-    return any(topk_of(module) is not None for module in attentions.values()) or any(
-        "topk" in layer.fc2.__dict__ for layer in layers.values()
-    )
-
-
 def _problems(model: Any, attention: Optional[int], where: Optional[FrozenSet[str]], ffn: Optional[int]) -> List[str]:
+    """Everything that keeps Top-k out of a model; empty when nothing does."""
     problems = []
     name = type(model).__name__
     if attention is not None:
@@ -165,9 +182,11 @@ def _problems(model: Any, attention: Optional[int], where: Optional[FrozenSet[st
 
 
 def _reasons(module: MultiheadAttention) -> List[str]:
+    """The reasons why an attention module can't be Top-k; empty when it can."""
     reasons = []
-    if type(module) is not MultiheadAttention and not isinstance(module, TopkMultiheadAttention):
-        reasons.append(f"is a {type(module).__name__}, not fairseq's own MultiheadAttention")
+    own_class = class_without_el(module)
+    if own_class not in (MultiheadAttention, TopkMultiheadAttention):
+        reasons.append(f"is a {own_class.__name__}, not fairseq's own MultiheadAttention")
     if module.use_xformers:
         reasons.append("uses xformers")
     if module.bias_k is not None or module.add_zero_attn:
@@ -175,3 +194,42 @@ def _reasons(module: MultiheadAttention) -> List[str]:
     if module.dropout_module.p >= 1:
         reasons.append(f"drops all of its weights (--attention-dropout {module.dropout_module.p})")
     return reasons
+
+
+def _enable_attention(model: Any, k: int, where: Optional[FrozenSet[str]], query_chunk: int) -> None:
+    modules = attentions_in(model, where)
+    for name, module in attentions_in(model).items():
+        if name not in modules:
+            _disable_attention(module)
+    for name, module in modules.items():
+        causal = name.startswith("decoder.") and not module.encoder_decoder_attention
+        set_class_without_el(module, TopkMultiheadAttention)
+        set_topk(module, TopkAttentionSettings(k, query_chunk, causal))
+    logger.info("Top-k of %d in %d attention modules", k, len(modules))
+
+
+def _disable_attention(module: MultiheadAttention) -> None:
+    set_topk(module, None)
+    if class_without_el(module) is TopkMultiheadAttention:
+        set_class_without_el(module, MultiheadAttention)
+
+
+def _encodes_with_topk(model: Any) -> bool:
+    attentions = attentions_in(model, frozenset(["encoder"]))
+    return _any_topk(attentions.values(), feed_forwards(getattr(model, "encoder", nn.Module())).values())
+
+
+def _any_topk(attentions: Iterable[MultiheadAttention], layers: Iterable[Any]) -> bool:
+    return any(topk_of(module) is not None for module in attentions) or any(map(is_topk_feed_forward, layers))
+
+
+def _use_fused_layers(model: nn.Module, use: bool) -> None:
+    """Keeps fairseq 0.12.2 from its fused encoder layers, which call none of a layer's modules; or lets it again.
+
+    The encoder decides by its first layer for all of them, so either all layers are changed or none.
+    """
+    for layer in getattr(getattr(model, "encoder", None), "layers", ()):
+        if use and layer.__dict__.pop(_WAS_FUSED, False):
+            layer.__dict__[_FUSED] = True
+        elif not use and layer.__dict__.get(_FUSED, False):
+            layer.__dict__.update({_FUSED: False, _WAS_FUSED: True})

@@ -1,7 +1,7 @@
 """The feed-forward part of fairseq's layers over the k largest hidden units of every token.
 
-A layer computes ``fc2(dropout(activation(fc1(x))))``. With Top-k all of it is one operation, which ``fc2`` performs:
-``fc1`` passes its input on, activation and dropout do nothing. Parameters stay where they are.
+A layer computes ``fc2(dropout(activation(fc1(x))))``. With Top-k all of it is one operation, which ``fc2`` performs.
+The others are the identity meanwhile. Parameters stay where they are.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from fairseq.modules import gelu
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el.decoding.linears import has_hooks
+from fairseq_el.decoding import drops_out, has_hooks
 from fairseq_el.ops import topk_feed_forward
 
 _ACTIVATIONS = {F.relu: "relu", gelu: "gelu"}
 _SAVED = "_topk_saved"
 
 
-class PassedOn(nn.Linear):
-    """``fc1`` of a layer whose ``fc2`` computes both."""
+class IdentityFc1(nn.Linear):
+    """The identity, with the parameters of ``fc1``: ``fc2`` of the layer computes both projections."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns ``x``."""
         return x
 
 
 class TopkFeedForward(nn.Linear):
-    """``fc2`` of a layer: both projections, and activation and dropout between them, of ``k`` hidden units a token."""
+    """A layer's ``fc2`` that computes both projections, activation and dropout, of ``k`` hidden units a token."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """*Shape:* ``(..., d)`` to ``(..., d)``."""
+        """Computes the feed-forward part of the layer. *Shape:* ``(..., d)`` to ``(..., d)``."""
         layer, k = self.__dict__["topk_layer"][0], self.__dict__["topk"]
         fc1, dropout = layer.fc1, layer._modules["activation_dropout_module"]
         activation = layer.__dict__[_SAVED]["activation_fn"]
         if k >= fc1.out_features:
             return super().forward(dropout(activation(F.linear(x, fc1.weight, fc1.bias))))
-        drops = dropout.p > 0 and (dropout.training or dropout.apply_during_inference)
         return topk_feed_forward(
             x,
             fc1.weight,
@@ -45,16 +45,16 @@ class TopkFeedForward(nn.Linear):
             self.bias,
             k,
             activation=_ACTIVATIONS[activation],
-            dropout=dropout.p if drops else 0.0,
+            dropout=dropout.p if drops_out(dropout) else 0.0,
         )
 
 
 def unsupported_by_topk(layer: Any) -> List[str]:
-    """Why Top-k can't be had in the feed-forward part of a layer; empty when it can."""
+    """The reasons why the feed-forward part of a layer can't be Top-k; empty when it can."""
     reasons = []
     for name in ("fc1", "fc2"):
         module = getattr(layer, name)
-        if type(module) not in (nn.Linear, PassedOn, TopkFeedForward):
+        if type(module) not in (nn.Linear, IdentityFc1, TopkFeedForward):
             reasons.append(f"{name} is a {type(module).__name__}, not a plain nn.Linear")
         elif has_hooks(module):
             reasons.append(f"{name} has forward hooks")
@@ -69,13 +69,19 @@ def unsupported_by_topk(layer: Any) -> List[str]:
 
 
 def enable_topk_feed_forward(layer: Any, k: int) -> None:
-    """In place; a second call changes ``k``."""
+    """Makes the feed-forward part of a layer Top-k, in place; a second call changes ``k``."""
     if _SAVED not in layer.__dict__:
         layer.__dict__[_SAVED] = {"activation_fn": layer.activation_fn}
-        layer.__dict__.update(activation_fn=_same, activation_dropout_module=_same)  # before what nn.Module would find
-        layer.fc1.__class__, layer.fc2.__class__ = PassedOn, TopkFeedForward
+        # found before the submodule of the same name
+        layer.__dict__.update(activation_fn=nn.Identity(), activation_dropout_module=nn.Identity())
+        layer.fc1.__class__, layer.fc2.__class__ = IdentityFc1, TopkFeedForward
         layer.fc2.__dict__["topk_layer"] = (layer,)  # in a tuple: not a submodule of its own part
     layer.fc2.__dict__["topk"] = k
+
+
+def is_topk_feed_forward(layer: Any) -> bool:
+    """Whether the feed-forward part of a layer is Top-k."""
+    return _SAVED in layer.__dict__
 
 
 def disable_topk_feed_forward(layer: Any) -> None:
@@ -88,7 +94,3 @@ def disable_topk_feed_forward(layer: Any) -> None:
     layer.__dict__.update(saved)
     for name in ("topk_layer", "topk"):
         del layer.fc2.__dict__[name]
-
-
-def _same(x: Tensor) -> Tensor:
-    return x

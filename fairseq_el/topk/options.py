@@ -4,13 +4,12 @@
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from fairseq_el.topk.enable import enable_topk_attention
-from fairseq_el.topk.settings import ALL_PLACES, DEFAULT_QUERY_CHUNK
+from fairseq_el.topk.enable import ALL_PLACES, DEFAULT_QUERY_CHUNK, enable_topk_attention
 
 
 @dataclass
 class TopkOptions:
-    """Put it before the configuration of a model or a task."""
+    """The options of Top-k attention. Put it before the configuration of a model or a task."""
 
     topk_attention: Optional[int] = field(
         default=None,
@@ -40,10 +39,10 @@ class TopkOptions:
 
 
 def apply_topk(model: Any, settings: Any) -> Any:
-    """Enables in ``model`` what ``settings``, of a model or a task, ask for, and returns it.
+    """Enables Top-k attention in ``model`` as the ``settings`` of a model or a task ask for it, and returns the model.
 
     Raises:
-        OptionError: it can't be had.
+        OptionError: a value is out of range, or the model has no layers that can be Top-k.
     """
     options = TopkOptions()
     for name in vars(options):

@@ -46,7 +46,7 @@ def test_names_of_methods():
     ("text", "message"),
     [
         ("stock,nothing", "must name methods out of stock, el, .* got 'nothing'"),
-        ("stock@fp8", "dtype of a method must be one of fp32, .* got 'stock@fp8'"),
+        ("stock@fp8", "dtype of a method must be one of fp16, .* got 'stock@fp8'"),
         ("ct2", "ct2 needs a compute type"),
         ("ct2:int8:0x1", "threads of ct2 must be BATCHESxTHREADS"),
         ("el,stock,el@fp32", "names el@fp32 2 times"),

@@ -18,8 +18,8 @@ def settings(**options) -> Settings:
 
 
 def test_every_combination():
-    works = batch_specs(settings(batches=(40, 1), src_lens=(8, 64)), FACTS)
-    assert works == [BatchSpec(40, 8), BatchSpec(1, 8), BatchSpec(40, 64), BatchSpec(1, 64)]
+    specs = batch_specs(settings(batches=(40, 1), src_lens=(8, 64)), FACTS)
+    assert specs == [BatchSpec(40, 8), BatchSpec(1, 8), BatchSpec(40, 64), BatchSpec(1, 64)]
     assert batch_specs(settings(), FACTS) == [BatchSpec(16, 64)]
 
 

@@ -17,7 +17,7 @@ from tiny import build_language_model, build_model, dictionary
 from fairseq_el._torch_version import torch_version
 from fairseq_el.decoding import (
     DecodeState,
-    ELMultiheadAttention,
+    ELCrossAttention,
     ELSelfAttention,
     KVSelfAttention,
     SharedEncoderOut,
@@ -123,7 +123,7 @@ def test_the_best_words_of_a_large_vocabulary(fake_cuda):
 
 def test_a_step_of_attention_and_a_compaction(fake_cuda):
     attention = MultiheadAttention(WIDTH, 4, kdim=WIDTH, vdim=WIDTH, encoder_decoder_attention=True)
-    attention.__class__ = ELMultiheadAttention
+    attention.__class__ = ELCrossAttention
     put_on(fake_cuda, attention)
 
     shared = shared_encoder_out(fake_cuda)

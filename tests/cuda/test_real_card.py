@@ -6,6 +6,7 @@ import warnings
 from functools import partial
 
 import pytest
+import reference
 import torch
 from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
@@ -19,7 +20,6 @@ from fairseq_el.ops import (
     el_attention,
     kv_attention,
     log_probabilities,
-    reference,
     top_of_rows,
     topk_attention,
     topk_feed_forward,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.modules import MultiheadAttention
 
-from fairseq_el.decoding import ELMultiheadAttention
+from fairseq_el.decoding import ELCrossAttention
 
 
 def make_attentions(encoder_dim=12, dtype=torch.float64, dropout=0.0, bias=True):
@@ -19,7 +19,7 @@ def make_attentions(encoder_dim=12, dtype=torch.float64, dropout=0.0, bias=True)
         torch.nn.init.normal_(parameter, std=0.4)
     stock = stock.to(dtype).eval()
     el = copy.deepcopy(stock)
-    el.__class__ = ELMultiheadAttention
+    el.__class__ = ELCrossAttention
     return stock, el
 
 
@@ -85,7 +85,7 @@ def test_pruned_heads_are_exact():
     stock._adaptive_prune_heads([(4, 8), (12, 16)])
     stock._set_skip_embed_dim_check()
     el = copy.deepcopy(stock)
-    el.__class__ = ELMultiheadAttention
+    el.__class__ = ELCrossAttention
     query, memory, _ = make_inputs()
     expanded = memory.repeat_interleave(4, dim=1)
     expected, _ = stock(query, expanded, expanded, None, {}, static_kv=True)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from fairseq.modules import MultiheadAttention
+from reference import multihead_attention
 
 from fairseq_el.decoding import DecodeState, ELSelfAttention, KVSelfAttention
 from fairseq_el.decoding.beam_tree import BeamTree
-from fairseq_el.ops.reference import multihead_attention
 from fairseq_el.policy import capacity_for
 
 NUM_SENTENCES, WIDTH, NUM_HEADS = 3, 8, 2
@@ -61,7 +61,7 @@ def rows_of(parents):
 
 def with_a_precise_softmax(monkeypatch):
     """Lets the modules' softmax be as precise as their dtype, to see more digits than stock's float32 shows."""
-    import fairseq_el.decoding.self_attention as module
+    import fairseq_el.decoding.attention as module
 
     for name in ("el_attention", "kv_attention"):
         op = getattr(module, name)

@@ -30,7 +30,8 @@ from test_against_stock import (
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model
 
 import fairseq_el
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules, out_of_memory
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules
+from fairseq_el.generation.failures import out_of_memory
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2 GiB"
 SOME = {"beam_size": 3, "max_len_b": 8}
@@ -369,8 +370,8 @@ def test_memory_is_free_before_the_next_attempt(kind, monkeypatch):
             dead_at_next.append([reference() is None for reference in alive])
             alive.clear()
         if number == 2:
-            memory = states[0].encoder_out["encoder_out"][0]
-            alive.extend(map(weakref.ref, [states[0], states[0].ancestry, memory]))
+            memory = states[0].source.encoder_out["encoder_out"][0]
+            alive.extend(map(weakref.ref, [states[0], states[0].tree.ancestry, memory]))
             if states[0].num_sentences > 1:
                 try:
                     raise ValueError("on the way")

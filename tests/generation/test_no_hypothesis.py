@@ -303,6 +303,6 @@ def test_constraints_for_a_search_that_knows_none():
 def test_nothing_is_watched_while_all_is_well(monkeypatch):
     from fairseq_el.generation import generator as module
 
-    monkeypatch.setattr(module, "why", None)
+    monkeypatch.setattr(module, "explain", None)
     model = fairseq_el.enable_el_attention(build_model("transformer", WORDS, seed=1))
     assert ELSequenceGenerator([model], WORDS, beam_size=2).generate([model], batch(WORDS, [4], seed=3))

@@ -11,8 +11,8 @@ from tiny import TinyELTask, batch, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
-from fairseq_el.generation import out_of_memory as module
-from fairseq_el.generation.out_of_memory import Size
+from fairseq_el.generation.failures import out_of_memory as module
+from fairseq_el.generation.failures.out_of_memory import Size
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, largest_batch, memory, shape_of, torch_attention
 

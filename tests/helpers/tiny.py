@@ -133,3 +133,16 @@ def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: boo
         sources, [len(s) for s in sources], words, tgt_dict=words, left_pad_source=left_pad_source, shuffle=False
     )
     return dataset.collater([dataset[i] for i in range(len(lengths))])
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """Everything that enabling may not leave behind: classes and instance attributes of all modules."""
+
+    def comparable(value: Any) -> Any:
+        return id(value) if isinstance(value, torch.Tensor) else value
+
+    changes_by_itself = ("_future_mask", "weights")  # buffers of decoders and sinusoidal positions
+    return [
+        (type(module), {key: comparable(v) for key, v in module.__dict__.items() if key not in changes_by_itself})
+        for module in model.modules()
+    ]

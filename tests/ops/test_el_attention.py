@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import multihead_attention
 
 from fairseq_el.ops import contract_context, el_attention, expand_query
-from fairseq_el.ops.reference import multihead_attention
 
 SIZES = st.tuples(
     st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.integers(1, 13), st.integers(1, 9)

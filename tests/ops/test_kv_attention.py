@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import multihead_attention
 
 from fairseq_el.ops import as_bias, kv_attention, masked_softmax
-from fairseq_el.ops.reference import multihead_attention
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.integers(1, 9))
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import causal_linear_attention
 
 from fairseq_el.ops import (
     FEATURE_MAPS,
@@ -15,7 +16,6 @@ from fairseq_el.ops import (
     orthogonal_directions,
     sums_of,
 )
-from fairseq_el.ops.reference import causal_linear_attention
 
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 23), st.integers(1, 3), st.integers(1, 5))
 

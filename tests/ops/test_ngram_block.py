@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import block_repeated_ngrams, reference
+from fairseq_el.ops import block_repeated_ngrams
 from fairseq_el.ops.ngram_block import block_everywhere
 
 INF = float("inf")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from fairseq import utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import largest, log_probabilities, reference, top_of_rows, top_scores
+from fairseq_el.ops import largest, log_probabilities, top_of_rows, top_scores
 
 
 @given(

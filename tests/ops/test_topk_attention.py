@@ -4,13 +4,14 @@ import weakref
 from importlib import import_module
 
 import pytest
+import reference
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fairseq_el._torch_version import torch_version
 from fairseq_el.measure import CAN_TRACK, PeakBytes
-from fairseq_el.ops import reference, topk_attention
+from fairseq_el.ops import topk_attention
 
 module = import_module("fairseq_el.ops.topk_attention")  # the package has the function under this name
 HAS_HALF = torch_version() >= (2, 1)  # on a CPU

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ops.test_el_attention import SIZES, make_inputs
+from reference import multihead_attention
 
 from fairseq_el.ops import el_attention, topk_el_attention
-from fairseq_el.ops.reference import multihead_attention
 
 
 @given(SIZES, st.integers(1, 12), st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from fairseq_el._torch_version import torch_version
 from fairseq_el.measure import CAN_TRACK, PeakBytes
-from fairseq_el.ops import reference, topk_feed_forward
+from fairseq_el.ops import topk_feed_forward
 
 HAS_HALF = torch_version() >= (2, 1)  # on a CPU
 

@@ -16,7 +16,7 @@ IDS = {0: [Hypothesis([5, 6, EOS], -0.5, [-0.5] * 3)], 1: [Hypothesis([7, EOS], 
 
 def test_the_same_words():
     agreement = compare_hypotheses(WORDS, {0: [Hypothesis("a b", -0.5), Hypothesis("a", -1.25)], 3: WORDS[3]})
-    assert (agreement.sentences, agreement.identical, agreement.share) == (2, 2, 1)
+    assert (agreement.sentences, agreement.num_identical) == (2, 2)
     assert (agreement.differing, agreement.first, agreement.largest_gap) == ([], None, 0.25)
 
 
@@ -32,7 +32,7 @@ def test_the_same_words():
 )
 def test_other_hypotheses(number, written):
     agreement = compare_hypotheses(WORDS, {**WORDS, number: written})
-    assert agreement.differing == [number] and agreement.share == 0.5
+    assert agreement.differing == [number] and agreement.num_identical == 1
     assert agreement.first == (WORDS[number], written)
 
 

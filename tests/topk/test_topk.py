@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
+import pickle
 
 import pytest
 import torch
 from fairseq import options
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
-from tiny import batch, build_language_model, build_model, dictionary
+from tiny import batch, build_language_model, build_model, dictionary, snapshot
 
-from fairseq_el.decoding import disable_el_attention, enable_el_attention, encode, topk_multihead_attention
+from fairseq_el.decoding import disable_el_attention, el_attention_enabled, enable_el_attention, encode
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
-from fairseq_el.topk.enable import disable_topk_attention, enable_topk_attention, topk_enabled
-from fairseq_el.topk.multihead_attention import TopkMultiheadAttention
-from fairseq_el.topk.options import apply_topk
-from fairseq_el.topk.settings import TopkAttentionSettings, attentions_in, set_topk, topk_of
+from fairseq_el.topk import apply_topk, disable_topk_attention, enable_topk_attention, multihead_attention, topk_enabled
+from fairseq_el.topk.enable import attentions_in
+from fairseq_el.topk.multihead_attention import TopkAttentionSettings, TopkMultiheadAttention, set_topk, topk_of
 
 WORDS = dictionary()
 LENGTHS = [9, 2, 12, 5, 7]
@@ -64,7 +65,7 @@ def test_with_all_keys_and_units_it_is_the_stock_model(arch, training):
 @ARCHITECTURES
 def test_training_never_makes_all_scores(arch, monkeypatch):
     model = enable_topk_attention(build_model(arch, WORDS, seed=1), 3).train()
-    monkeypatch.setattr(topk_multihead_attention, "keep_largest", None)  # what cuts all scores to the k largest
+    monkeypatch.setattr(multihead_attention, "keep_largest", None)  # what cuts all scores to the k largest
     assert gradients(model)
     with pytest.raises(TypeError):
         scores_of_next_words(model.eval())  # fairseq asks for the weights of cross-attention
@@ -85,7 +86,8 @@ def test_encoders_of_loaded_models(change):
     assert all((stock - other)[visible.expand_as(stock)].abs().max() > 0.1 for other in before)
     disable_topk_attention(model)
     assert torch.equal(model.encoder(*inputs)["encoder_out"][0], before[0])
-    assert not any("topk" in module.__dict__ or "_topk_was_fused" in module.__dict__ for module in model.modules())
+    left = {"score_limit", "topk", "_topk_was_fused"}
+    assert not any(left & set(vars(module)) for module in model.modules())
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -170,6 +172,55 @@ def test_nothing_of_the_model_changes_but_its_function():
     disable_topk_attention(model)
     assert not topk_enabled(model)
     assert all(type(module) is MultiheadAttention for module in attentions_in(model).values())
+
+
+ON_AND_OFF = {
+    "topk": (lambda model: enable_topk_attention(model, 2, ffn=3), disable_topk_attention),
+    "el": (enable_el_attention, disable_el_attention),
+}
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
+@pytest.mark.parametrize("on", itertools.permutations(ON_AND_OFF))
+@pytest.mark.parametrize("off", itertools.permutations(ON_AND_OFF))
+def test_with_el_attention_on_and_off_in_any_order(arch, on, off):
+    """Afterwards the model is what it was before; in between it computes what Top-k alone computes."""
+    model = build_language_model(WORDS, seed=1) if arch == "transformer_lm" else build_model(arch, WORDS, seed=1)
+    before, tokens = snapshot(model), torch.full((2, 7), 5)
+
+    def scores():
+        return model(tokens)[0] if arch == "transformer_lm" else scores_of_next_words(model)
+
+    exact = scores()
+    enable_topk_attention(model, 2, ffn=3)
+    topk = scores()
+    disable_topk_attention(model)
+    enabled = []
+    for turned, changes in ((on, 0), (off, 1)):
+        for name in turned:
+            ON_AND_OFF[name][changes](model)
+            enabled = [*enabled, name] if changes == 0 else [other for other in enabled if other != name]
+            assert el_attention_enabled(model) == ("el" in enabled) and topk_enabled(model) == ("topk" in enabled)
+            assert torch.equal(scores(), topk if "topk" in enabled else exact)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bart_base"])
+@pytest.mark.parametrize("on", itertools.permutations(ON_AND_OFF))
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_models_with_both(arch, on, copied):
+    model = build_model(arch, WORDS, seed=1)
+    for name in on:
+        ON_AND_OFF[name][0](model)
+    twin = copied(model)
+    generators = [ELSequenceGenerator([m], WORDS, beam_size=3, max_len_b=8) for m in (model, twin)]
+    assert hypotheses(generators[1], twin) == hypotheses(generators[0], model)
+    expected = scores_of_next_words(model)
+    disable_el_attention(disable_topk_attention(model))
+    assert torch.equal(scores_of_next_words(twin), expected) and topk_enabled(twin) and el_attention_enabled(twin)
+    twin.make_generation_fast_(need_attn=False)
+    twin.to(torch.bfloat16)
+    assert torch.isfinite(scores_of_next_words(twin)).all()
 
 
 def test_dropout_is_drawn_while_training_only():

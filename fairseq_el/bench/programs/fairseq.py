@@ -1,4 +1,4 @@
-"""fairseq's own generator, with stock attention and with EL-attention, put together as ``fairseq-generate`` does."""
+"""fairseq's own generator, with stock attention and with EL-attention, made as ``fairseq-generate`` makes it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fairseq.data import LanguagePairDataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
-from fairseq_el.bench.methods import EL_KINDS
-from fairseq_el.bench.programs.base import TORCH_DTYPES, Program, ScoredOutput
+from fairseq_el.bench.methods import EL_KINDS, Method
+from fairseq_el.bench.programs.base import Program, ScoredOutput
 from fairseq_el.bench.programs.sources import Sources, configuration, task_of
-from fairseq_el.bench.settings import Spec
+from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
@@ -36,23 +37,25 @@ class NGramBlockOfWrittenWords(NGramRepeatBlock):
 class FairseqProgram(Program):
     """Methods ``stock``, ``el``, ``shared-kv`` and ``auto``."""
 
-    def __init__(self, spec: Spec):
-        self.spec = spec
-        is_el = spec.method.kind in EL_KINDS
+    def __init__(self, settings: Settings, method: Method):
+        self.settings, self.method = settings, method
+        is_el = method.kind in EL_KINDS
         known = {option.name for option in fields(ELOptions)}
         self._config = configuration(
-            spec, "el_translation" if is_el else "translation", _el_options(spec, known) if is_el else []
+            settings,
+            "el_translation" if is_el else "translation",
+            _el_options(settings, method, known) if is_el else [],
         )
-        self._task = task_of(self._config, spec.data)
-        self.model = _load_model(spec, self._task)
+        self._task = task_of(self._config, settings.data)
+        self.model = _load_model(settings.path, self._task)
         if not is_el and el_attention_enabled(self.model):  # a checkpoint of an el_* architecture
             disable_el_attention(self.model)
         if not is_el or "el_dtype" not in known:
-            self.model.to(TORCH_DTYPES[spec.method.dtype])
-        self.model.to(spec.device)
+            self.model.to(DTYPES[method.dtype].torch_dtype)
+        self.model.to(settings.device)
         self.shape: Dict[str, Any] = asdict(shape_of(self.model))
         self.model.prepare_for_inference_(self._config)
-        self.sources = Sources(self._task, spec.subset)
+        self.sources = Sources(self._task, settings.subset)
         self._samples: List[Dict[str, Any]] = []
         self._generators: Dict[int, Any] = {}
 
@@ -70,7 +73,7 @@ class FairseqProgram(Program):
                 batch, lengths, sources.dictionary, left_pad_source=sources.left_pad, shuffle=False
             )
             sample = data.collater([data[i] for i in range(len(batch))])
-            self._samples.append(sample if self.spec.device == "cpu" else utils.move_to_cuda(sample))
+            self._samples.append(sample if self.settings.device == "cpu" else utils.move_to_cuda(sample))
         self._generators.clear()
 
     def decode(self, tgt_len: int) -> Any:
@@ -84,7 +87,7 @@ class FairseqProgram(Program):
         if record is not None and record.failed:
             sentences = record.failed[0].num_sentences
             raise OutOfMemoryError(
-                f"{self.spec.method.label}: a batch of {sentences} sentences ran out of memory. Figures would be "
+                f"{self.method.label}: a batch of {sentences} sentences ran out of memory. Times would be "
                 "those of smaller ones: choose a smaller --batch."
             )
 
@@ -99,34 +102,32 @@ class FairseqProgram(Program):
     def _generator(self, tgt_len: int) -> Any:
         if tgt_len not in self._generators:
             options = copy.deepcopy(self._config.generation)
-            options.max_len_a, options.max_len_b = 0, tgt_len or self.spec.natural_length
+            options.max_len_a, options.max_len_b = 0, tgt_len or self.settings.natural_length
             options.min_len = tgt_len or 1
             generator = self._task.build_generator([self.model], options)
             blocker = generator.repeat_ngram_blocker
-            if self.spec.method.kind == "stock" and blocker is not None and not blocker.use_extension:
+            if self.method.kind == "stock" and blocker is not None and not blocker.use_extension:
                 generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
             self._generators[tgt_len] = generator
         return self._generators[tgt_len]
 
 
-def _el_options(spec: Spec, known: Any) -> List[str]:
+def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:
     """The options of the EL task that say which method it is, as far as the task has them."""
-    wanted = {"el_backend": spec.method.kind, "el_dtype": spec.method.dtype}
-    if "el_backend" not in known and spec.method.kind != "el":
-        raise FairseqElError(f"{spec.method.kind}: the task el_translation has no option --el-backend here")
+    wanted = {"el_backend": method.kind, "el_dtype": method.dtype}
+    if "el_backend" not in known and method.kind != "el":
+        raise FairseqElError(f"{method.kind}: the task el_translation has no option --el-backend here")
     result: List[str] = []
     for name, value in wanted.items():
         result += ["--" + name.replace("_", "-"), value] if name in known else []
-    return result + (["--el-self-attention", spec.self_attention] if spec.self_attention else [])
+    return result + (["--el-self-attention", settings.self_attention] if settings.self_attention else [])
 
 
-def _load_model(spec: Spec, task: Any) -> Any:
-    models, _ = checkpoint_utils.load_model_ensemble([spec.path], task=task)
+def _load_model(path: str, task: Any) -> Any:
+    models, _ = checkpoint_utils.load_model_ensemble([path], task=task)
     (model,) = models
     if not hasattr(model, "encoder") or not hasattr(model, "decoder"):
-        raise FairseqElError(
-            f"{spec.path} holds a {type(model).__name__}; the benchmark needs an encoder and a decoder"
-        )
+        raise FairseqElError(f"{path} holds a {type(model).__name__}; the benchmark needs an encoder and a decoder")
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""fairseq's configuration, dictionaries and sentences, as its own command line makes them."""
+"""fairseq's configuration, dictionaries and source sentences, as its own command line makes them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch import Tensor
 
-from fairseq_el.bench.settings import BatchSpec, Spec
+from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 
 
-def configuration(spec: Spec, task: str, extra: Sequence[str] = ()) -> Any:
-    """What fairseq-generate would be configured with."""
-    arguments = [spec.data, "--path", spec.path, "--task", task, "--gen-subset", spec.subset, *extra]
-    arguments += ["--cpu"] if spec.device == "cpu" else []
-    arguments += ["--beam", str(spec.beam), "--lenpen", str(spec.lenpen)]
-    if spec.no_repeat_ngram_size:
-        arguments += ["--no-repeat-ngram-size", str(spec.no_repeat_ngram_size)]
-    if spec.diverse_beam_groups:
-        arguments += ["--diverse-beam-groups", str(spec.diverse_beam_groups)]
-    for option, language in (("--source-lang", spec.source_lang), ("--target-lang", spec.target_lang)):
+def configuration(settings: Settings, task: str, extra: Sequence[str] = ()) -> Any:
+    """The configuration that fairseq-generate would have."""
+    arguments = [settings.data, "--path", settings.path, "--task", task, "--gen-subset", settings.subset, *extra]
+    arguments += ["--cpu"] if settings.device == "cpu" else []
+    arguments += ["--beam", str(settings.beam), "--lenpen", str(settings.lenpen)]
+    if settings.no_repeat_ngram_size:
+        arguments += ["--no-repeat-ngram-size", str(settings.no_repeat_ngram_size)]
+    if settings.diverse_beam_groups:
+        arguments += ["--diverse-beam-groups", str(settings.diverse_beam_groups)]
+    for option, language in (("--source-lang", settings.source_lang), ("--target-lang", settings.target_lang)):
         arguments += [option, language] if language is not None else []
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_generation_parser(), arguments))
 
@@ -62,9 +62,9 @@ class Sources:
         tokens: Tensor = self._dataset[index]["source"]
         return tokens if tokens.numel() <= src_len else torch.cat([tokens[: src_len - 1], tokens[-1:]])
 
-    def batches(self, work: BatchSpec) -> List[List[int]]:
+    def batches(self, spec: BatchSpec) -> List[List[int]]:
         """Numbers of the sentences of each batch. Of the whole set, sentences of like length come together."""
-        if not work.whole_set:
-            return [list(range(work.batch))]
-        order = sorted(range(len(self)), key=lambda i: min(int(self._dataset.src_sizes[i]), work.src_len))
-        return [order[start : start + work.batch] for start in range(0, len(order), work.batch)]
+        if not spec.whole_set:
+            return [list(range(spec.batch))]
+        order = sorted(range(len(self)), key=lambda i: min(int(self._dataset.src_sizes[i]), spec.src_len))
+        return [order[start : start + spec.batch] for start in range(0, len(order), spec.batch)]

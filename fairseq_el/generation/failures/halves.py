@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
-from fairseq_el.generation.beams import Hypotheses
-from fairseq_el.generation.out_of_memory import (
+from fairseq_el.generation.ended_hypotheses import Hypotheses
+from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
     free_frames,
@@ -23,13 +23,14 @@ from fairseq_el.generation.out_of_memory import (
     return_unused_memory,
     what_to_try,
 )
-from fairseq_el.generation.random_state import RandomState
+from fairseq_el.generation.failures.random_state import RandomState
+from fairseq_el.generation.rules import SearchRules
 
 logger = logging.getLogger(__name__)
 
 
 class MemoryRecord:
-    """What has not fitted so far, so that later batches like it are cut before they fail.
+    """Batches that have not fitted so far, so that later batches like it are cut before they fail.
 
     Only what is decoded together depends on it. Batches of shorter sentences are tried whole.
     """
@@ -47,7 +48,7 @@ class MemoryRecord:
 
 
 class _Batch(NamedTuple):
-    """What a generator is called with. Prefixes and constraints, among the options, have a row per sentence."""
+    """The arguments of a generator's call. Prefixes and constraints, among the options, have a row per sentence."""
 
     sample: Sample
     options: Dict[str, Any]
@@ -57,7 +58,7 @@ class _Batch(NamedTuple):
         return source_in(self.sample)
 
     def whole(self, generator: Any) -> WholeBatch:
-        return WholeBatch.of(generator, self.sample, self.options.get("prefix_tokens"))
+        return WholeBatch.of(SearchRules.of(generator), self.sample, self.options.get("prefix_tokens"))
 
     def size(self, generator: Any) -> Size:
         num_sentences, src_len = self.source.shape[:2]

@@ -10,9 +10,9 @@ In causal linear attention, :class:`~fairseq_el.ops.Sums` are all that a slice o
 
 Activations in memory are those of one slice, whatever the length of the sequence.
 
-What is subtracted is what was added, computed in the same way. Sums between slices are kept in twice float64's
-precision, so that subtracting gives back what was there before: rounding does not pile up from slice to slice, and a
-feature that no key had yet (``relu`` makes such) is exactly zero again.
+The backward pass subtracts what the forward pass added, computed in the same way. Sums between slices are kept in twice
+float64's precision, so that subtracting gives back the sums before. Rounding does not pile up from slice to slice, and
+a feature that no key had yet (as ``relu`` makes some) is exactly zero again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fairseq_el.ops.linear_attention import Sums, linear_attention, sums_of
 
 
 class Attend(Protocol):
-    """How layers attend, called by each in turn with its number and ``g(q)``, ``g(k)`` and ``v``, all of a slice.
+    """A function that layers attend with. Each calls it with its number and a slice's ``g(q)``, ``g(k)`` and ``v``.
 
     *Shapes:* ``(B, t, h, M)``, ``(B, t, h, M)`` and ``(B, t, h, dh)`` to ``(B, t, h, dh)``.
     """
@@ -51,7 +51,8 @@ def sliced_loss(run_slice: RunSlice, num_slices: int) -> Tensor:
         num_slices: they are numbered from 0, in the order of the sequence.
     """
     anchor = torch.zeros((), requires_grad=torch.is_grad_enabled())  # makes autograd call backward
-    return _SlicedLoss.apply(anchor, run_slice, num_slices)
+    loss: Tensor = _SlicedLoss.apply(anchor, run_slice, num_slices)
+    return loss
 
 
 class _SlicedLoss(torch.autograd.Function):
@@ -81,7 +82,7 @@ class _SlicedLoss(torch.autograd.Function):
 
 
 class _ExactSums:
-    """Sums in twice float64's precision: rounded totals, and what rounding them left out."""
+    """Sums in twice float64's precision: rounded totals, and the rest that rounding left out."""
 
     def __init__(self, total: Sums, rest: Sums):
         self.total, self.rest = total, rest
@@ -104,14 +105,14 @@ class _ExactSums:
 
 
 def _add_exactly(total: Tensor, rest: Tensor, new: Tensor) -> Tuple[Tensor, Tensor]:
-    """Knuth's two-sum: ``total + new``, and ``rest`` with what rounding that leaves out."""
+    """Adds by Knuth's two-sum: gives ``total + new``, and ``rest`` with the error of rounding it."""
     result = total + new
     taken = result - total
     return result, rest + ((total - (result - taken)) + (new - taken))
 
 
 class _CarriedSums:
-    """Of every layer, the sums over all slices so far."""
+    """Every layer's sums over all slices so far."""
 
     def __init__(self) -> None:
         self.of_layers: List[_ExactSums] = []
@@ -126,7 +127,7 @@ class _CarriedSums:
 
 
 class _RewoundSums:
-    """Of every layer, the sums at both ends of a slice, for its backward pass.
+    """Every layer's sums at both ends of a slice, for its backward pass.
 
     Attributes:
         starts: at the beginning.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fairseq_el.bench.agreement import (
+from fairseq_el.bench.output_checks import (
     ScoreError,
     check_form,
     compare,
@@ -14,11 +14,11 @@ from fairseq_el.bench.agreement import (
     require_rounding,
     score_error,
 )
-from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
+from fairseq_el.scoring import Hypothesis
 
 EOS = 2
-STOCK = [ScoredOutput([5, 6, 7, EOS], -0.5, [-0.5] * 4), ScoredOutput([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
+STOCK = [Hypothesis([5, 6, 7, EOS], -0.5, [-0.5] * 4), Hypothesis([8, 9, 8, EOS], -1.0, [-1.0] * 4)]
 
 
 def tampered(**changes):
@@ -28,14 +28,14 @@ def tampered(**changes):
 def test_equal_outputs_pass():
     check_form("el", STOCK, 3, 10, EOS, writes_eos=True)
     agreement = compare(STOCK, list(STOCK), EOS)
-    assert agreement.share == 1
+    assert agreement.differing == []
     require_agreement("el", STOCK, STOCK, agreement)
 
 
 def test_another_token_is_found():
     mine = tampered(tokens=[8, 9, 9, EOS])
     agreement = compare(mine, STOCK, EOS)
-    assert agreement.share == 0.5
+    assert agreement.differing == [1] and agreement.num_identical == 1
     with pytest.raises(
         FairseqElError, match=r"el: 1 of 2 outputs differ from stock's.* sentence 1:\n.*8 9 8 2.*\n.*8 9 9 2"
     ):
@@ -50,13 +50,13 @@ def test_another_score_is_found(score):
 
 
 def test_a_last_eos_does_not_count():
-    assert compare(tampered(tokens=[8, 9, 8]), STOCK, EOS).share == 1
+    assert compare(tampered(tokens=[8, 9, 8]), STOCK, EOS).differing == []
 
 
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ([8, 9, EOS], "has 3 tokens, and 4 were to be written"),
+        ([8, 9, EOS], "has 3 tokens; 4 were asked for"),
         ([8, 9, 10, EOS], r"has ids \[10\]; there are 10 words"),
         ([8, EOS, 9, EOS], "eos in the wrong place"),
         ([8, 9, 9, 9], "eos in the wrong place"),

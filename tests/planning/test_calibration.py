@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairseq_el.bench import calibration
 from fairseq_el.dtypes import DTYPES
-from fairseq_el.planning import BACKENDS, default_rates
+from fairseq_el.planning import BACKENDS, calibration, default_rates
 from fairseq_el.planning.calibration import LAYER_SIZES, OPERATIONS, TINY_LAYER, LayerSize, predict
 
 SMALL = (LayerSize(3, 2, 20, 4, 32), LayerSize(2, 1, 40, 4, 32))

@@ -1,4 +1,4 @@
-"""What running out of memory looks like, and what to tell about it."""
+"""Running out of memory: how to recognise it, and what to tell about it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Size(NamedTuple):
     max_len: int
 
     def needs_as_much_as(self, other: Size) -> bool:
-        """Whether so many sentences, as long or nearly as long, take as much memory."""
+        """Returns whether so many sentences, as long or nearly as long, take as much memory."""
         return (
             self.num_sentences >= other.num_sentences
             and 8 * self.src_len >= 7 * other.src_len
@@ -53,7 +53,7 @@ class Size(NamedTuple):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on any device; not what :func:`does_not_fit` has made of it."""
+    """Returns whether an allocation failed, on any device; not what :func:`does_not_fit` has made of it."""
     if isinstance(error, FairseqElError):
         return False
     if isinstance(error, OSError):
@@ -76,7 +76,7 @@ def return_unused_memory(device: torch.device) -> None:
 
 
 def what_to_try(generator: Any, failed: Size, fitted: int, too_many: int) -> str:
-    """One sentence with the batch size to use: what the arithmetic of ``fairseq-el plan`` says, if experience agrees.
+    """Says in one sentence which batch size to use: the one that ``fairseq-el plan`` computes, if experience agrees.
 
     Args:
         failed: the batch that did not fit.
@@ -114,7 +114,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(generator: Any, size: Size) -> Optional[_Plan]:
-    """What ``fairseq-el plan`` says; None for models, dtypes and systems that it does not know."""
+    """Returns what ``fairseq-el plan`` says; None for models, dtypes and systems that it does not know."""
     models = list(generator.model.models)
     parameter = next(models[0].parameters(), None)
     try:

@@ -1,6 +1,6 @@
-"""Naive twins of every operation in this package: the specification, one head and one sentence at a time.
+"""Naive twins of the operations in ``fairseq_el.ops``: their specification, one head and one sentence at a time.
 
-Nothing here is fast and nothing here is called outside the tests. Symbols as in ``docs/design.md``: ``B`` sentences,
+Symbols as in ``docs/design.md``: ``B`` sentences,
 ``b`` beams, ``h`` heads, ``d`` width of the memory, ``dh`` width of a head, ``n`` length of the memory.
 """
 

@@ -1,4 +1,4 @@
-"""Where torch's random numbers are, to go back there."""
+"""The state of torch's random number generators, to go back to it."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class RandomState:
             torch.cuda.set_rng_state(state, self._device)
 
     def has_moved(self) -> bool:
-        """Whether numbers were drawn since."""
+        """Returns whether numbers were drawn since."""
         return not all(map(torch.equal, self._states, self._now()))

@@ -1,4 +1,4 @@
-"""Whether programs wrote what they should have written. Figures of a program that did not would mean nothing."""
+"""Checks of what programs wrote. No times are reported of a program whose outputs are wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import List, Optional, Sequence
 
 from fairseq_el.bench.programs import ScoredOutput
 from fairseq_el.errors import FairseqElError
+from fairseq_el.scoring import Agreement, compare_hypotheses
 
 SCORE_TOLERANCE = 1e-4
 ROUNDING_FACTOR = 2.0  # of stock's own error in the same dtype
@@ -18,26 +19,8 @@ Outputs = Sequence[ScoredOutput]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How outputs compare with stock's.
-
-    Attributes:
-        differing: numbers of the sentences with other tokens, counted from 0.
-        score_difference: the largest one between scores, where tokens are the same.
-    """
-
-    total: int
-    differing: List[int]
-    score_difference: float
-
-    @property
-    def share(self) -> float:
-        return 1 - len(self.differing) / self.total
-
-
-@dataclass(frozen=True)
 class ScoreError:
-    """How far a program's scores are from those that stock in float32 gives the same words: root mean squares.
+    """Root mean squares of the differences between a program's scores and those of stock in float32 for the same words.
 
     Attributes:
         per_word: of the scores of words; None if the program does not tell them.
@@ -49,14 +32,14 @@ class ScoreError:
 
 
 def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: int, writes_eos: bool) -> None:
-    """There is an output for every sentence, of known words, with the length asked for.
+    """Checks that outputs are of known words, and as long as was asked for.
 
     Args:
         tgt_len: words without the eos, or 0 for any number.
         writes_eos: whether the program ends outputs of a forced length with an eos.
 
     Raises:
-        FairseqElError: it is not so.
+        FairseqElError: an output is not; says which.
     """
     for number, output in enumerate(outputs):
         strange = [token for token in output.tokens if not 0 <= token < vocab_size]
@@ -65,32 +48,30 @@ def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: 
         expected = tgt_len + 1 if writes_eos else tgt_len
         if tgt_len and len(output.tokens) != expected:
             raise FairseqElError(
-                f"{name}: sentence {number} has {len(output.tokens)} tokens, and {expected} were to be written: "
+                f"{name}: sentence {number} has {len(output.tokens)} tokens; {expected} were asked for: "
                 f"{_shown(output.tokens)}"
             )
         if tgt_len and (eos in output.tokens[:-1] or (output.tokens[-1] == eos) != writes_eos):
             raise FairseqElError(f"{name}: sentence {number} has an eos in the wrong place: {_shown(output.tokens)}")
 
 
-def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement:
-    """Token by token; a last eos does not count, because CTranslate2 writes none at the longest length."""
+def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement[List[int]]:
+    """Compares outputs token by token, but for a last eos: CTranslate2 writes none at the longest length.
+
+    Raises:
+        FairseqElError: there are more outputs on one side.
+    """
     if len(mine) != len(stock):
         raise FairseqElError(f"{len(mine)} outputs can't be compared with {len(stock)}")
-    differing: List[int] = []
-    differences = [0.0]
-    for number, (one, other) in enumerate(zip(mine, stock)):
-        if _words(one, eos) != _words(other, eos):
-            differing.append(number)
-        elif one.score is not None and other.score is not None:
-            differences.append(abs(one.score - other.score))
-    largest = float("nan") if any(map(math.isnan, differences)) else max(differences)
-    return Agreement(len(mine), differing, largest)
+    one, other = ({number: [output] for number, output in enumerate(outputs)} for outputs in (mine, stock))
+    return compare_hypotheses(one, other, optional_end=eos)
 
 
 def require_agreement(
-    name: str, mine: Outputs, stock: Outputs, agreement: Agreement, score_tolerance: float = SCORE_TOLERANCE
+    name: str, mine: Outputs, stock: Outputs, agreement: Agreement[List[int]], score_tolerance: float = SCORE_TOLERANCE
 ) -> None:
-    """
+    """Checks that outputs and scores are stock's.
+
     Raises:
         FairseqElError: an output differs from stock's, or a score by more than the tolerance. Says how many, and the
             first one.
@@ -98,20 +79,24 @@ def require_agreement(
     if agreement.differing:
         first = agreement.differing[0]
         raise FairseqElError(
-            f"{name}: {len(agreement.differing)} of {agreement.total} outputs differ from stock's, so there are no "
-            f"figures. The first is sentence {first}:\n"
+            f"{name}: {len(agreement.differing)} of {agreement.sentences} outputs differ from stock's, so no times "
+            f"are reported. The first is sentence {first}:\n"
             f"  stock {_shown(stock[first].tokens)} score {stock[first].score}\n"
             f"  here  {_shown(mine[first].tokens)} score {mine[first].score}"
         )
-    if not agreement.score_difference <= score_tolerance:
+    if not agreement.largest_gap <= score_tolerance:
         raise FairseqElError(
-            f"{name}: outputs are stock's, but a score differs by {agreement.score_difference:.2g}, and "
-            f"{score_tolerance:g} is allowed, so there are no figures"
+            f"{name}: outputs are stock's, but a score differs by {agreement.largest_gap:.2g}, and "
+            f"{score_tolerance:g} is allowed, so no times are reported"
         )
 
 
 def score_error(outputs: Outputs, reference: Sequence[Sequence[float]], lenpen: float) -> ScoreError:
-    """Args: ``reference``: of each word of each output, by stock in float32."""
+    """Compares the scores of outputs with those of stock in float32.
+
+    Args:
+        reference: stock's score of each word of each output.
+    """
     of_words: List[float] = []
     of_wholes: List[float] = []
     for output, scores in zip(outputs, reference):
@@ -124,9 +109,10 @@ def score_error(outputs: Outputs, reference: Sequence[Sequence[float]], lenpen: 
 
 
 def require_rounding(name: str, mine: ScoreError, stock: ScoreError) -> None:
-    """
+    """Checks that scores are about as far off as stock's in the same dtype.
+
     Raises:
-        FairseqElError: scores are further off than twice as much as stock's in the same dtype.
+        FairseqElError: they are further off than twice as much.
     """
     assert mine.per_word is not None and stock.per_word is not None
     allowed = max(ROUNDING_FACTOR * stock.per_word, _ROUNDING_FLOOR)
@@ -134,12 +120,8 @@ def require_rounding(name: str, mine: ScoreError, stock: ScoreError) -> None:
         raise FairseqElError(
             f"{name}: scores of words are off by {mine.per_word:.3g} (root mean square, from stock in float32), "
             f"stock's in this dtype by {stock.per_word:.3g}, and at most {ROUNDING_FACTOR:g} times as much is allowed, "
-            "so there are no figures"
+            "so no times are reported"
         )
-
-
-def _words(output: ScoredOutput, eos: int) -> List[int]:
-    return output.tokens[:-1] if output.tokens[-1:] == [eos] else output.tokens
 
 
 def _shown(tokens: Sequence[int]) -> str:

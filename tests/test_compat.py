@@ -1,14 +1,15 @@
-"""The first line of an ImportError says what is wrong with fairseq and the command that mends it."""
+"""An ImportError says in its first line what is wrong with fairseq and which command installs it; ``--user-dir``."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fairseq_el._requirements import mend_command
+from fairseq_el._compat import install_command, other_spellings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -43,12 +44,12 @@ def test_unusable_fairseq(tmp_path, case):
     message = process.stderr.strip().splitlines()[-1]
     assert message.startswith("ImportError: fairseq_el needs fairseq 0.12.2 or 0.12.3, but ")
     assert expected in message
-    assert message.endswith(mend_command())
+    assert message.endswith(install_command())
 
 
-def test_the_mend_command_is_for_this_python():
+def test_the_install_command_is_for_this_python():
     wanted = "fairseq-fixed==0.12.3.1" if sys.version_info >= (3, 11) else "'fairseq==0.12.2'"
-    assert wanted in mend_command()
+    assert wanted in install_command()
 
 
 def test_commands_say_nothing_that_was_not_asked_for():
@@ -57,3 +58,19 @@ def test_commands_say_nothing_that_was_not_asked_for():
         [sys.executable, "-m", "fairseq_el.cli", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert process.stdout.startswith("usage: fairseq-el") and process.stderr == ""
+
+
+def test_only_other_names_of_the_same_directory(tmp_path):
+    site = tmp_path / "site"
+    for directory in ("fairseq", "fairseq_el"):
+        (site / directory).mkdir(parents=True)
+    link = tmp_path / "link" / "fairseq_el"
+    link.parent.mkdir()
+    link.symlink_to(site / "fairseq_el")
+    beside_fairseq = os.path.join(str(site / "fairseq"), "..", "fairseq_el")
+    assert other_spellings(str(site / "fairseq_el"), str(site / "fairseq")) == [beside_fairseq]
+    assert other_spellings(str(link), str(site / "fairseq")) == [str(site / "fairseq_el"), beside_fairseq]
+
+    copy = tmp_path / "copy" / "fairseq_el"
+    copy.mkdir(parents=True)
+    assert other_spellings(str(copy), str(site / "fairseq")) == []

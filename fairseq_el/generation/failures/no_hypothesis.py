@@ -1,4 +1,4 @@
-"""Why a sentence has no hypothesis that could end: its scores are not numbers, or rules leave it no word.
+"""The reason why a sentence has no hypothesis that ends: its scores are not numbers, or rules leave it no word.
 
 Nothing is watched while all goes well. A batch that has failed is decoded once more, under observation.
 """
@@ -12,9 +12,13 @@ from fairseq.search import LexicallyConstrainedBeamSearch, PrefixConstrainedBeam
 from torch import Tensor, nn
 
 from fairseq_el.decoding import SharedEncoderOut
+from fairseq_el.generation.active_batch import ActiveBatch
 from fairseq_el.generation.beams import Candidates
-from fairseq_el.generation.loop import BatchDecoding, NoWordLeftError
-from fairseq_el.generation.transformers_search import TransformersDecoding
+from fairseq_el.generation.ended_hypotheses import NoWordLeftError
+from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.loop import SearchLoop
+from fairseq_el.generation.reference_step import ReferenceStep
+from fairseq_el.generation.rules import SearchRules
 
 _NAMED = 5  # sentences, of many
 _SAID_BY_SAMPLING = ("invalid multinomial distribution", "probability tensor contains either")
@@ -34,132 +38,143 @@ class _Dead(NamedTuple):
     rules: List[str]
 
 
-class _Watched(BatchDecoding):
-    """A batch that fails, with a note for each sentence that does. It waits for the device several times in a step.
+class WatchedStep(ReferenceStep):
+    """The step of a batch that fails, with a note for each sentence that does. It waits for the device several times.
 
     Attributes:
         dead: by sentence of the batch.
         nan_in_source: of each sentence, whether an encoder's output is not a number.
     """
 
-    def __init__(self, *batch: Any):
+    def __init__(self, rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder):
+        super().__init__(rules, batch, decoders)
         self.dead: Dict[int, _Dead] = {}
-        super().__init__(*batch)
         self.nan_in_source = [False] * self.beams.num_sentences
+        self._is_nan: Optional[Tensor] = None  # rows whose scores are no numbers, before rules: (rows), on the CPU
+
+    def begin(self) -> int:
+        first_step = super().begin()
         for model in self.decoders.models:
-            for i in _nan_in(model.encoder_out, self.generator.beam_size):
+            for i in _nan_in(model.encoder_out, self.rules.beam_size):
                 self.nan_in_source[i] = True
+        return first_step
 
     def _is_plain(self, step: int, outputs: Optional[List[Tensor]]) -> bool:
         return False
 
-    def _log_probs(self, step: int, outputs: Optional[List[Tensor]], rows: slice) -> Tensor:
-        log_probs = super()._log_probs(step, outputs, rows)
-        self.is_nan = torch.zeros(log_probs.size(0), dtype=torch.bool)
-        if outputs is not None:
-            raw = self.decoders.log_probs(outputs, self.generator.temperature)
-            if self.generator.lm_model is not None:
-                raw = raw + self.generator.language_model_log_probs(self.beams.tokens[rows, : step + 1])
-            self.is_nan = raw.isnan().all(dim=1).cpu()
+    def _search_part(self, step: int, outputs: Optional[List[Tensor]], part: slice) -> Candidates:
+        self._is_nan = None
+        return super()._search_part(step, outputs, part)
+
+    def _log_probs(self, outputs: List[Tensor], tokens: Tensor, is_plain: bool) -> Tensor:
+        log_probs = super()._log_probs(outputs, tokens, is_plain)
+        raw = self.decoders.log_probs(outputs, self.rules.temperature)
+        if self.rules.language_model is not None:
+            raw = raw + self.rules.language_model_log_probs(tokens)
+        self._is_nan = raw.isnan().all(dim=1).cpu()
         return log_probs
 
-    def _under_rules(self, step: int, scores: Tensor, part: slice, rows: slice) -> Tensor:
-        by_sentence = (-1, self.generator.beam_size)
-        had_words = _any_finite(scores).view(by_sentence)
-        scores = super()._under_rules(step, scores, part, rows)
-        stuck, is_nan = ~_any_finite(scores).view(by_sentence), self.is_nan.view(by_sentence)
+    def _under_rules(self, step: int, log_probs: Tensor, part: slice) -> Tensor:
+        by_sentence, rows = (-1, self.rules.beam_size), self.beams.rows(part)  # (rows) -> (B', b)
+        had_words = _any_finite(log_probs).view(by_sentence)
+        log_probs = super()._under_rules(step, log_probs, part)
+        stuck = ~_any_finite(log_probs).view(by_sentence)
+        is_nan = torch.zeros_like(stuck) if self._is_nan is None else self._is_nan.view(by_sentence)
         alive = self.beams.scores[rows, max(step - 1, 0)].gt(float("-inf")).view(by_sentence) & ~self.beams.ignore[part]
         alive = alive.cpu() | ~alive.any(dim=1, keepdim=True).cpu()  # all of a sentence that was dead before its search
         failing = stuck & alive
-        draws = isinstance(self.generator.search, Sampling)  # a word for every beam
+        draws = isinstance(self.rules.strategy, Sampling)  # a word for every beam
         for i in (failing.any(dim=1) if draws else failing.eq(alive).all(dim=1)).nonzero().view(-1).tolist():
-            rules = self._rules(step, part.start + i) if bool((had_words[i] & failing[i]).any()) else []
+            rules = self._rules_for(step, part.start + i) if bool((had_words[i] & failing[i]).any()) else []
             self._note(part.start + i, step, bool((is_nan[i] & failing[i]).any()), rules)
-        return scores
+        return log_probs
 
     def _search(self, step: int, outputs: Optional[List[Tensor]]) -> Candidates:
         candidates = super()._search(step, outputs)
         for i, found in enumerate(_any_finite(candidates.scores).tolist()):
             if not found:
-                self._note(i, step, False, [*self._rules(step, i), _rule_of(self.generator.search)])
+                self._note(i, step, False, [*self._rules_for(step, i), _rule_of(self.rules.strategy)])
         return candidates
 
     def _note(self, i: int, step: int, is_nan: bool, rules: List[str]) -> None:
-        if self.sentences[i] not in self.finished:
-            self.dead.setdefault(self.sentences[i], _Dead(step, is_nan, rules))
+        sentence = self.batch.sentences[i]
+        if sentence not in self.batch.finished:
+            self.dead.setdefault(sentence, _Dead(step, is_nan, rules))
 
-    def _rules(self, step: int, i: int) -> List[str]:
-        """Those of :meth:`_under_rules` that are in force for a sentence, by its number among those still decoded."""
-        generator, rules, last = self.generator, [], self._last_step(i)
-        if step >= last:
-            limit = "--max-len-a, --max-len-b"
-            if generator.max_new_tokens is not None:
-                limit = f"--el-max-new-tokens {generator.max_new_tokens}"
-            rules.append(f"after {last} words only the end may follow ({limit})")
-        rules += self._beginning(step, i)
-        if generator.token_indices_to_suppress is not None:
-            rules.append(f"tokens_to_suppress forbids {len(generator.token_indices_to_suppress)} words")
+    def _rules_for(self, step: int, i: int) -> List[str]:
+        """The rules in force for a sentence, by its place among those still decoded."""
+        given = self.rules.transformers
+        if given is None:
+            return self._ending(step, i) + self._beginning(step, i) + self._suppressed() + self._repetition()
+        rules = self._beginning(step, i)
+        if given.forbidden:
+            rules.append(f"--el-forbidden forbids {len(given.forbidden)} words or sequences of words")
+        assert self.batch.limits is not None
+        if given.forbidden_first and step == self.batch.limits.prompts[i] + int(given.forced_first is not None):
+            rules.append(f"--el-forbidden-first forbids {len(given.forbidden_first)} words here")
         return rules + self._repetition()
 
+    def _ending(self, step: int, i: int) -> List[str]:
+        """The rule that ends hypotheses which are as long as they may be."""
+        last, at_most = self.batch.last_step(i), self.rules.max_new_tokens
+        if step < last:
+            return []
+        limit = "--max-len-a, --max-len-b" if at_most is None else f"--el-max-new-tokens {at_most}"
+        return [f"after {last} words only the end may follow ({limit})"]
+
     def _beginning(self, step: int, i: int) -> List[str]:
-        """What a prefix forces, or else when the end is too early."""
-        generator, limits = self.generator, self.limits
-        prefix = self.prefix_tokens if self._in_prefix(step) else None
-        if prefix is not None and int(prefix[i, step]) != generator.pad:
+        """The rule that forces a prefix, or forbids an end that is too early."""
+        batch, limits, at_least = self.batch, self.batch.limits, self.rules.min_new_tokens
+        prefix = batch.prefix_tokens if batch.in_prefix(step) else None
+        if prefix is not None and int(prefix[i, step]) != self.rules.pad:
             return ["its prefix forces this word"]
-        at_least = generator.min_new_tokens
         if limits is not None and at_least is not None and step < limits.prompts[i] + at_least:
             return [f"--el-min-new-tokens {at_least} forbids the end before"]
-        if (prefix is None or limits is not None) and step < generator.min_len:
-            return [f"--min-len {generator.min_len} forbids the end before"]
+        if (prefix is None or limits is not None) and step < self.rules.min_len:
+            return [f"--min-len {self.rules.min_len} forbids the end before"]
         return []
 
+    def _suppressed(self) -> List[str]:
+        words = self.rules.suppressed
+        return [] if words is None else [f"tokens_to_suppress forbids {len(words)} words"]
+
     def _repetition(self) -> List[str]:
-        blocker = self.generator.repeat_ngram_blocker
+        blocker = self.rules.ngram_blocker
         if blocker is None:
             return []
         return [f"--no-repeat-ngram-size {blocker.no_repeat_ngram_size} forbids what would repeat"]
 
 
-class _WatchedAsTransformers(_Watched, TransformersDecoding):
-    """The same of a search as transformers has it."""
-
-    def _rules(self, step: int, i: int) -> List[str]:
-        rules, given = self._beginning(step, i), self.rules
-        if given.forbidden:
-            rules.append(f"--el-forbidden forbids {len(given.forbidden)} words or sequences of words")
-        if given.forbidden_first and step == self.limits.prompts[i] + int(given.forced_first is not None):
-            rules.append(f"--el-forbidden-first forbids {len(given.forbidden_first)} words here")
-        return rules + self._repetition()
-
-
 def found_no_word(error: Exception) -> bool:
-    """Whether decoding failed because there was no word to go on with: fairseq's sampling asks torch for one."""
+    """Returns whether decoding failed because no word was left; fairseq's sampling asks torch for one all the same."""
     return isinstance(error, NoWordLeftError) or any(said in str(error) for said in _SAID_BY_SAMPLING)
 
 
-def why(generator: Any, batch: Tuple[Any, ...], error: Exception, numbers: Optional[Tensor]) -> str:
+def explain(search: SearchLoop, error: Exception, numbers: Optional[Tensor]) -> str:
     """Says which sentences have no hypothesis, what is wrong, and what to try.
 
     Args:
-        batch: what :class:`BatchDecoding` took.
-        error: what it raised.
+        search: of the batch that has failed, over a :class:`WatchedStep` and not yet run.
+        error: the failure.
         numbers: of the sentences in the data set. *Shape:* ``(B)``.
     """
-    watched = (_WatchedAsTransformers if generator.searches_as_transformers else _Watched)(generator, *batch)
+    step = search.step
+    assert isinstance(step, WatchedStep)
     try:
-        watched.run()
+        search.run()
     except (AssertionError, RuntimeError) as again:
         if not found_no_word(again):
             raise
-    failed = getattr(error, "sentences", []) or sorted(watched.dead)
-    dead = watched.dead.get(failed[0]) if failed else None
+    failed = getattr(error, "sentences", []) or sorted(step.dead)
+    dead = step.dead.get(failed[0]) if failed else None
     subject = _subject([i if numbers is None else int(numbers[i]) for i in failed])
     if dead is None:
-        return f"{subject} no hypothesis that ended within {watched.max_len} words. Raise --max-len-a or --max-len-b."
+        return (
+            f"{subject} no hypothesis that ended within {search.batch.max_len} words. Raise --max-len-a or --max-len-b."
+        )
     if dead.is_nan:
-        source = "the encoder's output and " if watched.nan_in_source[failed[0]] else ""
-        cause = f"{source}the scores of word {dead.words + 1} are not numbers (NaN). {_origin(generator)}"
+        source = "the encoder's output and " if step.nan_in_source[failed[0]] else ""
+        cause = f"{source}the scores of word {dead.words + 1} are not numbers (NaN). {_origin(step)}"
         return f"{subject} no hypothesis: {cause}"
     if not dead.rules:
         return (
@@ -178,9 +193,10 @@ def _subject(numbers: List[int]) -> str:
     return f"Sentence {listed} of the data has" if len(numbers) == 1 else f"Sentences {listed} of the data have"
 
 
-def _origin(generator: Any) -> str:
-    """Where NaN comes from, and what to try."""
-    models = [*generator.model.models, *([] if generator.lm_model is None else [generator.lm_model])]
+def _origin(step: WatchedStep) -> str:
+    """Says where NaN comes from, and what to try."""
+    beside = step.rules.language_model
+    models = [*(decoder.model for decoder in step.decoders.models), *([] if beside is None else [beside])]
     dtype = next((p.dtype for model in models for p in model.parameters()), torch.float32)
     other = "decode without --fp16, or with --el-dtype fp32 or bf16"
     damaged = [(name, tensor) for model in models for name, tensor in _not_finite(model)]
@@ -232,4 +248,5 @@ def _nan_in(encoder_out: Any, beam_size: int) -> List[int]:
         if mask.shape == is_nan.shape:
             is_nan = is_nan & ~mask.to(torch.bool)
     beams = 1 if isinstance(encoder_out, SharedEncoderOut) else beam_size
-    return is_nan.any(dim=1)[::beams].nonzero().view(-1).tolist()
+    sentences: List[int] = is_nan.any(dim=1)[::beams].nonzero().view(-1).tolist()
+    return sentences

@@ -1,0 +1,163 @@
+"""The rules of a search: which words it may write, what they count for, and how hypotheses are compared.
+
+:class:`SearchRules` is a value, made of a generator's settings once for every batch. What it says of the words that may
+follow is applied by :class:`~fairseq_el.generation.word_rules.WordRules`.
+
+Symbols: ``b`` beams, ``V`` words of the vocabulary, ``rows`` hypotheses under way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Tuple, Union
+
+from fairseq.ngram_repeat_block import NGramRepeatBlock
+from fairseq.search import BeamSearch
+from torch import Tensor
+
+from fairseq_el.ops import block_repeated_ngrams
+
+
+@dataclass(frozen=True)
+class TransformersRules:
+    """Settings of ``generate()`` that fairseq has no options for. Words are indices of fairseq's dictionary.
+
+    Attributes:
+        early_stopping: True, False or ``"never"``.
+        forced_first: the first word of every hypothesis (``forced_bos_token_id``); prompts have none.
+        forced_last: the last word of hypotheses as long as they may be (``forced_eos_token_id``).
+        forbidden: sequences of words that no hypothesis has (``bad_words_ids``, ``suppress_tokens``).
+        forbidden_first: words that no hypothesis begins with (``begin_suppress_tokens``).
+        continues_prompts: scores and their lengths are of the words after the prompt, as of language models.
+    """
+
+    early_stopping: Union[bool, str] = False
+    forced_first: Optional[int] = None
+    forced_last: Optional[int] = None
+    forbidden: Tuple[Tuple[int, ...], ...] = ()
+    forbidden_first: Tuple[int, ...] = ()
+    continues_prompts: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRules:
+    """Everything that decides which hypotheses a search finds, beside the models and the batch.
+
+    Attributes:
+        strategy: fairseq's search strategy, an object of ``fairseq.search``, which may keep a state of its own.
+        beam_size: ``b``.
+        vocab_size: ``V``.
+        pad, unk, eos: the words with a meaning of their own.
+        min_len: words that a hypothesis must have, without eos.
+        max_len_a, max_len_b: a hypothesis may have ``max_len_a * n + max_len_b`` words, for ``n`` positions of the
+            source of the batch.
+        max_positions: words that the decoder can write, the eos included.
+        min_new_tokens, max_new_tokens: words that must and may follow a prompt, the eos included, or None.
+        match_source_len: hypotheses have at most as many words as their sources.
+        temperature: divides logits.
+        unk_penalty: is subtracted from the log-probability of ``unk``.
+        suppressed: words that no hypothesis has, or None. *Shape:* ``(k)``.
+        ngram_blocker: fairseq's module that forbids repeated n-grams, or None.
+        blocks_ngrams_as_stock: call that module, which without its CUDA extension forbids none.
+        normalize_scores: divide scores by ``length ** len_penalty``.
+        language_model, language_model_weight: a model whose log-probabilities are added with this weight, or None.
+        force_prefix: fairseq's own code that forces the words of prefixes in a step.
+        transformers: rules of transformers' ``generate()`` that replace fairseq's, or None.
+    """
+
+    strategy: Any
+    beam_size: int
+    vocab_size: int
+    pad: int
+    unk: int
+    eos: int
+    min_len: int
+    max_len_a: float
+    max_len_b: int
+    max_positions: int
+    min_new_tokens: Optional[int]
+    max_new_tokens: Optional[int]
+    match_source_len: bool
+    temperature: float
+    unk_penalty: float
+    suppressed: Optional[Tensor]
+    ngram_blocker: Optional[Any]
+    blocks_ngrams_as_stock: bool
+    normalize_scores: bool
+    len_penalty: float
+    language_model: Optional[Any]
+    language_model_weight: float
+    force_prefix: Callable[..., Tuple[Tensor, Tensor, Tensor]]
+    transformers: Optional[TransformersRules]
+
+    @classmethod
+    def of(cls, generator: Any) -> SearchRules:
+        """The rules of an :class:`~fairseq_el.generation.ELSequenceGenerator`."""
+        return cls(
+            strategy=generator.search,
+            beam_size=generator.beam_size,
+            vocab_size=generator.vocab_size,
+            pad=generator.pad,
+            unk=generator.unk,
+            eos=generator.eos,
+            min_len=generator.min_len,
+            max_len_a=generator.max_len_a,
+            max_len_b=generator.max_len_b,
+            max_positions=generator.max_len,
+            min_new_tokens=generator.min_new_tokens,
+            max_new_tokens=generator.max_new_tokens,
+            match_source_len=generator.match_source_len,
+            temperature=generator.temperature,
+            unk_penalty=generator.unk_penalty,
+            suppressed=generator.token_indices_to_suppress,
+            ngram_blocker=generator.repeat_ngram_blocker,
+            blocks_ngrams_as_stock=generator.ngram_blocking_as_stock,
+            normalize_scores=generator.normalize_scores,
+            len_penalty=generator.len_penalty,
+            language_model=generator.lm_model,
+            language_model_weight=generator.lm_weight,
+            force_prefix=generator._prefix_tokens,
+            transformers=generator.transformers_rules if type(generator.search) is BeamSearch else None,
+        )
+
+    @property
+    def is_beam_search(self) -> bool:
+        """Returns whether the strategy is plain beam search, which neither draws random numbers nor keeps a state."""
+        return type(self.strategy) is BeamSearch
+
+    def penalize(self, scores: Tensor) -> Tensor:
+        """Takes padding away, and ``--unkpen`` from the unknown word. ``scores``: ``(rows, V)``, changed in place."""
+        scores[:, self.pad] = float("-inf")
+        scores[:, self.unk] -= self.unk_penalty
+        return scores
+
+    def block_ngrams(self, scores: Tensor, tokens: Tensor, step: int) -> None:
+        """Forbids words that would repeat an n-gram (``--no-repeat-ngram-size``).
+
+        Args:
+            scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
+            tokens: words so far, padded. *Shape:* ``(rows, max_len + 2)``.
+        """
+        blocker = self.ngram_blocker
+        if blocker is None:
+            return
+        if type(blocker) is NGramRepeatBlock and not self.blocks_ngrams_as_stock:
+            block_repeated_ngrams(scores, tokens[:, : step + 1], blocker.no_repeat_ngram_size)
+        else:
+            blocker(tokens, scores, tokens.size(0) // self.beam_size, self.beam_size, step)
+
+    def language_model_log_probs(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities ``(rows, V)`` of the word after ``tokens`` ``(rows, t)``, times the weight."""
+        model = self.language_model
+        assert model is not None
+        log_probs: Tensor = model.get_normalized_probs(model(tokens), log_probs=True, sample=None)
+        return log_probs[:, -1, :] * self.language_model_weight
+
+    def normalized(self, scores: Tensor, length: int) -> Tensor:
+        """Scores by which hypotheses of ``length`` words, eos included, are compared."""
+        return scores / length**self.len_penalty if self.normalize_scores else scores
+
+
+def without_nan(log_probs: Tensor) -> Tensor:
+    """NaN counts as minus infinity; changed in place."""
+    return log_probs.masked_fill_(log_probs.isnan(), float("-inf"))
