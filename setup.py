@@ -1,4 +1,4 @@
-"""Packaging. The fairseq that a Python can use is chosen by environment markers (see README, "Installation")."""
+"""Packaging. The fairseq that a Python can use is chosen by environment markers (see docs/install.md)."""
 
 import re
 from pathlib import Path

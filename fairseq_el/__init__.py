@@ -9,8 +9,7 @@ Transformer and BART checkpoints with the same output and no cache of encoder ke
 
 import logging
 
-from fairseq_el._requirements import check_fairseq
-from fairseq_el._user_dir import other_spellings
+from fairseq_el._compat import check_fairseq, other_spellings
 
 # Importing fairseq's tasks asks for tensorboardX on every command line; only its speech synthesis needs it.
 logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Loading fairseq checkpoints without unpickling freely.
+"""Loading of fairseq checkpoints that builds objects of listed classes only.
 
-From torch 2.6 on ``torch.load`` only builds objects of classes it knows, and refuses stock fairseq checkpoints. The
-classes that fairseq itself writes into checkpoints are plain containers of settings and statistics; they are listed
-here and made known to torch. Anything else in a checkpoint is still refused.
+A pickle can run any code. So torch 2.6 and later build only objects of classes that they know, and refuse fairseq's own
+checkpoints. The classes that fairseq itself writes are plain containers of settings and statistics. They are listed
+here and made known to torch. Whatever else is in a checkpoint is still refused.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ import omegaconf.base
 import torch
 from fairseq.logging import meters
 
+from fairseq_el._torch_version import torch_version
+
 SafeGlobal = Union[Any, Tuple[Any, str]]  # a class, or a class and the name that a pickle calls it by
 
-
-_TORCH_REFUSES = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) >= (2, 6)
+_TORCH_REFUSES = torch_version() >= (2, 6)
 
 
 def allow_fairseq_checkpoints() -> None:
-    """Makes the classes that fairseq writes known to ``torch.load``, which before torch 2.6 knows no such limits."""
+    """Makes the classes that fairseq writes known to ``torch.load``. Before torch 2.6 it needs no such list."""
     if _TORCH_REFUSES:
         torch.serialization.add_safe_globals(list(_safe_globals()))
 
 
 def load_listed_classes(path: Union[str, Path]) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU; with any torch, no other classes are built.
+    """Loads a file of ``torch.save`` onto the CPU, and builds objects of the listed classes only, whatever the torch.
 
     Raises:
-        pickle.UnpicklingError: it needs others.
-        Exception: whatever torch and pickle raise for a file that is something else.
+        pickle.UnpicklingError: the file needs other classes.
+        Exception: torch and pickle raise many for a file that is something else.
     """
     if _TORCH_REFUSES:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -48,7 +49,7 @@ def load_listed_classes(path: Union[str, Path]) -> Any:
 
 
 class _ListedUnpickler(pickle.Unpickler):
-    """Builds what is listed, and what tensors are made of."""
+    """Unpickler that builds objects of the listed classes, and tensors."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2
@@ -59,7 +60,7 @@ class _ListedUnpickler(pickle.Unpickler):
 
 
 class _ListedClasses:
-    """As much of the module ``pickle`` as ``torch.load`` uses."""
+    """The part of the module ``pickle`` that ``torch.load`` uses, with the listed classes only."""
 
     Unpickler = _ListedUnpickler
 
@@ -111,11 +112,11 @@ def _classes_of(module: Any, wanted: Any) -> List[type]:
 
 
 def refused_classes(path: str, error: BaseException) -> List[str]:
-    """The classes that kept a checkpoint from being loaded, by name; none if the error had another cause.
+    """Names the classes that kept a checkpoint from being loaded; none if the error had another cause.
 
     Args:
         path: the checkpoint.
-        error: what ``torch.load`` raised. It names the first class; torch 2.6 and later can list all of them.
+        error: the exception of ``torch.load``. It names the first class; torch 2.6 and later can list all of them.
     """
     if not isinstance(error, pickle.UnpicklingError):
         return []

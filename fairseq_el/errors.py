@@ -1,11 +1,11 @@
-"""The errors this package raises. Every message says what is wrong, the rule, the actual value, and what to do."""
+"""Errors that this package raises. Every message says what is wrong, the rule, the actual value, and what to do."""
 
 from __future__ import annotations
 
 import re
 from typing import Sequence
 
-_LONGEST = 300  # characters of what a library said
+_LONGEST = 300  # characters of a library's message
 # torch advises to load files in a way in which they can run any code.
 _DANGEROUS = re.compile(r"weights_only|safe_globals|allow ?list|trusted source|arbitrary code")
 
@@ -15,7 +15,7 @@ class FairseqElError(Exception):
 
 
 class UnsupportedModelError(FairseqElError):
-    """A model that EL-attention can't decode exactly. Lists every reason, not only the first."""
+    """EL-attention can't decode this model exactly. The message lists every reason, not only the first."""
 
     def __init__(self, model_name: str, reasons: Sequence[str], decoder_only: bool = False):
         self.reasons = list(reasons)
@@ -29,20 +29,21 @@ class UnsupportedModelError(FairseqElError):
 
 
 class OptionError(FairseqElError):
-    """An option of the command line has a value that it can't have."""
+    """An option of the command line has a value that is not allowed."""
 
 
 def as_message(problems: Sequence[str]) -> str:
-    """All problems of a command line, at least one."""
+    """Puts all problems of a command line, at least one, into one message."""
     if len(problems) == 1:
         return problems[0]
     return f"{len(problems)} options can't be used:" + "".join(f"\n  - {each}" for each in problems)
 
 
 def raise_problems(problems: Sequence[str]) -> None:
-    """
+    """Raises an error if there are problems.
+
     Raises:
-        OptionError: there are problems with the command line. It names all.
+        OptionError: there are problems with the command line. It names all of them.
     """
     if problems:
         raise OptionError(as_message(problems))
@@ -53,11 +54,11 @@ class LengthLimitsError(OptionError, AssertionError):
 
 
 class ConstraintsError(OptionError, NotImplementedError):
-    """Constraints for a search that knows none. fairseq raises NotImplementedError there."""
+    """Constraints are given to a search that has no place for them. fairseq raises NotImplementedError there."""
 
 
 class NoHypothesisError(FairseqElError, AssertionError):
-    """Sentences have no hypothesis that could end. Says which and why. fairseq raises AssertionError there."""
+    """Sentences have no hypothesis that could end; the message says why. fairseq raises AssertionError there."""
 
 
 class OutOfMemoryError(FairseqElError, RuntimeError):
@@ -65,7 +66,7 @@ class OutOfMemoryError(FairseqElError, RuntimeError):
 
 
 class NoKernelsError(FairseqElError):
-    """This torch was not built for the card that decodes. Names one that is."""
+    """This torch was not built for the card that decodes. The message names one that is."""
 
 
 class CheckpointMismatchError(FairseqElError):
@@ -73,7 +74,7 @@ class CheckpointMismatchError(FairseqElError):
 
 
 def summary_of(error: BaseException) -> str:
-    """What a library said, in one line, with the class of its exception; never how to load a file unsafely."""
+    """Puts a library's exception into one line, with its class, but without advice to load a file unsafely."""
     line = str(error).strip().partition("\n")[0]
     inner = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))  # torch's reason comes after its advice
     sentences = re.split(r"(?<=[.!?]) +", inner.group(1) if inner else line)
@@ -82,6 +83,6 @@ def summary_of(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text of any length for a message: without its middle if it is long."""
+    """Cuts the middle out of a text that is too long for a message."""
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]} ({len(text):,} characters)"

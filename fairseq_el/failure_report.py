@@ -1,7 +1,7 @@
-"""One message instead of a traceback, for command lines that run an ``el_*`` task.
+"""One message instead of a traceback, where a program of fairseq runs an ``el_*`` task.
 
-fairseq's programs let exceptions end the process. While such a program runs an ``el_*`` task, those that say how to
-mend the input are printed without the traceback; every other exception is printed as ever.
+Exceptions end fairseq's programs. Those that tell the user what to change are then printed without the traceback. Every
+other exception is printed as ever.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def report_failures_without_traceback(explain_first: Explain = lambda error: Non
     Scripts of users keep their tracebacks. Calling it again changes nothing.
 
     Args:
-        explain_first: what the program's task knows about an exception, as :func:`explain`.
+        explain_first: asked before :func:`explain`; returns the message for an exception, or None.
     """
     if _is_fairseq_program() and not isinstance(sys.excepthook, _Report):
         sys.excepthook = _Report(sys.excepthook, explain_first)
 
 
 def _is_fairseq_program() -> bool:
-    """``fairseq-generate``, or ``python -m fairseq_cli.generate``."""
+    """Says whether this is ``fairseq-generate``, ``python -m fairseq_cli.generate`` or another of its programs."""
     program = Path(sys.argv[0])
     return program.name.startswith("fairseq-") or program.parent.name == "fairseq_cli"
 
@@ -51,7 +51,7 @@ class _Report:
 
 
 def explain(error: BaseException) -> Optional[str]:
-    """What to tell a user about an exception that ended the program; None to leave it as it is."""
+    """Explains to a user the exception that ended the program; None to print it with its traceback."""
     if isinstance(error, FairseqElError):
         return str(error)
     if isinstance(error, RuntimeError) and str(error).startswith("Mask Type should be defined"):
@@ -70,7 +70,7 @@ def explain(error: BaseException) -> Optional[str]:
 
 
 def explain_loading(path: str, error: BaseException) -> str:
-    """What to tell a user about what ``torch.load`` raised for a checkpoint."""
+    """Explains to a user an exception that ``torch.load`` raised for a checkpoint."""
     refused = refused_classes(path, error)
     if refused:
         return (
@@ -85,7 +85,7 @@ def explain_loading(path: str, error: BaseException) -> str:
 
 
 def _checkpoint_being_loaded(traceback: Optional[TracebackType]) -> Optional[str]:
-    """The file that fairseq was reading when an exception was raised."""
+    """Finds the checkpoint that fairseq was reading when an exception was raised; None if there is none."""
     while traceback is not None:
         frame = traceback.tb_frame
         if frame.f_code.co_name == "load_checkpoint_to_cpu":

@@ -25,7 +25,7 @@ def should_pack(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
     """Returns whether packing a weight pays on a CPU that can, as measured in docs/benchmarks.md.
 
     Args:
-        dtype: a name in ``DTYPES``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
         num_rows: rows of a product.
         size: numbers of the weight, in x out.
         num_uses: products with it.

@@ -1,4 +1,4 @@
-"""Running fairseq's programs and this package's, each in a process of its own."""
+"""Programs of fairseq and of this package, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any, List, Optional
 
 from fairseq_el.errors import FairseqElError, shortened
 
-_LAST = 3000  # characters of what a program that failed has said
+_SHOWN = 3000  # characters from the end of what a program that failed has written
 
 
 def run_program(module: str, arguments: List[Any], output: Path, log: Path, name: Optional[str] = None) -> None:
     """Runs ``python -m module``.
 
     Args:
-        output: file for what it writes to standard output.
-        log: file for what it writes to standard error.
-        name: of the run, for the message (default: ``module``).
+        output: file for its standard output.
+        log: file for its standard error.
+        name: of the program in the message (default: ``module``).
 
     Raises:
-        FairseqElError: it failed; with its last words.
+        FairseqElError: the program failed; with the end of what it wrote.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     with output.open("wb") as written, log.open("wb") as errors:
         status = subprocess.run(command, stdout=written, stderr=errors, check=False).returncode
     if status != 0:
-        said = log.read_text("utf-8", errors="replace")[-_LAST:].strip()
+        said = log.read_text("utf-8", errors="replace")[-_SHOWN:].strip()
         raise FairseqElError(f"{name or module} ended with status {status}{_reason(said)}")
 
 
 def _reason(said: str) -> str:
-    """Why a program ended, by the end of what it wrote: its error, or the last line of its traceback."""
+    """Finds why a program ended in the end of what it wrote: its error, or the last line of its traceback."""
     own = re.search(r"^fairseq[-_]el: error: (.*)", said, re.M | re.S)
     usage = re.search(r"^\S+: error: (.*)\Z", said, re.M)  # argparse's, after all options
     if own is not None or usage is not None:

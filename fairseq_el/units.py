@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
     """Bytes in ``16GiB``, ``16GB``, ``1.5 GiB`` or ``1000000``.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is not a size in one of these forms.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match.group(2).upper() not in _UNITS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -38,3 +40,24 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Runs a file of the repository in this process: programs take long to start.
+
+    Returns what it printed, and why it ended, if it says so.
+    """
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        why = ""
+        try:
+            runpy.run_path(str(REPOSITORY / name), run_name="__main__")
+        except SystemExit as ended:
+            assert ended.code
+            why = str(ended.code)
+        printed = capsys.readouterr()
+        return printed.out + printed.err + why
+
+    return run

@@ -12,11 +12,12 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.logging import meters
 from omegaconf import OmegaConf
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.failure_report import explain
 
 pytestmark = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+    torch_version() < (2, 6),
     reason="torch.load refuses nothing by default before torch 2.6",
 )
 

@@ -4,8 +4,9 @@ One process per program, all loaded at the same time and timed in turn, so that 
 all of them alike. Outputs are checked before any figure is given out.
 """
 
-from fairseq_el.bench.methods import Method, parse_methods
-from fairseq_el.bench.run import run_bench
+from fairseq_el.bench.comparison import compare_programs
+from fairseq_el.bench.methods import Method, parse_method, parse_methods
+from fairseq_el.bench.report import NAMES
 from fairseq_el.bench.settings import Settings
 
-__all__ = ["Method", "Settings", "parse_methods", "run_bench"]
+__all__ = ["NAMES", "Method", "Settings", "compare_programs", "parse_method", "parse_methods"]

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, List, Optional
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OptionError
 
-DTYPES = ("fp32", "bf16", "fp16", "fp64")
 EXACT_DTYPES = ("fp32", "fp64")  # in these, EL-attention must write what stock writes
 EL_KINDS = ("el", "shared-kv", "auto")
 KINDS = ("stock", *EL_KINDS, "hf", "ct2")
@@ -54,8 +54,11 @@ class Method:
 
     @property
     def stock_dtype(self) -> str:
-        """Of the stock model that it is held against."""
+        """The dtype of the stock model that it is held against."""
         return "fp32" if self.kind == "ct2" else self.dtype
+
+
+STOCK = Method("stock", "fp32")  # the outputs and scores of all others are held against its
 
 
 def parse_methods(text: str, dtype: str) -> List[Method]:

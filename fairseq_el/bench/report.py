@@ -1,8 +1,8 @@
-"""What was measured, for programs and for people."""
+"""The results of a comparison as JSON, as a table, and as files."""
 
 from __future__ import annotations
 
-import os
+import json
 import platform
 import sys
 from dataclasses import asdict
@@ -14,11 +14,15 @@ import fairseq
 import torch
 from tabulate import tabulate
 
+from fairseq_el.bench.measurement import Measurement
+from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
-from fairseq_el.bench.timing import growth_exponent, spread, step_seconds, times_faster
-from fairseq_el.bench.trial import Trial
+from fairseq_el.files import write_whole
+from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
+from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
 
+NAMES = ("bench.json", "bench.md", "bench.png")
 _MEMORY = {
     "cpu": "Memory: resident, of the whole process with Python, torch and fairseq; loaded: before the first batch.",
     "cuda": "Memory: bytes of live tensors on the card, weights included; loaded: before the first batch.",
@@ -26,22 +30,27 @@ _MEMORY = {
 
 
 class Report:
-    """
+    """All measurements of one call.
+
     Args:
         settings: that were asked for.
-        trials: all methods for one kind of batch, then for the next.
+        measurements: all methods for one kind of batch, then for the next.
         facts: about the model and the data set.
-        notes: what a reader must know beside what :func:`_notes` says.
+        notes: more notes for the reader, after those of :func:`_notes`.
     """
 
-    def __init__(self, settings: Settings, trials: Sequence[Trial], facts: Dict[str, Any], notes: Sequence[str]):
-        self.settings, self.trials = settings, trials
+    def __init__(
+        self, settings: Settings, measurements: Sequence[Measurement], facts: Dict[str, Any], notes: Sequence[str]
+    ):
+        self.settings, self.measurements = settings, measurements
         self.signature = _signature(settings, facts)
-        baselines = {trial.work: trial for trial in trials if trial.method == settings.baseline}
-        self.results = [_result(settings, trial, baselines[trial.work]) for trial in trials]
+        baselines = {
+            measurement.spec: measurement for measurement in measurements if measurement.method == settings.baseline
+        }
+        self.results = [_result(settings, measurement, baselines[measurement.spec]) for measurement in measurements]
         self.growth = growth(self.results, "source_longest") if settings.per_step else {}
         self.growth_with_batch = growth(self.results, "batch") if settings.per_step else {}
-        self.notes = [*_notes(settings, trials), *self._growth_notes(), *notes]
+        self.notes = [*_notes(settings, measurements), *self._growth_notes(), *notes]
 
     def as_dict(self) -> Dict[str, Any]:
         return {
@@ -59,8 +68,15 @@ class Report:
 
     def as_markdown(self) -> str:
         notes = "\n".join(f"- {note}" for note in self.notes)
-        title = f"# {Path(self.settings.path).name}: {', '.join(t.method.label for t in _first_of_each(self.trials))}"
+        title = (
+            f"# {Path(self.settings.path).name}: {', '.join(t.method.label for t in _first_of_each(self.measurements))}"
+        )
         return f"{title}\n\n{_table(self.settings, self.results, 'github')}\n\n{notes}\n\n`{self._signature_line()}`\n"
+
+    def write(self, directory: Path, force: bool) -> None:
+        """Writes the files ``NAMES``. An unfinished file never has its final name; ``force`` replaces files."""
+        write_texts(directory, "bench", self.as_dict(), self.as_markdown(), force)
+        write_whole(directory / "bench.png", lambda path: plot(path, self.settings, self.results, self.growth), force)
 
     def _growth_notes(self) -> List[str]:
         notes = []
@@ -74,28 +90,30 @@ class Report:
         return "; ".join(f"{name} {value}" for name, value in self.signature.items())
 
 
-def _result(settings: Settings, trial: Trial, baseline: Trial) -> Dict[str, Any]:
-    assert trial.agreement is not None and trial.score_error is not None
-    seconds = trial.seconds[settings.tgt_len]
+def _result(settings: Settings, measurement: Measurement, baseline: Measurement) -> Dict[str, Any]:
+    assert measurement.agreement is not None and measurement.score_error is not None
+    seconds = measurement.seconds[settings.tgt_len]
     result: Dict[str, Any] = {
-        "method": trial.method.label,
-        "batch": trial.work.batch,
-        "src_len": trial.work.src_len,
-        **{f"source_{name}" if name != "sentences" else name: value for name, value in trial.batch.items()},
-        "words_out": sum(len(output.tokens) for output in trial.outputs[settings.tgt_len]),
+        "method": measurement.method.label,
+        "batch": measurement.spec.batch,
+        "src_len": measurement.spec.src_len,
+        **{f"source_{name}" if name != "sentences" else name: value for name, value in measurement.batch.items()},
+        "words_out": sum(len(output.tokens) for output in measurement.outputs[settings.tgt_len]),
         "seconds": seconds,
         "seconds_median": spread(seconds).median,
-        "sentences_per_second": trial.batch["sentences"] / spread(seconds).median,
+        "sentences_per_second": measurement.batch["sentences"] / spread(seconds).median,
         "times_faster": asdict(times_faster(seconds, baseline.seconds[settings.tgt_len])),
-        "peak_bytes": trial.peak_bytes,
-        "loaded_bytes": trial.loaded_bytes,
-        "identical_to_stock": trial.agreement.share,
-        "score_difference": trial.agreement.score_difference,
-        "score_error": asdict(trial.score_error),
-        "score_error_of_stock": None if trial.stock_score_error is None else asdict(trial.stock_score_error),
+        "peak_bytes": measurement.peak_bytes,
+        "loaded_bytes": measurement.loaded_bytes,
+        "identical_to_stock": measurement.agreement.num_identical / measurement.agreement.sentences,
+        "score_difference": measurement.agreement.largest_gap,
+        "score_error": asdict(measurement.score_error),
+        "score_error_of_stock": None
+        if measurement.stock_score_error is None
+        else asdict(measurement.stock_score_error),
     }
     if settings.per_step:
-        mine, theirs = step_seconds(trial.seconds), step_seconds(baseline.seconds)
+        mine, theirs = step_seconds(measurement.seconds), step_seconds(baseline.seconds)
         result["step_seconds"] = mine
         result["step_seconds_median"] = spread(mine).median
         result["steps_times_faster"] = asdict(times_faster(mine, theirs)) if min(mine) > 0 else None
@@ -103,7 +121,10 @@ def _result(settings: Settings, trial: Trial, baseline: Trial) -> Dict[str, Any]
 
 
 def growth(results: Sequence[Dict[str, Any]], along: str) -> Dict[str, Optional[float]]:
-    """Of each method, with the largest value of the other: along ``"source_longest"``, or along ``"batch"``."""
+    """Exponents of the time per step, by method: along ``"source_longest"``, or along ``"batch"``.
+
+    The other of the two has its largest value.
+    """
     other = "batch" if along == "source_longest" else "src_len"
     largest = max(result[other] for result in results)
     exponents = {}
@@ -148,12 +169,12 @@ def _row(settings: Settings, result: Dict[str, Any]) -> List[str]:
     return [*row, number(result["score_error"]["per_word"]), number(result["score_error"]["whole"])]
 
 
-def _first_of_each(trials: Sequence[Trial]) -> List[Trial]:
-    return list({trial.method.label: trial for trial in reversed(trials)}.values())[::-1]
+def _first_of_each(measurements: Sequence[Measurement]) -> List[Measurement]:
+    return list({measurement.method.label: measurement for measurement in reversed(measurements)}.values())[::-1]
 
 
-def _notes(settings: Settings, trials: Sequence[Trial]) -> List[str]:
-    kinds = {trial.method.kind for trial in trials}
+def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]:
+    kinds = {measurement.method.kind for measurement in measurements}
     notes = [
         f"Time: from ids to ids, encoder included; medians of {settings.runs} rounds, in each of which all take turns.",
         f"Times as fast: as {settings.baseline.label}, in every round; of these the median.",
@@ -194,9 +215,9 @@ def _signature(settings: Settings, facts: Dict[str, Any]) -> Dict[str, Any]:
         "torch": torch.__version__,
         **{name: _version(name) for name in ("ctranslate2", "transformers")},
         "Python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
-        "cores": _cores(),
+        "cores": num_cores(),
         "threads": settings.threads,
         "model": of_model,
         "dtypes": ",".join(dict.fromkeys(method.dtype for method in settings.methods)),
@@ -216,14 +237,9 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str, force: bool) -> None:
+    """``<stem>.json`` for programs and ``<stem>.md`` for people, in a directory that is made if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2) + "\n"
+    write_whole(directory / f"{stem}.json", lambda path: path.write_text(text, "utf-8"), force)
+    write_whole(directory / f"{stem}.md", lambda path: path.write_text(markdown, "utf-8"), force)

@@ -1,9 +1,8 @@
-"""What is measured: everything that the command line says, and what of it a worker is told."""
+"""The options of ``fairseq-el bench``, and which sentences are decoded in a call."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional, Tuple
 
 from fairseq_el.bench.methods import Method
@@ -12,42 +11,11 @@ NATURAL_LENGTH = 200  # words at most, where outputs end by themselves: --max-le
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What a worker needs to load its program."""
-
-    method: Method
-    data: str
-    path: str
-    subset: str
-    source_lang: Optional[str]
-    target_lang: Optional[str]
-    beam: int
-    no_repeat_ngram_size: int
-    diverse_beam_groups: int  # 0: plain beam search
-    lenpen: float
-    threads: int
-    self_attention: Optional[str]
-    device: str
-    natural_length: int  # words at most, of outputs that end by themselves
-    converted: str  # directory of the checkpoint for CTranslate2
-
-    def of_stock(self) -> Spec:
-        """The same for the stock model in float32."""
-        return replace(self, method=Method("stock", "fp32"))
-
-    def as_dict(self) -> Dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of_dict(cls, values: Dict[str, Any]) -> Spec:
-        return cls(**{**values, "method": Method(**values["method"])})
-
-
-@dataclass(frozen=True)
-class Work:
-    """Which sentences are decoded in a call.
+class BatchSpec:
+    """The sentences that are decoded in a call.
 
     Attributes:
+        batch: sentences in a batch.
         src_len: sources are cut to so many tokens, eos included.
         whole_set: all of the data set, in batches of ``batch``, instead of its first ``batch`` sentences.
     """
@@ -62,14 +30,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of ``fairseq-el bench``.
+    """The options of ``fairseq-el bench``. Workers get all of them.
 
     Attributes:
         src_lens: empty for sources as long as the model reads them.
         tgt_len: words of every output, or 0 for outputs that end by themselves.
         device: ``"cpu"`` or ``"cuda"``.
         per_step: whether outputs of a quarter of ``tgt_len`` are timed too, so that the difference is of steps only.
+        diverse_beam_groups: 0 for plain beam search.
         check_others: whether hf in an exact dtype must write what stock writes.
+        natural_length: words at most, of outputs that end by themselves.
+        converted: directory of the checkpoint for CTranslate2.
         command: as the user typed it, for the report.
     """
 
@@ -96,6 +67,7 @@ class Settings:
     device: str = "cpu"
     check_others: bool = True
     natural_length: int = NATURAL_LENGTH
+    converted: str = ""
     command: str = ""
 
     @property
@@ -103,21 +75,13 @@ class Settings:
         """Lengths that are timed; the last is the one the table shows."""
         return (self.tgt_len // 4, self.tgt_len) if self.per_step else (self.tgt_len,)
 
-    def spec(self, method: Method, converted: Path) -> Spec:
-        return Spec(
-            method=method,
-            data=self.data,
-            path=self.path,
-            subset=self.subset,
-            source_lang=self.source_lang,
-            target_lang=self.target_lang,
-            beam=self.beam,
-            no_repeat_ngram_size=self.no_repeat_ngram_size,
-            diverse_beam_groups=self.diverse_beam_groups,
-            lenpen=self.lenpen,
-            threads=self.threads,
-            self_attention=self.self_attention,
-            device=self.device,
-            natural_length=self.natural_length,
-            converted=str(converted),
-        )
+    def as_dict(self) -> Dict[str, Any]:
+        """Everything, as JSON has it; a worker makes the settings from it again with :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> Settings:
+        """The settings of which :meth:`as_dict` gave these values."""
+        numbers = {name: tuple(values[name]) for name in ("batches", "src_lens")}
+        methods = tuple(Method(**method) for method in values["methods"])
+        return cls(**{**values, **numbers, "methods": methods, "baseline": Method(**values["baseline"])})

@@ -17,30 +17,33 @@ from typing import Any, Dict, List, Optional, TextIO, Union
 
 import torch
 
-from fairseq_el.bench.memory import CardMemory, ProcessMemory
-from fairseq_el.bench.programs import FairseqProgram, Hypothesis, Program, load_program
-from fairseq_el.bench.scoring import ReferenceScores
-from fairseq_el.bench.settings import Spec, Work
+from fairseq_el.bench.forced_scores import ReferenceScores
+from fairseq_el.bench.methods import Method
+from fairseq_el.bench.programs import FairseqProgram, Program, ScoredOutput, load_program
+from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
+from fairseq_el.measure import CardMemory, ProcessMemory, wait_for
 
 Reply = Dict[str, Any]
 
 
 class Session:
-    """Between two commands the program is loaded and idle. Every public method is a command."""
+    """A program and what it was told. Every public method is a command; between two of them the program is idle."""
 
     def __init__(self) -> None:
         self._program: Optional[Program] = None
         self._batches: List[List[int]] = []  # sentences by their number in the data set
         self._scores: Optional[ReferenceScores] = None
+        self._device = "cpu"
         self._memory: Union[ProcessMemory, CardMemory] = ProcessMemory()
 
-    def load(self, spec: Dict[str, Any]) -> Reply:
-        parsed = Spec.of_dict(spec)
+    def load(self, settings: Dict[str, Any], method: Dict[str, Any]) -> Reply:
+        parsed = Settings.from_dict(settings)
         torch.set_num_threads(parsed.threads)
-        self._program = load_program(parsed)
+        self._program = load_program(parsed, Method(**method))
         gc.collect()
+        self._device = parsed.device
         self._memory = CardMemory() if parsed.device == "cuda" else ProcessMemory()
         return {"loaded_bytes": self._memory.now()}
 
@@ -50,14 +53,14 @@ class Session:
         facts = {"shape": program.shape, "sentences": len(program.sources), "eos": program.sources.eos}
         return {**facts, **program.max_positions}
 
-    def convert(self, directory: str) -> Reply:
+    def convert(self) -> Reply:
         from fairseq_el.bench.programs.ctranslate import convert
 
-        convert(self._fairseq_program.spec, directory)
+        convert(self._fairseq_program.settings)
         return {}
 
-    def prepare(self, work: Dict[str, Any]) -> Reply:
-        program, parsed = self._loaded, Work(**work)
+    def prepare(self, spec: Dict[str, Any]) -> Reply:
+        program, parsed = self._loaded, BatchSpec(**spec)
         self._batches = program.sources.batches(parsed)
         sources = [[program.sources.cut(i, parsed.src_len) for i in batch] for batch in self._batches]
         program.prepare(sources)
@@ -69,7 +72,7 @@ class Session:
         program = self._loaded
         start = time.perf_counter()
         raw = program.decode(tgt_len)
-        self._memory.wait()
+        wait_for(self._device)
         seconds = time.perf_counter() - start
         hypotheses = program.hypotheses(raw, with_scores=want_outputs)
         digest = hashlib.sha256(json.dumps([h.tokens for h in hypotheses]).encode()).hexdigest()
@@ -86,17 +89,17 @@ class Session:
     def peak(self) -> Reply:
         return {"peak_bytes": self._memory.peak()}
 
-    def score(self, work: Dict[str, Any], outputs: List[List[int]]) -> Reply:
-        """What the model of this worker gives each word of outputs that some program wrote."""
-        program, parsed = self._fairseq_program, Work(**work)
+    def score(self, spec: Dict[str, Any], outputs: List[List[int]]) -> Reply:
+        """Scores that the model of this worker gives each word of outputs, whichever program wrote them."""
+        program, parsed = self._fairseq_program, BatchSpec(**spec)
         if self._scores is None:
             self._scores = ReferenceScores(program.model, program.sources.eos)
         sentences = sorted(i for batch in program.sources.batches(parsed) for i in batch)
         sources = [program.sources.cut(i, parsed.src_len) for i in sentences]
         return {"scores": [self._scores(source, tokens) for source, tokens in zip(sources, outputs)]}
 
-    def _in_order(self, hypotheses: List[Hypothesis]) -> List[Hypothesis]:
-        """From the order of the batches to that of the data set."""
+    def _in_order(self, hypotheses: List[ScoredOutput]) -> List[ScoredOutput]:
+        """Sorts outputs from the order of the batches to that of the data set."""
         numbers = [i for batch in self._batches for i in batch]
         return [hypothesis for _, hypothesis in sorted(zip(numbers, hypotheses), key=lambda pair: pair[0])]
 

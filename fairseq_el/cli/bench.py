@@ -6,24 +6,26 @@ import argparse
 import json
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
-from fairseq_el.bench import Settings, parse_methods, run_bench
-from fairseq_el.bench.files import NAMES, write_files
-from fairseq_el.bench.methods import DTYPES, Method, parse_method
-from fairseq_el.cli.bench_options import device_of
-from fairseq_el.cli.calibrate import add_calibrate_options, run_calibrate
-from fairseq_el.cli.numbers import finite, not_negative, positive, threads
-from fairseq_el.cli.output import write_line
+from fairseq_el.bench import NAMES, Method, Settings, compare_programs, parse_method, parse_methods
+from fairseq_el.cli.calibrate import run as calibrate
+from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.options import finite, not_negative, positive, threads
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_directory
-from fairseq_el.conversion.archive import check_sums
+from fairseq_el.cli.streams import say_note, write_line
+from fairseq_el.conversion import check_sums
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, raise_problems
-from fairseq_el.files.reading import require_file
+from fairseq_el.files import require_file
+from fairseq_el.planning import num_cores
 
 _DESCRIPTION = """\
 Decodes the same sentences with the same weights in several programs, in turn, and prints one table. Outputs are checked
-first: EL-attention must write what stock fairseq writes; if it does not, there are no figures and the exit status is 1.
+first: EL-attention must write what stock fairseq writes; if not, no times are reported and the exit status is 1.
 
 methods: stock, el, shared-kv and auto (fairseq), hf (Hugging Face transformers, BART only) and ct2:TYPE (CTranslate2
 with a compute type, as ct2:int8, and if wanted its threads, as ct2:int8:2x1 for two batches at a time with a thread
@@ -36,20 +38,12 @@ example: 16 articles of 1,024 tokens, 64 words out, all programs:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "bench",
-        help="decode with several programs side by side",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
-    add_calibrate_options(parser)
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
     _add_methods(parser.add_argument_group("methods"))
-    _add_work(parser.add_argument_group("what is decoded"))
+    _add_sentences(parser.add_argument_group("what is decoded"))
     _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
     _add_output(parser.add_argument_group("output"))
 
@@ -62,7 +56,7 @@ def _add_methods(group: Any) -> None:
         help="names with commas, or all: those that are installed and can decode the model (default: %(default)s)",
     )
     group.add_argument(
-        "--dtype", choices=DTYPES, default="fp32", help="of methods that name none (default: %(default)s)"
+        "--dtype", choices=list(DTYPES), default="fp32", help="of methods that name none (default: %(default)s)"
     )
     group.add_argument(
         "--baseline", metavar="METHOD", help="which one the others are compared with (default: the first)"
@@ -83,18 +77,28 @@ def _add_methods(group: Any) -> None:
     )
 
 
-def _add_work(group: Any) -> None:
+def _add_sentences(group: Any) -> None:
     group.add_argument(
-        "--gen-subset", default="test", metavar="NAME", help="split of the data set (default: %(default)s)"
+        "--gen-subset",
+        dest="subset",
+        default="test",
+        metavar="NAME",
+        help="split of the data set (default: %(default)s)",
     )
     group.add_argument("-s", "--source-lang", metavar="LANG")
     group.add_argument("-t", "--target-lang", metavar="LANG")
     group.add_argument(
-        "--batch", type=_numbers, default=(16,), metavar="N[,N...]", help="the first N sentences (default: 16)"
+        "--batch",
+        dest="batches",
+        type=_numbers,
+        default=(16,),
+        metavar="N[,N...]",
+        help="the first N sentences (default: 16)",
     )
     group.add_argument("--whole-set", action="store_true", help="all sentences, in batches of --batch of like lengths")
     group.add_argument(
         "--src-len",
+        dest="src_lens",
         type=_numbers,
         default=(),
         metavar="N[,N...]",
@@ -129,20 +133,21 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate:
         if options.data is not None or options.path is not None or options.out is not None:
             raise OptionError("--calibrate decodes nothing: it goes with --json alone, without DATA, --path and --out")
-        return run_calibrate(options)
+        say_note("bench --calibrate is fairseq-el calibrate now")
+        return calibrate(options)
     settings = _settings(options)
     if options.out is not None:
         check_directory(options.out, NAMES, options.force, [options.path])
     _require_dictionaries(Path(options.data))
-    report = run_bench(settings)
+    report = compare_programs(settings)
     write_line(json.dumps(report.as_dict(), indent=2) if options.json else report.as_text())
     if options.out is not None:
-        write_files(options.out, report, options.force)
+        report.write(options.out, options.force)
     return 0
 
 
 def _require_dictionaries(data: Path) -> None:
-    """Before programs start, each of which would take seconds to find out."""
+    """Refuses data without dictionaries before programs start, each of which would take seconds to find out."""
     if not any(data.glob("dict.*.txt")):
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote for a pair of languages; {data} has no "
@@ -154,40 +159,24 @@ def _settings(options: argparse.Namespace) -> Settings:
     methods = parse_methods(options.methods, options.dtype)
     baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
     if options.data is None or options.path is None:
-        raise OptionError("fairseq-el bench needs DATA and --path model.pt, or --calibrate alone")
+        raise OptionError("fairseq-el bench needs DATA and --path model.pt")
     raise_problems(list(_problems(options, methods, baseline)))
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     check_sums(options.path)
-    device = device_of(options.device)
-    return Settings(
+    given = {field.name: getattr(options, field.name) for field in fields(Settings) if hasattr(options, field.name)}
+    given.update(
         methods=tuple(methods),
         baseline=baseline,
-        data=options.data,
-        path=options.path,
-        subset=options.gen_subset,
-        source_lang=options.source_lang,
-        target_lang=options.target_lang,
-        batches=options.batch,
-        src_lens=options.src_len,
-        whole_set=options.whole_set,
-        beam=options.beam,
-        tgt_len=options.tgt_len,
-        per_step=options.per_step,
-        no_repeat_ngram_size=options.no_repeat_ngram_size,
-        diverse_beam_groups=options.diverse_beam_groups,
-        lenpen=options.lenpen,
-        runs=options.runs,
-        warmup=options.warmup,
         threads=options.threads or _threads(),
-        self_attention=options.self_attention,
-        device=device,
+        device=device_of(options.device),
         check_others=not options.no_check_others,
         command=options.command_line,
     )
+    return Settings(**given)
 
 
 def _problems(options: argparse.Namespace, methods: List[Method], baseline: Method) -> Iterator[str]:
-    """What is wrong with the options; files are looked at after them."""
+    """Says what is wrong with the options; files are looked at after them."""
     if baseline not in methods:
         yield f"--baseline must be one of the methods, {', '.join(m.label for m in methods)}; got {options.baseline}"
     if not Path(options.data).is_dir():
@@ -204,7 +193,7 @@ def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if re.fullmatch(r"[1-9][0-9]*", asked):
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return num_cores()
 
 
 def _numbers(text: str) -> Tuple[int, ...]:

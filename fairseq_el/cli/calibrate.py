@@ -1,4 +1,4 @@
-"""``fairseq-el bench --calibrate``: measures this machine's rates, by which ``--el-backend auto`` chooses."""
+"""``fairseq-el calibrate``: measures this machine's rates, by which ``--el-backend auto`` chooses."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fairseq_el.bench.calibration import calibrate, num_measurements
-from fairseq_el.cli.bench_options import device_of
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import supported_dtype
 from fairseq_el.errors import FairseqElError
-from fairseq_el.planning import rates_path, save_rates
-from fairseq_el.planning.calibration import Calibration
-from fairseq_el.planning.rates import refuse_to_replace_others_file, this_processor
+from fairseq_el.planning import rates_path, refuse_to_replace_others_file, save_rates, this_processor
+from fairseq_el.planning.calibration import Calibration, calibrate, num_measurements
 from fairseq_el.units import format_seconds
 
 _ENOUGH_CORES = 0.92  # of torch's threads: 0.95 and more where nothing else runs
 
 
-def add_calibrate_options(parser: argparse._ActionsContainer) -> None:
-    """``--calibrate``. ``--json`` is taken to be an option of the parser already."""
+_DESCRIPTION = """\
+Measures for half a minute how fast this machine is at the operations of cross-attention. Writes it to $FAIRSEQ_EL_RATES
+or to fairseq_el/rates.json in the user's cache directory, for the choice of --el-backend auto. Nothing else should be
+running; the rates are for as many threads as torch uses (OMP_NUM_THREADS)."""
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "calibrate", run, "measure this machine for --el-backend auto", _DESCRIPTION)
     parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="instead of decoding anything, measure for half a minute how fast this machine is at the operations of "
-        "cross-attention, and write it to $FAIRSEQ_EL_RATES or to fairseq_el/rates.json in the user's cache directory, "
-        "for the choice of --el-backend auto. Nothing else should be running; the figures are for as many threads as "
-        "torch uses (OMP_NUM_THREADS)",
+        "--device", choices=["cpu", "cuda"], help="what is measured (default: cuda where there is a card)"
     )
+    parser.add_argument("--json", action="store_true", help="print everything for programs, instead of the tables")
 
 
-def run_calibrate(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measures, writes the file, and shows what was measured beside what the model predicts.
 
     Raises:
         FairseqElError: other programs were running, the file can't be written, or a card can't be used.
     """
     refuse_to_replace_others_file()
-    device = device_of(getattr(options, "device", None))
+    device = device_of(options.device)
     dtypes = [dtype for dtype in ("fp32", "bf16", "fp16") if supported_dtype(dtype, device)[0] == dtype]
     with tqdm(total=num_measurements(dtypes), unit="", leave=False, disable=None) as bar:
 
@@ -66,8 +67,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
         raise FairseqElError(
             f"the rates could not be written to {rates_path()}: {error.strerror}. Name another file in FAIRSEQ_EL_RATES"
         ) from error
-    as_json = bool(getattr(options, "json", False))
-    write_line(json.dumps(_as_dict(calibration, path), indent=2) if as_json else _as_text(calibration, path))
+    write_line(json.dumps(_as_dict(calibration, path), indent=2) if options.json else _as_text(calibration, path))
     return 0
 
 

@@ -1,63 +1,66 @@
-"""``fairseq-el convert``: checkpoints described, made smaller, relabelled, and taken to Hugging Face and back."""
+"""``fairseq-el convert``: subcommands that relabel, strip, average, describe and convert checkpoints."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
 import fairseq_el.tasks  # noqa: F401  (registers the architectures)
 from fairseq_el.cli import convert_hf, convert_info
-from fairseq_el.cli.output import write_line
-from fairseq_el.conversion import average, load_checkpoint, merge_shards, save_checkpoint, strip, to_el, to_stock
+from fairseq_el.cli.parser import add_command, add_subcommands
+from fairseq_el.cli.streams import write_line
+from fairseq_el.conversion import (
+    Checkpoint,
+    average,
+    load_checkpoint,
+    merge_shards,
+    save_checkpoint,
+    strip,
+    to_el,
+    to_stock,
+)
 from fairseq_el.errors import OptionError
-from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
+from fairseq_el.files import need_directory, refuse_to_overwrite
 from fairseq_el.units import format_size
 
+_SUMMARY = "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face"
 _DESCRIPTION = (
     "Checkpoints of fairseq: described, relabelled for EL-attention and back, without what only training needs, from "
     "Hugging Face's models and back."
 )
+_TO_EL = "have a model decode with EL-attention under every task (--user-dir fairseq_el)"
+_TO_STOCK = "have an el_* model be fairseq's own again"
+_STRIP = (
+    "Writes a checkpoint with what inference needs: weights, settings and the state of the task. With several "
+    "checkpoints and --average, the mean of their weights; with all shards of one and --merge, the whole."
+)
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "convert",
-        help="describe, relabel, strip and average checkpoints, and take them from and to Hugging Face",
-        description=_DESCRIPTION,
-        allow_abbrev=False,
-    )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", title="kinds", required=True)
-    for name, change, summary in (
-        ("to-el", to_el, "have a model decode with EL-attention under every task (--user-dir fairseq_el)"),
-        ("to-stock", to_stock, "have an el_* model be fairseq's own again"),
-    ):
-        kind = kinds.add_parser(
-            name,
-            help=summary,
-            description=f"Writes a checkpoint of another name for the architecture, to {summary}. Weights and all "
-            "else stay as they are, bit by bit.",
-            allow_abbrev=False,
-        )
-        kind.set_defaults(run=_relabel, change=change)
-        kind.add_argument("checkpoint", metavar="CKPT")
-        _add_output(kind)
+    kinds = add_subcommands(add_command(commands, "convert", None, _SUMMARY, _DESCRIPTION), "KIND", "kinds")
+    _add_relabel(kinds, "to-el", to_el, _TO_EL)
+    _add_relabel(kinds, "to-stock", to_stock, _TO_STOCK)
     _add_strip(kinds)
-    convert_hf.add_kinds(kinds)
-    convert_info.add_kind(kinds)
+    convert_hf.add_parsers(kinds)
+    convert_info.add_parser(kinds)
+
+
+def _add_relabel(kinds: Any, name: str, change: Callable[[Checkpoint], None], summary: str) -> None:
+    description = (
+        f"Writes a checkpoint of another name for the architecture, to {summary}. Weights and all else stay as they "
+        "are, bit by bit."
+    )
+    kind = add_command(kinds, name, _relabel, summary, description)
+    kind.set_defaults(change=change)
+    kind.add_argument("checkpoint", metavar="CKPT")
+    _add_output(kind)
 
 
 def _add_strip(kinds: Any) -> None:
-    kind = kinds.add_parser(
-        "strip",
-        help="drop the optimizer and all else that only training needs",
-        description="Writes a checkpoint with what inference needs: weights, settings and the state of the task. With "
-        "several checkpoints and --average, the mean of their weights; with all shards of one and --merge, the whole.",
-        allow_abbrev=False,
-    )
-    kind.set_defaults(run=_strip)
+    kind = add_command(kinds, "strip", _strip, "drop the optimizer and all else that only training needs", _STRIP)
     kind.add_argument("checkpoints", metavar="CKPT", nargs="+")
     dtype = kind.add_mutually_exclusive_group()
     dtype.add_argument(

@@ -6,31 +6,28 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import write_line
-from fairseq_el.conversion.hf import FAMILIES, Report, from_hf, to_hf
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
+from fairseq_el.conversion.hf import FAMILIES, ConversionSummary, from_hf, to_hf
 
 _FAMILIES = ", ".join(family.name for family in FAMILIES)
+_FROM_HF = (
+    "Writes a directory with model.pt, dict.txt, the tokenizer's files as fairseq has them, and generate.args, the "
+    f"model's defaults as options of fairseq-generate. Families: {_FAMILIES}."
+)
+_TO_HF = (
+    "Writes a directory for from_pretrained, with config.json, model.safetensors, and the tokenizer's files where it "
+    f"is known. Families: {_FAMILIES}."
+)
 
 
-def add_kinds(kinds: Any) -> None:
-    kind = kinds.add_parser(
-        "from-hf",
-        help="a Hugging Face model as a fairseq checkpoint, with dictionary and tokenizer",
-        description=f"Writes a directory with model.pt, dict.txt, the tokenizer's files as fairseq has them, and "
-        f"generate.args, the model's defaults as options of fairseq-generate. Families: {_FAMILIES}.",
-        allow_abbrev=False,
-    )
-    kind.set_defaults(run=_from_hf)
+def add_parsers(kinds: Any) -> None:
+    """Adds ``from-hf`` and ``to-hf``."""
+    summary = "a Hugging Face model as a fairseq checkpoint, with dictionary and tokenizer"
+    kind = add_command(kinds, "from-hf", _from_hf, summary, _FROM_HF)
     kind.add_argument("source", metavar="DIR", type=Path, help="directory that save_pretrained wrote")
     _add_common(kind)
-    kind = kinds.add_parser(
-        "to-hf",
-        help="a fairseq checkpoint as a Hugging Face model",
-        description=f"Writes a directory for from_pretrained, with config.json, model.safetensors, and the tokenizer's "
-        f"files where it is known. Families: {_FAMILIES}.",
-        allow_abbrev=False,
-    )
-    kind.set_defaults(run=_to_hf)
+    kind = add_command(kinds, "to-hf", _to_hf, "a fairseq checkpoint as a Hugging Face model", _TO_HF)
     kind.add_argument("source", metavar="CKPT", type=Path, help="checkpoint, or a directory with model.pt")
     kind.add_argument(
         "--data", type=Path, metavar="DIR", help="directory with the dictionaries (default: that of the checkpoint)"
@@ -61,18 +58,18 @@ def _from_hf(options: argparse.Namespace) -> int:
 
 
 def _to_hf(options: argparse.Namespace) -> int:
-    report = to_hf(options.source, options.out, options.data, options.force, options.verify, options.begin)
-    _write(report, options.out)
+    summary = to_hf(options.source, options.out, options.data, options.force, options.verify, options.begin)
+    _write(summary, options.out)
     return 0
 
 
-def _write(report: Report, out: Path) -> None:
+def _write(summary: ConversionSummary, out: Path) -> None:
     write_line(
-        f"{out}: {report.family}, fairseq's {report.arch}, {report.tensors} tensors, {report.vocabulary} symbols"
+        f"{out}: {summary.family}, fairseq's {summary.arch}, {summary.tensors} tensors, {summary.vocabulary} symbols"
     )
-    if report.largest_difference is not None:
-        write_line(f"logits differ by at most {report.largest_difference:.2g} of the largest")
-    for note in report.notes:
+    if summary.largest_difference is not None:
+        write_line(f"logits differ by at most {summary.largest_difference:.2g} of the largest")
+    for note in summary.notes:
         write_line(f"note: {note}")
-    for usage in report.usage:
+    for usage in summary.usage:
         write_line(usage.replace("{out}", str(out)))

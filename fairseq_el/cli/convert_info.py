@@ -1,4 +1,4 @@
-"""``fairseq-el convert info``: what a checkpoint is."""
+"""``fairseq-el convert info``: a description of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from fairseq_el.cli.models import shape_of_weights
-from fairseq_el.cli.output import write_line
-from fairseq_el.conversion import Checkpoint, Description, describe, load_checkpoint
-from fairseq_el.conversion.building import settings_of
-from fairseq_el.conversion.description import el_limits
+from fairseq_el.cli.model_shapes import shape_of_weights
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
+from fairseq_el.conversion import Checkpoint, Description, describe, el_limits, load_checkpoint, settings_of
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.units import format_size
 
-_PARTS = {"weights": "weights", "optimizer": "optimizer state", "other": "other tensors"}
+_DESCRIPTION = (
+    "Says architecture, task, sizes, dtype, bytes by part, dictionaries, and what keeps EL-attention from decoding the "
+    "model, if anything does."
+)
+_BYTES = {"weights": "weights", "optimizer": "optimizer state", "other": "other tensors"}
 
 
-def add_kind(kinds: Any) -> None:
-    kind = kinds.add_parser(
-        "info",
-        help="what a checkpoint is, and whether EL-attention decodes it",
-        description="Says architecture, task, sizes, dtype, bytes by part, dictionaries, and what keeps EL-attention "
-        "from decoding the model, if anything does.",
-        allow_abbrev=False,
-    )
-    kind.set_defaults(run=_info)
+def add_parser(kinds: Any) -> None:
+    kind = add_command(kinds, "info", _info, "what a checkpoint is, and whether EL-attention decodes it", _DESCRIPTION)
     kind.add_argument("checkpoint", metavar="CKPT")
     kind.add_argument(
         "--data", type=Path, metavar="DIR", help="directory with the dictionaries (default: that of the checkpoint)"
@@ -51,13 +47,13 @@ def _info(options: argparse.Namespace) -> int:
         }
         write_line(json.dumps(content, indent=2))
     else:
-        for line in [*_lines(description, sizes), _of_limits(limits)]:
+        for line in [*_lines(description, sizes), _limits_line(limits)]:
             write_line(line)
     return 0
 
 
 def _sizes(checkpoint: Checkpoint) -> Optional[Dict[str, Any]]:
-    """As ``fairseq-el plan`` has them; None where the model is no Transformer."""
+    """Returns the sizes that ``fairseq-el plan`` uses; None where the model is not a Transformer."""
     try:
         return asdict(shape_of_weights(checkpoint.weights, settings_of(checkpoint)))
     except (FairseqElError, KeyError, TypeError, ValueError):
@@ -65,7 +61,7 @@ def _sizes(checkpoint: Checkpoint) -> Optional[Dict[str, Any]]:
 
 
 def _limits(checkpoint: Checkpoint) -> Dict[str, Any]:
-    """``supported`` is None where it can't be told, and ``reasons`` says why not, or why it is not."""
+    """Returns whether EL-attention is supported (None: not known), and the reasons why it is not, or is not known."""
     try:
         reasons = el_limits(checkpoint)
     except FairseqElError as error:
@@ -83,7 +79,7 @@ def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[st
             lines.append(
                 f"{side}: {layers} layers, width {width:,}, feed-forward {ffn:,}, {heads} heads, {symbols:,} symbols"
             )
-    parts = ", ".join(f"{name} {format_size(description.bytes[key])}" for key, name in _PARTS.items())
+    parts = ", ".join(f"{name} {format_size(description.bytes[key])}" for key, name in _BYTES.items())
     lines.append(f"file: {format_size(description.bytes['file'])}; {parts}")
     if not description.checked:
         lines.append("the file has no checksums: whether a number in it is damaged can't be told")
@@ -96,7 +92,7 @@ def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[st
     return lines
 
 
-def _of_limits(limits: Dict[str, Any]) -> str:
+def _limits_line(limits: Dict[str, Any]) -> str:
     reasons = "; ".join(limits["reasons"])
     if limits["supported"] is None:
         return f"EL-attention: not known, because {reasons}"

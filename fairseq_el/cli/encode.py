@@ -1,4 +1,4 @@
-"""``fairseq-el encode``: text as the pieces that fairseq-preprocess reads."""
+"""``fairseq-el encode``: splits text into the pieces that fairseq-preprocess reads."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.text_lines import lines_of
+from fairseq_el.files import lines_of, require_file
 from fairseq_el.tokenization import DESCRIPTION, read_codec
 
 
 def add_parser(commands: Any) -> None:
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "encode",
-        help="text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
-        description="Reads text from standard input, one sentence a line, and writes the pieces of each line with a "
+        _run,
+        "text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
+        "Reads text from standard input, one sentence a line, and writes the pieces of each line with a "
         "space between them, as --bpe el_pieces has them. Text is UTF-8, and only a newline ends a line.",
-        allow_abbrev=False,
     )
-    command.set_defaults(run=_run)
     command.add_argument("directory", metavar="DIR", type=Path, help="directory that convert from-hf wrote")
 
 
@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _standard_input() -> bytes:
-    """Whole, whatever the encoding of this terminal is, before anything is written."""
+    """All bytes of standard input, whatever the encoding of this terminal is."""
     if sys.stdin is None:
         raise FairseqElError("the text must come from standard input, which is closed. Give it with < FILE")
     try:

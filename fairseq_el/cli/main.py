@@ -1,17 +1,20 @@
-"""Reading the command line, and errors in one line."""
+"""The command ``fairseq-el``: it reads the command line, calls one command, and prints errors in one line."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 import sys
-from typing import Any, List, NoReturn, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
-from fairseq_el.cli import bench, bench_slim, bench_topk, convert, encode, plan, recipe, score, verify
-from fairseq_el.cli.output import drop_unwritable_output, flush_output, open_closed_streams, say_error
+from fairseq_el.cli import bench, calibrate, convert, encode, plan, recipe, score, verify
+from fairseq_el.cli.moved_benchmarks import moved_benchmark
+from fairseq_el.cli.parser import Parser, add_subcommands, parse
+from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
 from fairseq_el.cli.system_errors import explain_system
-from fairseq_el.errors import FairseqElError, OptionError, shortened
+from fairseq_el.errors import FairseqElError, OptionError
+
+_COMMANDS = (plan, bench, calibrate, convert, encode, recipe, score, verify)  # in the order of --help
 
 _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
@@ -19,27 +22,29 @@ no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An
 and what was being written is not left behind."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of after all options."""
-
-    def error(self, message: str) -> NoReturn:
-        one_line = shortened(" ".join(message.split()))
-        self.exit(2, f"fairseq-el: error: {one_line}. Try: {self.prog} --help\n")
-
-
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Runs ``fairseq-el`` and returns its exit status; see ``_EXIT_STATUS``."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return report_errors(lambda: _run(given), "fairseq-el")
+
+
+def report_errors(command: Callable[[], int], program: str) -> int:
+    """Runs a command, and prints its errors in one line that begins with the name of the program.
+
+    Returns:
+        the exit status; see ``_EXIT_STATUS``.
+    """
     logging.getLogger().setLevel(logging.WARNING)  # fairseq configures it on import, to show much more
     open_closed_streams()
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = command()
         flush_output()
         return status
     except FairseqElError as error:
-        say_error(str(error))
+        say_error(str(error), program)
         return 2 if isinstance(error, OptionError) else 1
     except KeyboardInterrupt:
-        say_error("stopped by Ctrl-C")
+        say_error("stopped by Ctrl-C", program)
         return 130
     except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
         return 1
@@ -47,25 +52,23 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         message = explain_system(error)
         if message is None:
             raise
-        say_error(message)
+        say_error(message, program)
         return 1
     finally:
         drop_unwritable_output()
 
 
 def _run(given: List[str]) -> int:
-    parser = _Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
-    commands: Any = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
-    for module in (plan, bench, bench_slim, bench_topk, convert, encode, recipe, score, verify):
+    parser = Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
+    commands = add_subcommands(parser, "COMMAND", "commands")
+    for module in _COMMANDS:
         module.add_parser(commands)
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):
         parser.error("no argument can have a NUL in it")
-    if " ".join(given[:2]) in commands.choices:  # commands of two words
-        given[:2] = [" ".join(given[:2])]
-    options, rest = parser.parse_known_args(given)
-    if rest and options.command != "verify":  # the only one that has options for another program
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.rest = rest
+    benchmark = moved_benchmark(given)
+    if benchmark is not None:
+        return benchmark(given[2:])
+    options = parse(parser, given)
     options.command_line = command_line
     return int(options.run(options))

@@ -1,38 +1,26 @@
-"""``fairseq-el plan``: how large a batch fits in memory."""
+"""``fairseq-el plan``: plans the largest batch that fits in memory."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 import torch
-from tabulate import tabulate
 
-from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
-from fairseq_el.cli.numbers import positive, size, size_of_memory
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.cli.options import positive, share, size, size_of_memory
+from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.report_files import check_plot
+from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
-from fairseq_el.planning import (
-    DEFAULT_OVERHEAD,
-    DTYPES,
-    METHODS,
-    Breakdown,
-    ModelShape,
-    Workload,
-    default_node_share,
-    free_memory,
-    largest_batch,
-    memory,
-    torch_attention,
-)
+from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, free_memory, torch_attention
+from fairseq_el.planning.report import Plan
 from fairseq_el.units import format_size
 
 _DESCRIPTION = """\
@@ -46,30 +34,9 @@ example: BART-large, articles of 1,024 tokens, summaries of up to 140, on a card
 
 Then give fairseq-generate the --batch-size it prints. Every row is explained in docs/plan.md."""
 
-_ROWS = (  # of the table: title, and which part of a breakdown
-    ("weights", "weights"),
-    ("weights packed for the processor", "packed"),
-    ("process (--overhead)", "overhead"),
-    ("sources, words, scores", "buffers"),
-    ("a) reading sources or prompts", "encoding"),
-    ("b) cross-attention state", "cross_state"),
-    ("b) source's keys and values", "source_keys_values"),
-    ("b) decoder state, expected", "decoder_state"),
-    ("b) attention record", "attention_record"),
-    ("b) logits, search, a step", "step"),
-)
-
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "plan",
-        help="how large a batch fits in memory",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+    parser = add_command(commands, "plan", run, "how large a batch fits in memory", _DESCRIPTION, _EXAMPLE)
     model = parser.add_argument_group("the model (one of the two)")
     which = model.add_mutually_exclusive_group(required=True)
     which.add_argument("--path", metavar="FILE", help="a checkpoint, as for fairseq-generate")
@@ -82,24 +49,24 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="words of the vocabulary, for --arch; not needed for bart_* (default: 50264) and for --path",
     )
-    work = parser.add_argument_group("the batch")
-    work.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
-    work.add_argument(
+    batch = parser.add_argument_group("the batch")
+    batch.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
+    batch.add_argument(
         "--src-len",
         type=positive,
         required=True,
         metavar="N",
         help="tokens of the longest source; for language models, of the longest prompt",
     )
-    work.add_argument(
+    batch.add_argument(
         "--tgt-len",
         type=positive,
         required=True,
         metavar="N",
         help="words to generate at most (--max-len-b), a prompt not counted",
     )
-    work.add_argument("--dtype", choices=DTYPES, required=True, help="of weights and activations: fp16 for --fp16")
-    work.add_argument(
+    batch.add_argument("--dtype", choices=DTYPES, required=True, help="of weights and activations: fp16 for --fp16")
+    batch.add_argument(
         "--batch", type=positive, metavar="N", help="show this batch size instead of the largest that fits"
     )
     machine = parser.add_argument_group("the machine")
@@ -147,7 +114,7 @@ def add_parser(commands: Any) -> None:
     )
     el.add_argument(
         "--node-share",
-        type=_share,
+        type=share,
         metavar="X",
         help="share of the beam * tgt-len words that some beam still descends from, in the sentence of the batch that "
         "shares least, in the expected case (default: 0.75 from beam 4 on, where 0.58 to 0.74 were measured; 1 for "
@@ -167,131 +134,18 @@ def run(options: argparse.Namespace) -> int:
         shape = shape_of_checkpoint(options.path)
     else:
         shape = shape_of_architecture(options.arch, options.vocab_size)
-    plan = Plan(shape, _workload(options), options.memory or free_memory(options.device), options.batch)
-    recommended = options.el_self_attention
-    write_line(json.dumps(plan.as_dict(recommended), indent=2) if options.json else plan.as_text(recommended))
-    if options.batch is None and plan.largest[recommended] == 0:
-        needed = memory(recommended, shape, replace(plan.work, batch=1)).total
+    limit = options.memory or free_memory(options.device)
+    plan = Plan(shape, _workload(options), limit, options.batch, options.el_self_attention)
+    write_line(json.dumps(plan.as_dict(), indent=2) if options.json else plan.as_text())
+    if options.batch is None and not plan.fits:
+        needed = plan.total_for(plan.recommended, batch=1)
         raise FairseqElError(
             f"not one sentence fits: EL-attention needs {format_size(needed)} for a batch of one, and there are "
-            f"{format_size(plan.limit)}. Use a smaller --beam, --tgt-len or --dtype, or a larger --memory"
+            f"{format_size(limit)}. Use a smaller --beam, --tgt-len or --dtype, or a larger --memory"
         )
     if options.plot is not None:
-        from fairseq_el.cli.plot import draw  # matplotlib is an extra
-
-        draw(Path(options.plot), shape, plan.work, plan.limit, plan.methods, options.force)
+        plan.draw(Path(options.plot), options.force)
     return 0
-
-
-class Plan:
-    """What every method takes, and the largest batch that it can have."""
-
-    def __init__(self, shape: ModelShape, work: Workload, limit: int, batch: int | None):
-        self.shape, self.work, self.limit, self.batch = shape, work, limit, batch
-        # Without cross-attention, there is no cross cache to share.
-        self.methods = [name for name in METHODS if not (shape.decoder_only and name == "stock-shared")]
-        self.largest = {name: largest_batch(name, shape, work, limit) for name in self.methods}
-        self.largest_worst = {name: largest_batch(name, shape, work, limit, worst=True) for name in self.methods}
-
-    def shown_batch(self, method: str) -> int:
-        return self.batch or max(self.largest[method], 1)
-
-    def breakdown(self, method: str, worst: bool) -> Breakdown:
-        return memory(method, self.shape, replace(self.work, batch=self.shown_batch(method)), worst)
-
-    def max_tokens(self, batch_size: int) -> int:
-        """fairseq counts a batch as its number of sentences times its longest source."""
-        return batch_size * self.work.src_len
-
-    def as_dict(self, recommended: str) -> Dict[str, Any]:
-        methods = {
-            name: {
-                "title": METHODS[name],
-                "batch": self.shown_batch(name),
-                "expected": self.breakdown(name, worst=False).as_dict(),
-                "worst": self.breakdown(name, worst=True).as_dict(),
-                "largest_batch": {"expected": self.largest[name], "worst": self.largest_worst[name]},
-            }
-            for name in self.methods
-        }
-        work = {name: value for name, value in asdict(self.work).items() if name != "batch"}
-        return {
-            "model": asdict(self.shape),
-            "workload": work,
-            "memory": self.limit,
-            "methods": methods,
-            "recommended": {
-                "el_backend": self.work.backend,
-                "el_self_attention": recommended,
-                **{
-                    case: {"batch_size": batch, "max_tokens": self.max_tokens(batch)}
-                    for case, batch in (
-                        ("expected", self.largest[recommended]),
-                        ("worst", self.largest_worst[recommended]),
-                    )
-                },
-            },
-        }
-
-    def as_text(self, recommended: str) -> str:
-        expected = {name: self.breakdown(name, worst=False) for name in self.methods}
-        worst = {name: self.breakdown(name, worst=True) for name in self.methods}
-
-        def row(title: str, cell: Callable[[str], str]) -> List[str]:
-            return [title, *(cell(name) for name in self.methods)]
-
-        def bytes_of(part: str) -> Callable[[str], str]:
-            return lambda name: format_size(getattr(expected[name], part)) if getattr(expected[name], part) else "-"
-
-        rows = [row("memory for a batch of", lambda name: f"{self.shown_batch(name):,}")]
-        rows += [
-            row(title, bytes_of(part)) for title, part in _ROWS if any(getattr(e, part) for e in expected.values())
-        ]
-        rows += [
-            row("total, expected", lambda name: format_size(expected[name].total)),
-            row("b) decoder state, worst case", lambda name: format_size(worst[name].decoder_state)),
-            row("total, worst case", lambda name: format_size(worst[name].total)),
-            row("largest batch, expected", lambda name: f"{self.largest[name]:,}"),
-            row("largest batch, worst case", lambda name: f"{self.largest_worst[name]:,}"),
-        ]
-        headers = ["", *(METHODS[name].replace(", ", ",\n").replace(" shared", "\nshared") for name in self.methods)]
-        table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *["right"] * len(self.methods)))
-        return f"{self._title()}\n\n{table}\n\n{self._advice(recommended)}"
-
-    def _title(self) -> str:
-        shape, work = self.shape, self.work
-        layers = (
-            f"{shape.decoder_layers} layers"
-            if shape.decoder_only
-            else f"{shape.encoder_layers} + {shape.decoder_layers} layers"
-        )
-        source = "prompts" if shape.decoder_only else "sources"
-        weights = "weights + packed weights" if work.can_pack else "weights"
-        return (
-            f"{shape.parameters:,} parameters, {layers}, width {shape.decoder_dim}, {shape.vocab_size:,} words; "
-            f"{work.dtype} on {work.device}\n"
-            f"beam {work.beam}, {source} of {work.src_len:,} tokens, {work.tgt_len:,} words out; "
-            f"{format_size(self.limit)} of memory\n"
-            f"total = {weights} + process + sources, words, scores + the larger of a and the sum of b"
-        )
-
-    def _advice(self, recommended: str) -> str:
-        usual, safe = self.largest[recommended], self.largest_worst[recommended]
-        if usual == 0:
-            return f"With --el-self-attention {recommended} nothing fits."
-        options = f"--el-self-attention {recommended} --el-encoder-tokens {self.work.encoder_tokens}"
-        if self.work.backend != DEFAULT_BACKEND:
-            options = f"--el-backend {self.work.backend} {options}"
-        share = default_node_share(self.work.beam) if self.work.node_share is None else self.work.node_share
-        lines = [
-            f"Use: {options} --batch-size {usual} --max-tokens {self.max_tokens(usual)}",
-            f"     if beams share their past as usual (--node-share {share:g});",
-        ]
-        if safe > 0:
-            lines.append(
-                f"     --batch-size {safe} --max-tokens {self.max_tokens(safe)} fits even if they share nothing."
-            )
-        return "\n".join(lines)
 
 
 def _workload(options: argparse.Namespace) -> Workload:
@@ -306,17 +160,7 @@ def _workload(options: argparse.Namespace) -> Workload:
         node_share=options.node_share,
         device=options.device,
         torch_attention=torch_attention(options.device, options.dtype),
-        can_pack=can_pack(options.device, TORCH_DTYPES[options.dtype]),
-        packs_last=True,
+        can_pack=can_pack(options.device, DTYPES[options.dtype].torch_dtype),
+        keeps_packed=True,
         backend=options.el_backend,
     )
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1; got {text!r}")
-    return value

@@ -1,4 +1,4 @@
-"""Where commands write reports and pictures: checked before anything is computed, and made when it is written."""
+"""Checks of the files and directories that commands write reports and pictures to, before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.output_directory import Inputs, refuse_to_overwrite
-from fairseq_el.files.reading import DIRECTORY, FILE
-from fairseq_el.files.whole_files import followed, kind_of
+from fairseq_el.files import DIRECTORY, FILE, Paths, followed, kind_of, refuse_to_overwrite
 
 _PICTURES = (".png", ".pdf", ".svg")
 
 
-def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--plot") -> None:
-    """
+def check_plot(path: Path, force: bool, inputs: Paths = (), option: str = "--plot") -> None:
+    """Checks the file of a picture.
+
     Args:
-        inputs: what the command reads.
+        inputs: the files that the command reads.
 
     Raises:
-        OptionError: it can't be written there, or would overwrite something.
+        OptionError: the file can't be written, or something would be overwritten.
         FairseqElError: matplotlib is missing.
     """
     _need_matplotlib(option)
@@ -29,30 +28,32 @@ def check_plot(path: Path, force: bool, inputs: Inputs = (), option: str = "--pl
     check_file(path, force, option, inputs)
 
 
-def check_file(path: Path, force: bool, option: str, inputs: Inputs = ()) -> None:
-    """
+def check_file(path: Path, force: bool, option: str, inputs: Paths = ()) -> None:
+    """Checks the file that an option names.
+
     Args:
-        inputs: what the command reads.
+        inputs: the files that the command reads.
 
     Raises:
-        OptionError: it can't be written there, or would overwrite something.
+        OptionError: the file can't be written, or something would be overwritten.
     """
     refuse_to_overwrite(path, option, force, inputs)
     _need_directory_or_room(path.absolute().parent, f"{option} {path}")
 
 
 def check_directory(
-    directory: Path, names: Sequence[str], force: bool, inputs: Inputs = (), plot: Optional[Path] = None
+    directory: Path, names: Sequence[str], force: bool, inputs: Paths = (), plot: Optional[Path] = None
 ) -> None:
-    """
+    """Checks the directory of ``--out``.
+
     Args:
-        names: of the files that will be written in it.
-        inputs: what the command reads.
-        plot: of the option ``--plot``.
+        names: the files that will be written in it.
+        inputs: the files that the command reads.
+        plot: the file of ``--plot``.
 
     Raises:
-        OptionError: it can't be a directory, a file in it would be overwritten, or would be that of ``--plot``.
-        FairseqElError: matplotlib is missing, and one of them is a picture.
+        OptionError: it can't be a directory, or a file in it would be overwritten or is that of ``--plot``.
+        FairseqElError: one of the files is a picture, and matplotlib is missing.
     """
     if any(name.endswith(_PICTURES) for name in names):
         _need_matplotlib("--out")

@@ -1,4 +1,4 @@
-"""``fairseq-el score``: BLEU, chrF and ROUGE of what was decoded."""
+"""``fairseq-el score``: BLEU, chrF and ROUGE of decoded text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
-from fairseq_el.cli.numbers import not_negative, whole
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.options import not_negative, whole
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.output_directory import need_directory, refuse_to_overwrite
-from fairseq_el.files.text_lines import TextLines, one_line, read_lines
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import TextLines, need_directory, one_line, read_lines, refuse_to_overwrite, write_whole
 from fairseq_el.scoring import (
     FORMATS,
     METRICS,
@@ -60,15 +59,9 @@ _SEED = 12345  # sacrebleu's
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "score",
-        help="BLEU, chrF and ROUGE of what fairseq-generate wrote",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = add_command(
+        commands, "score", run, "BLEU, chrF and ROUGE of what fairseq-generate wrote", _DESCRIPTION, _EXAMPLE
     )
-    parser.set_defaults(run=run)
     parser.add_argument("file", metavar="FILE", help="output of fairseq-generate or -interactive, or plain text")
     parser.add_argument(
         "--format",
@@ -171,7 +164,7 @@ def _read_output(path: str, format_: str) -> GenerateOutput:
 
 
 def _of_other_ends(texts: Sequence[str]) -> str:
-    """For a message about a number of lines: characters that end lines elsewhere."""
+    """A remark on characters that end lines elsewhere, for a message about a number of lines; empty without any."""
     count = sum(len(text.splitlines()) > 1 for text in texts)
     return f" (only a newline ends a line; {count} have other line ends in them, such as CR or U+2028)" if count else ""
 

@@ -1,4 +1,4 @@
-"""``fairseq-el verify``: does EL-attention write what stock fairseq writes?"""
+"""``fairseq-el verify``: checks that EL-attention writes the hypotheses that stock fairseq writes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tqdm import tqdm
 import fairseq_el
 import fairseq_el.tasks
 from fairseq_el.cards.check import usable_device
-from fairseq_el.cli.output import write_line
+from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.streams import write_line
 from fairseq_el.conversion import load_checkpoint
 from fairseq_el.errors import FairseqElError, OptionError, shortened
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines, require_file
 from fairseq_el.scoring import Agreement, Hypothesis, compare_hypotheses, read_hypotheses
 from fairseq_el.subprocesses import run_program
 
@@ -40,15 +40,15 @@ _PREFIX = "el_"
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "verify",
-        help="decode with stock fairseq and with EL-attention, and compare",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        run,
+        "decode with stock fairseq and with EL-attention, and compare",
+        _DESCRIPTION,
+        _EXAMPLE,
+        passes_options_on=True,
     )
-    parser.set_defaults(run=run)
     parser.add_argument("data", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument(
         "--path", action="append", required=True, metavar="CKPT", help="checkpoint; twice to compare two"
@@ -69,30 +69,39 @@ def run(options: argparse.Namespace) -> int:
         )
     for path in [path for ensemble in options.path for path in split_paths(ensemble)]:
         require_file(path, "--path must be a checkpoint that fairseq wrote")
-    tasks = [options.task or load_checkpoint(split_paths(path)[0], "--path").task for path in options.path]
-    if len(tasks) == 1:
-        if _PREFIX + tasks[0] not in TASK_REGISTRY:
-            known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))
-            raise OptionError(f"--task must be one of {', '.join(known)}; got {shortened(tasks[0])}")
-        el = ["--task", _PREFIX + tasks[0], "--el-ngram-blocking", "stock"]
-        runs = {"stock": [options.path[0], "--task", tasks[0]], "EL": [options.path[0], *el]}
-    else:
-        runs = {path: [path, "--task", task] for path, task in zip(options.path, tasks)}
-        if len(runs) == 1:
-            raise OptionError(f"--path must name two different checkpoints; got {options.path[0]} twice")
+    compared = _compared(options)
     if "--cpu" not in options.rest:
-        usable_device()  # the programs' own warning is in their logs, and stock fairseq explains nothing
+        usable_device()  # warns here: the warning of fairseq-generate is in its log, and stock fairseq has none
     found = {}
-    for name in tqdm(list(runs), desc="fairseq-generate", unit="run", leave=False, disable=None):
-        found[name] = _decode(name, [options.data, "--path", *runs[name], *options.rest])
+    for name in tqdm(list(compared), desc="fairseq-generate", unit="run", leave=False, disable=None):
+        found[name] = _decode(name, [options.data, "--path", *compared[name], *options.rest])
     one, other = found.values()
     agreement = compare_hypotheses(one, other)
     write_line(_as_json(agreement, list(found)) if options.json else _as_text(agreement, list(found)))
     return 1 if agreement.differing else 0
 
 
-def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
-    """One run of fairseq-generate.
+def _compared(options: argparse.Namespace) -> Dict[str, List[str]]:
+    """The two ways to decode, by name: checkpoint and task for fairseq-generate.
+
+    Raises:
+        OptionError: the task has no twin with EL-attention, or the checkpoints are one.
+    """
+    tasks = [options.task or load_checkpoint(split_paths(path)[0], "--path").task for path in options.path]
+    if len(tasks) == 1:
+        if _PREFIX + tasks[0] not in TASK_REGISTRY:
+            known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))
+            raise OptionError(f"--task must be one of {', '.join(known)}; got {shortened(tasks[0])}")
+        el = ["--task", _PREFIX + tasks[0], "--el-ngram-blocking", "stock"]
+        return {"stock": [options.path[0], "--task", tasks[0]], "EL": [options.path[0], *el]}
+    compared = {path: [path, "--task", task] for path, task in zip(options.path, tasks)}
+    if len(compared) == 1:
+        raise OptionError(f"--path must name two different checkpoints; got {options.path[0]} twice")
+    return compared
+
+
+def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis[str]]]:
+    """The hypotheses that one run of fairseq-generate writes.
 
     Raises:
         FairseqElError: it failed, or wrote no hypotheses.
@@ -109,11 +118,11 @@ def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis]]:
     return hypotheses
 
 
-def _as_json(agreement: Agreement, names: List[str]) -> str:
+def _as_json(agreement: Agreement[str], names: List[str]) -> str:
     return json.dumps({"compared": names, "same": not agreement.differing, **agreement.as_dict()}, indent=2)
 
 
-def _as_text(agreement: Agreement, names: List[str]) -> str:
+def _as_text(agreement: Agreement[str], names: List[str]) -> str:
     gap = f"Scores of the same words differ by at most {agreement.largest_gap:.2g}."
     if agreement.first is None:
         return f"All hypotheses of {agreement.sentences} sentences are the same in {names[0]} and {names[1]}. {gap}"

@@ -1,5 +1,15 @@
-"""Checkpoints: read safely, relabelled, stripped, merged, described."""
+"""Checkpoints: read safely, described, relabelled, stripped, merged, built; their dictionaries."""
 
+from fairseq_el.conversion.building import (
+    StandInTask,
+    build,
+    flat_settings,
+    most_words,
+    numbered_words,
+    settings_of,
+    with_defaults,
+    without_storage,
+)
 from fairseq_el.conversion.checkpoint import (
     Checkpoint,
     get_setting,
@@ -7,22 +17,38 @@ from fairseq_el.conversion.checkpoint import (
     parameters_of,
     save_checkpoint,
 )
-from fairseq_el.conversion.description import Description, describe
+from fairseq_el.conversion.checkpoint_info import Description, describe, el_limits
+from fairseq_el.conversion.checksums import check_sums
+from fairseq_el.conversion.dictionary_files import read_dictionary
+from fairseq_el.conversion.limits import HEADS, size_problem
 from fairseq_el.conversion.relabel import to_el, to_stock
 from fairseq_el.conversion.shards import merge_shards
 from fairseq_el.conversion.strip import average, strip
 
 __all__ = [
+    "HEADS",
     "Checkpoint",
     "Description",
+    "StandInTask",
     "average",
+    "build",
+    "check_sums",
     "describe",
+    "el_limits",
+    "flat_settings",
     "get_setting",
     "load_checkpoint",
     "merge_shards",
+    "most_words",
+    "numbered_words",
     "parameters_of",
+    "read_dictionary",
     "save_checkpoint",
+    "settings_of",
+    "size_problem",
     "strip",
     "to_el",
     "to_stock",
+    "with_defaults",
+    "without_storage",
 ]

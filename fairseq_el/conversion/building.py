@@ -1,4 +1,4 @@
-"""fairseq's models, built of settings alone: without their task, and where only shapes matter without memory."""
+"""Builds fairseq's models from settings alone: without their task, and without memory where only shapes matter."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fairseq_el.conversion.limits import WORDS, differences_from_weights, settin
 from fairseq_el.errors import FairseqElError, summary_of
 
 _BUILT = (  # modules of models; none of them runs settings as code, but for character embeddings
-    *("fairseq_el.models.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
+    *("fairseq_el.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
     *("fairseq.models.transformer_align", "fairseq.models.multilingual_transformer", "fairseq.models.lightconv"),
 )
 
 
 class StandInTask:
-    """As much of a task as models are built with."""
+    """The part of a task that fairseq's models are built with."""
 
     def __init__(self, words: Dictionary, source_words: Optional[Dictionary] = None):
         self.target_dictionary = self.output_dictionary = self.dictionary = words
@@ -45,17 +45,17 @@ class _CountedWords(Dictionary):
 
 
 def numbered_words(count: int) -> Dictionary:
-    """A dictionary of ``count`` symbols without the symbols, for a model whose words do not matter."""
+    """Makes a dictionary that has a size and no symbols, for a model whose words do not matter."""
     return _CountedWords(count)
 
 
 def most_words() -> int:
-    """Of a model that is built for its shape; where tensors have bytes all the same, fewer."""
+    """Returns the largest vocabulary with which a model is built for its shape; fewer where tensors have bytes then."""
     return WORDS if hasattr(torch, "_subclasses") else WORDS // 20
 
 
 def without_storage() -> Any:
-    """While it lasts, tensors have shapes and no bytes; before torch 2 they have both."""
+    """Returns a context in which tensors have shapes and no bytes; before torch 2 they have both."""
     try:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -65,7 +65,7 @@ def without_storage() -> Any:
 
 
 def with_defaults(given: Dict[str, Any]) -> argparse.Namespace:
-    """All settings of a model: those given, and for others what fairseq's command line gives it.
+    """Completes the settings of a model with the defaults of fairseq's command line.
 
     Args:
         given: has ``arch``, a registered architecture.
@@ -80,15 +80,15 @@ def with_defaults(given: Dict[str, Any]) -> argparse.Namespace:
     if configuration is None:
         return settings
     defaults = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    gen_parser_from_dataclass(defaults, configuration())  # of language models: what the architecture leaves as it is
+    gen_parser_from_dataclass(defaults, configuration())  # of language models: the architecture leaves them
     return argparse.Namespace(**{**vars(defaults.parse_args([])), **vars(settings)})
 
 
 def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
-    """All settings of a checkpoint's model, flat, with those that are left to its architecture.
+    """Returns all settings of a checkpoint's model, flat, with the defaults of its architecture.
 
     Raises:
-        FairseqElError: there is no such architecture, or settings that no model has; all of them are named.
+        FairseqElError: the architecture does not exist, or no model can have the settings; all of them are named.
     """
     arch = checkpoint.arch
     if arch not in ARCH_CONFIG_REGISTRY:
@@ -108,10 +108,10 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
 
 
 def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
-    """A checkpoint's settings of its model, by name; those of ``encoder`` and ``decoder`` as ``encoder_...``.
+    """Returns a checkpoint's settings of its model, by name; those of ``encoder`` as ``encoder_...``, and so on.
 
     Raises:
-        FairseqElError: it has none, or some that no model has; all of them are named.
+        FairseqElError: it has none, or some that no model can have; all of them are named.
     """
     all_settings = checkpoint.model_settings()
     if not all_settings:
@@ -135,13 +135,14 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
 
 
 def _is_built(arch: str) -> bool:
-    """Whether models of an architecture are built by what a file says: others of fairseq's run settings as code."""
+    """Returns whether models of an architecture may be built from a file: some of fairseq's run settings as code."""
     model = ARCH_MODEL_REGISTRY.get(arch)
     return model is not None and model.__module__.startswith(_BUILT)
 
 
 def check_before_building(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
-    """
+    """Checks that building a model is safe, and that its settings and weights agree.
+
     Raises:
         FairseqElError: fairseq would run a setting as code, or settings and weights are of models of different sizes.
     """
@@ -157,10 +158,10 @@ def check_before_building(checkpoint: Checkpoint, settings: argparse.Namespace) 
 
 
 def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
-    """fairseq's model of a checkpoint, with exactly its weights, in evaluation mode.
+    """Builds fairseq's model of a checkpoint, with exactly its weights, in evaluation mode.
 
     Raises:
-        FairseqElError: it can't be built by its settings, or is not that of its weights.
+        FairseqElError: it can't be built from its settings, or its weights are not those of the model.
     """
     settings = settings_of(checkpoint)
     check_before_building(checkpoint, settings)

@@ -1,4 +1,4 @@
-"""A fairseq checkpoint as it lies in its file."""
+"""Reads, checks and writes a fairseq checkpoint as it is in its file."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.archive import check_sums
-from fairseq_el.conversion.contents import content_problems
-from fairseq_el.errors import FairseqElError
+from fairseq_el.conversion.checksums import check_sums
+from fairseq_el.errors import FairseqElError, shortened
 from fairseq_el.failure_report import explain_loading
-from fairseq_el.files.reading import require_file
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import require_file, write_whole
 
 State = Dict[str, Any]
-BUFFERS = ("version", "_float_tensor", "_future_mask")  # ends of names of tensors that are no weights
+_SHOWN = 5
+BUFFERS = ("version", "_float_tensor", "_future_mask")  # ends of names of tensors that are not weights
 # Layers of fairseq 0.12.2's encoder hold all their weights a second time, for torch's fused encoder.
 _SECOND_COPIES = re.compile(r"encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)")
 
 
 class Checkpoint:
-    """What ``torch.load`` gives, nothing upgraded: a dictionary with ``model`` and settings in ``cfg`` or ``args``.
+    """Holds what ``torch.load`` returns: a dictionary with ``model``, and settings in ``cfg`` or ``args``.
+
+    Nothing is upgraded.
 
     Raises:
-        FairseqElError: it is no checkpoint of a fairseq model.
+        FairseqElError: it is not a checkpoint of a fairseq model.
     """
 
     def __init__(self, state: State, path: str):
         self.state = state
         self.path = path
-        problems = content_problems(state)
+        problems = _content_problems(state)
         if problems:
             raise FairseqElError(
                 f'{path} must be a checkpoint that fairseq wrote: a dictionary with weights in "model" and settings in '
@@ -50,7 +51,7 @@ class Checkpoint:
         return self.state["model"]
 
     def model_settings(self) -> List[Any]:
-        """Every object that has settings of the model: ``cfg["model"]``, and in older checkpoints ``args``."""
+        """Lists every object with settings of the model: ``cfg["model"]``, and in older checkpoints ``args``."""
         found = [self.state.get("args")]
         if self.state.get("cfg"):
             found.append(self.state["cfg"].get("model"))
@@ -71,8 +72,75 @@ class Checkpoint:
         return str(get_setting(of_task, "_name") or get_setting(self.state.get("args"), "task") or "unknown")
 
 
+def _content_problems(state: Any) -> List[str]:
+    """Lists everything that is not as fairseq writes it; the values of settings are not checked."""
+    if not isinstance(state, dict):
+        return [f"It holds a {type(state).__name__}"]
+    return [*_weight_problems(state), *_setting_problems(state), *_history_problems(state)]
+
+
+def _weight_problems(state: Dict[Any, Any]) -> List[str]:
+    weights = state.get("model")
+    if weights is None:
+        return [f'It has no "model" but {", ".join(sorted(map(repr, state))[:_SHOWN]) or "nothing"}']
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        return [f'Its "model" is a {type(weights).__name__}, not a dictionary of tensors']
+    if not weights:
+        return ['Its "model" is empty']
+    unnamed = [name for name in weights if not isinstance(name, str)]
+    if unnamed:
+        return [f'Names in its "model" must be texts; one is {unnamed[0]!r}']
+    odd = [name for name, tensor in weights.items() if not is_plain_tensor(tensor)]
+    return [f"Its tensors must be plain numbers in memory; {', '.join(odd[:_SHOWN])} are not"] if odd else []
+
+
+def is_plain_tensor(tensor: Any) -> bool:
+    """Returns whether a tensor has all its numbers in memory: not sparse, quantized, expanded or on another device."""
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.layout is not torch.strided
+        or tensor.is_quantized
+        or tensor.device.type != "cpu"
+    ):
+        return False
+    return not any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape))
+
+
+def _setting_problems(state: Dict[Any, Any]) -> List[str]:
+    problems = []
+    if not state.get("cfg") and not state.get("args"):
+        problems.append('It has no "cfg" and no "args"')
+    cfg = state.get("cfg")
+    parts = {'"args"': state.get("args"), '"cfg"': cfg}
+    if isinstance(cfg, (dict, DictConfig)):
+        parts.update({f'"cfg.{name}"': cfg.get(name) for name in ("model", "task") if name in cfg})
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, (dict, DictConfig, argparse.Namespace)):
+            problems.append(f"Its {name} must be settings; it is {shortened(repr(part))}")
+        elif part is not None and not all(isinstance(key, str) for key in _names(part)):
+            problems.append(f"The settings in its {name} must have names that are texts")
+    return problems
+
+
+def _names(settings: Any) -> Any:
+    return vars(settings) if isinstance(settings, argparse.Namespace) else settings.keys()
+
+
+def _history_problems(state: Dict[Any, Any]) -> List[str]:
+    """Lists what is wrong with ``optimizer_history``, whose last entry fairseq reads."""
+    history = state.get("optimizer_history")
+    if not history:
+        return []
+    if not isinstance(history, list) or not isinstance(history[-1], dict):
+        return ['Its "optimizer_history" must be a list of dictionaries']
+    updates = history[-1].get("num_updates", 0)
+    if not isinstance(updates, int) or isinstance(updates, bool):
+        return [f'"num_updates" in its "optimizer_history" must be a whole number; it is {shortened(repr(updates))}']
+    return []
+
+
 def parameters_of(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
-    """Without buffers, and without what is there twice."""
+    """Returns the weights without buffers, and without second copies."""
     return {
         name: tensor
         for name, tensor in weights.items()
@@ -81,7 +149,7 @@ def parameters_of(weights: Dict[str, Tensor]) -> Dict[str, Tensor]:
 
 
 def get_setting(settings: Any, name: str) -> Any:
-    """A setting out of a namespace or a dictionary; None if it is not there, or refers to what is not there."""
+    """Returns a setting of a namespace or a dictionary; None if it does not exist, or refers to one that does not."""
     if isinstance(settings, argparse.Namespace):
         return getattr(settings, name, None)
     try:
@@ -105,8 +173,9 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
         option: what named the file, for messages.
 
     Raises:
-        OptionError: there is no such file.
-        FairseqElError: it can't be read, is damaged, needs classes that fairseq does not write, or is no checkpoint.
+        OptionError: the file does not exist.
+        FairseqElError: it can't be read, is damaged, needs classes that fairseq does not write, or holds something
+            else.
     """
     require_file(path, f"{option} must be a checkpoint that fairseq wrote")
     check_sums(path)
@@ -124,7 +193,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
         replace: whether a file of that name may be replaced.
 
     Raises:
-        FairseqElError: there is one, and it may not.
+        FairseqElError: there is one, and it may not be replaced.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values())
 
@@ -144,7 +213,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
 
 
 class _Counted:
-    """A file that tells a progress bar what is written to it."""
+    """A file that tells a progress bar how many bytes are written to it."""
 
     def __init__(self, file: BinaryIO, bar: Any):
         self._file, self._bar = file, bar

@@ -1,4 +1,4 @@
-"""Settings that no model has, told before anything of such a size is made: that would take hours, or all memory."""
+"""Checks settings before a model is built from them: absurd sizes would take hours, or all memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairseq_el.errors import shortened
 
-# The most of each that is taken for a model's: many times what the largest published models have.
+# The largest sizes that are accepted: many times those of the largest published models.
 LAYERS, HEADS, WIDTH, HIDDEN, POSITIONS, WORDS = 1000, 10_000, 1_000_000, 10_000_000, 1_000_000, 10_000_000
 _SIDES = ("encoder", "decoder")
 _SIZES = {
@@ -34,7 +34,7 @@ _SWITCHES = (
 
 
 def size_problem(name: str, value: Any, most: int, least: int = 1) -> Optional[str]:
-    """What is wrong with a size; None if a model may have it."""
+    """Says what is wrong with a size; None if a model may have it."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         rule = "a number above 0" if least == 1 else f"a number from {least} on"
         return f"{name} must be {rule}; it is {shown(value)}"
@@ -42,24 +42,24 @@ def size_problem(name: str, value: Any, most: int, least: int = 1) -> Optional[s
 
 
 def is_share(value: Any) -> bool:
-    """Whether it is from 0 to 1 (None: not set)."""
+    """Returns whether a value is from 0 to 1 (None: not set)."""
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one that an option can have: neither infinite, nor NaN, nor of hundreds of digits."""
+    """Returns whether an option can have a value: it is not infinite, NaN, or of hundreds of digits."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
 
 
 def shown(value: Any) -> str:
-    """A value of any type and size, for a message."""
+    """Writes a value of any type and size for a message."""
     if isinstance(value, int) and abs(value) >= 10**20:
         return "a number of more than 20 digits"
     return shortened(repr(value))
 
 
 def setting_problems(settings: Dict[str, Any]) -> List[str]:
-    """Of those settings of a fairseq model that say how large it is and how it is built."""
+    """Lists what is wrong with the settings of a fairseq model that say how large it is and how it is built."""
     given = {name: value for name, value in settings.items() if value is not None}
     found = [size_problem(name, given[name], most) for name, most in _SIZES.items() if name in given]
     found += [size_problem(f"{s}_layers", given[f"{s}_layers"], LAYERS, 0) for s in _SIDES if f"{s}_layers" in given]
@@ -75,11 +75,11 @@ def setting_problems(settings: Dict[str, Any]) -> List[str]:
 
 
 def differences_from_weights(settings: Any, weights: Dict[str, Tensor]) -> List[str]:
-    """Sizes that the settings of a Transformer do not have in common with its weights.
+    """Lists the sizes of a Transformer in which its settings and its weights differ.
 
     Args:
         settings: a namespace of flat settings.
-        weights: of any model; what is not there is not compared.
+        weights: of any model; those that do not exist are not compared.
     """
     found = {}
     for side in _SIDES:

@@ -1,4 +1,4 @@
-"""The name of a checkpoint's architecture: stock's, or its EL twin's. Nothing else of it changes."""
+"""Renames the architecture of a checkpoint to its EL twin, and back. Nothing else changes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PREFIX = "el_"
 
 
 def stock_name(arch: str) -> str:
-    """Of an architecture, or of its EL twin."""
+    """Returns the name of fairseq's architecture, also for its EL twin."""
     return arch[len(PREFIX) :] if arch.startswith(PREFIX) else arch
 
 
 def to_el(checkpoint: Checkpoint) -> None:
-    """Has the model decode with EL-attention under every task, where this package is loaded (``--user-dir``).
+    """Makes the model decode with EL-attention under every task, where this package is loaded (``--user-dir``).
 
     Raises:
         FairseqElError: it does so already, or its architecture has no EL twin.
@@ -35,10 +35,10 @@ def to_el(checkpoint: Checkpoint) -> None:
 
 
 def to_stock(checkpoint: Checkpoint) -> None:
-    """Has the model be fairseq's own again.
+    """Makes the model fairseq's own again.
 
     Raises:
-        FairseqElError: it is, or it has what fairseq's own models have not.
+        FairseqElError: it is already, or it has something that fairseq's own models do not have.
     """
     arch = checkpoint.arch
     if not arch.startswith(PREFIX):
@@ -55,7 +55,7 @@ def to_stock(checkpoint: Checkpoint) -> None:
 
 
 def _extras(checkpoint: Checkpoint) -> List[str]:
-    """What keeps fairseq's own code from computing the model."""
+    """Lists what keeps fairseq's own code from computing the model."""
     extras = []
     if "decoder.output_projection.bias" in checkpoint.weights:
         extras.append("a bias of the output projection (--output-bias)")

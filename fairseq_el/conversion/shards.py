@@ -1,4 +1,4 @@
-"""The shards of fully sharded training (``--ddp-backend fully_sharded --use-sharded-state``), put together."""
+"""Merges the shards of fully sharded training (``--ddp-backend fully_sharded --use-sharded-state``)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NUMBER = re.compile(r"-shard(\d+)\.pt$")
 
 
 def merge_shards(shards: Sequence[Checkpoint]) -> Checkpoint:
-    """The checkpoint of the first shard, with the whole weights, as fairscale puts them together.
+    """Returns the checkpoint of the first shard with the whole weights, as fairscale merges them.
 
     Args:
-        shards: all of a checkpoint's, in any order; their names end in ``-shard0.pt``, ``-shard1.pt``, ...
+        shards: all shards of one checkpoint, in any order; their names end in ``-shard0.pt``, ``-shard1.pt``, ...
 
     Raises:
         OptionError: names do not number the shards from 0 on.

@@ -1,4 +1,4 @@
-"""A checkpoint without what only training needs; the mean of several."""
+"""Strips a checkpoint of what only training needs, and averages several."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SHOWN = 5
 
 
 def strip(checkpoint: Checkpoint, dtype: Optional[torch.dtype]) -> State:
-    """What inference needs: weights, settings, the state of the task, and what puts shards together.
+    """Returns what inference needs: weights, settings, the state of the task, and what merges shards.
 
     Args:
         dtype: of the weights (default: as they are).
 
     Raises:
-        FairseqElError: a weight that is finite would not be in ``dtype``.
+        FairseqElError: a finite weight would be infinite in ``dtype``.
     """
     state = checkpoint.state
     kept: State = {name: state[name] for name in ("args", "cfg", "task_state", "fsdp_metadata") if name in state}
@@ -37,7 +37,7 @@ def strip(checkpoint: Checkpoint, dtype: Optional[torch.dtype]) -> State:
 
 
 def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Dict[str, Tensor]:
-    """Weights in another dtype; tensors that share storage go on sharing it."""
+    """Casts weights to another dtype; tensors that share storage go on sharing it."""
     cast: Dict[Any, Tensor] = {}
     weights: Dict[str, Tensor] = {}
     lost: List[str] = []
@@ -62,7 +62,7 @@ def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Dict[str, Tensor]:
 
 
 def average(checkpoints: Sequence[Checkpoint]) -> None:
-    """Gives the last checkpoint the mean of all weights, as fairseq's ``scripts/average_checkpoints.py`` has it.
+    """Gives the last checkpoint the mean of all weights, as fairseq's ``scripts/average_checkpoints.py`` computes it.
 
     Raises:
         FairseqElError: they do not have the same weights; every difference is named.

@@ -1,4 +1,7 @@
-"""What says that a directory was made by this package: a record in it, of all files that were written."""
+"""The manifest of a directory: which command made it, from what, and the checksums of all files it wrote.
+
+Nothing but a directory with a manifest is ever replaced, and only by the command that made it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq_el.errors import FairseqElError
 
-RECORD = "made_by_fairseq_el.json"
+MANIFEST = "made_by_fairseq_el.json"
 CHUNK = 1 << 20  # bytes at a time
-_SHOWN = 5
+_SHOWN = 5  # names of files in a message
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(lambda: file.read(CHUNK), b""):
@@ -24,28 +27,29 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_record(directory: Path, by: str, made_from: Optional[Dict[str, Any]] = None) -> None:
-    """Records every file in a directory.
+def write_manifest(directory: Path, by: str, inputs: Optional[Dict[str, Any]] = None) -> None:
+    """Writes the manifest of all files in a directory into it.
 
     Args:
-        by: what made it, as ``"fairseq-el recipe generate"``.
-        made_from: settings, and checksums of files; must be what ``json`` can write.
+        by: the command that made it, as ``"fairseq-el recipe generate"``.
+        inputs: settings, and checksums of files; values that ``json`` can write.
     """
     files = {name: sha256_of(directory / name) for name in _files(directory)}
-    record = {"made_by": by, "made_from": made_from or {}, "files": files}
-    (directory / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+    manifest = {"made_by": by, "made_from": inputs or {}, "files": files}
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-def made_from(directory: Path, by: str) -> Optional[Dict[str, Any]]:
-    """What a directory was made from; None if it is not there, or has no record of ``by``."""
-    record = _read(directory, by)
-    return None if record is None else record.get("made_from")
+def inputs_of(directory: Path, by: str) -> Optional[Dict[str, Any]]:
+    """Reads what a directory was made from; None if it is not there, or has no manifest of ``by``."""
+    manifest = _read(directory, by)
+    return None if manifest is None else manifest.get("made_from")
 
 
 def refuse_unless_own(directory: Path, by: str) -> None:
-    """
+    """Refuses to replace a directory that is not as a command has made it.
+
     Raises:
-        FairseqElError: something is there that ``by`` has not made as it is now.
+        FairseqElError: something is there that ``by`` did not make, or that was changed since.
     """
     while True:
         before = _identity(directory)
@@ -61,8 +65,11 @@ def refuse_unless_own(directory: Path, by: str) -> None:
             )
 
 
-def has_record(directory: Path, by: str) -> bool:
-    """Whether there is nothing, an empty directory, or one that ``by`` has made, whatever else lies in it now."""
+def is_unused_or_own(directory: Path, by: str) -> bool:
+    """Says whether a path leads to nothing, to an empty directory, or to one that ``by`` has made.
+
+    Files that were added to it or changed since are not looked for: see :func:`refuse_unless_own`.
+    """
     try:
         return _read(directory, by) is not None or not os.listdir(directory)
     except FileNotFoundError:
@@ -72,22 +79,24 @@ def has_record(directory: Path, by: str) -> bool:
 
 
 def _why_not_own(directory: Path, by: str) -> Optional[str]:
-    if not has_record(directory, by):
-        return f"was not made by {by}, or by another version of it: it has no {RECORD} that says so"
-    record = _read(directory, by)
-    if record is None:
+    if not is_unused_or_own(directory, by):
+        return f"was not made by {by}, or by another version of it: it has no {MANIFEST} that says so"
+    manifest = _read(directory, by)
+    if manifest is None:
         return None
     if not directory.stat().st_mode & 0o222:
         return "is read-only"
-    known = record["files"]
-    others = [name for name in _files(directory) if name != RECORD and not _is_as(directory / name, known.get(name))]
+    listed = manifest["files"]
+    others = [
+        name for name in _files(directory) if name != MANIFEST and not _has_checksum(directory / name, listed.get(name))
+    ]
     if not others:
         return None
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     return f"has files that {by} did not write, or that were changed since: {', '.join(others[:_SHOWN])}{more}"
 
 
-def _is_as(path: Path, sha256: Optional[str]) -> bool:
+def _has_checksum(path: Path, sha256: Optional[str]) -> bool:
     try:
         return sha256 is not None and path.is_file() and not path.is_symlink() and sha256_of(path) == sha256
     except FileNotFoundError:  # removed meanwhile
@@ -103,7 +112,7 @@ def _identity(directory: Path) -> Optional[Tuple[int, int]]:
 
 
 def _files(directory: Path) -> List[str]:
-    """All that are no directories, links among them, by their paths inside."""
+    """Lists everything in a directory but directories, links among it, by the paths inside."""
     found = []
     for above, directories, files in os.walk(directory):
         links = [name for name in directories if os.path.islink(os.path.join(above, name))]
@@ -112,11 +121,11 @@ def _files(directory: Path) -> List[str]:
 
 
 def _read(directory: Path, by: str) -> Optional[Dict[str, Any]]:
-    path = directory / RECORD
+    path = directory / MANIFEST
     try:
-        record = None if path.is_symlink() else json.loads(path.read_text("utf-8"))
+        manifest = None if path.is_symlink() else json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.get("made_by") != by or not isinstance(record.get("files"), dict):
+    if not isinstance(manifest, dict) or manifest.get("made_by") != by or not isinstance(manifest.get("files"), dict):
         return None
-    return record
+    return manifest

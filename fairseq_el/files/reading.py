@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
-import stat
+import shlex
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Type, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, Union
 
 from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
+from fairseq_el.files.path_kinds import DIRECTORY, FIFO, FILE, kind_in
 
-_LEVELS = 100
-FILE, DIRECTORY = "a file", "a directory"
-_KINDS = {
-    stat.S_IFREG: FILE,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-_HINTS = {"a FIFO": ", which may never end: write what comes out of it to a file first", DIRECTORY: ""}
-
-
-def kind_in(mode: int) -> str:
-    """What ``st_mode`` of ``os.stat`` says of something: a file, a directory, a device, ..."""
-    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+BYTE_ORDER_MARK = "\ufeff"
+_DEEPEST = 100  # levels of dictionaries and lists in each other
+_HINTS = {FIFO: ", which may never end: write what comes out of it to a file first", DIRECTORY: ""}
+_UTF_16_AND_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LOOKED_AT = 4096  # bytes
 
 
 def require_file(path: Union[str, Path], rule: str) -> None:
-    """Before a file is opened: opening a FIFO would wait for whoever writes to it.
+    """Refuses what is not a file before it is opened: opening a FIFO would wait for whoever writes to it.
 
     Args:
-        rule: the first half of the message, as ``"CKPT must be a checkpoint that fairseq wrote"``.
+        rule: first half of the message, as ``"CKPT must be a checkpoint that fairseq wrote"``.
 
     Raises:
-        OptionError: it is not there, or is no file.
+        OptionError: it is not there, or is not a file.
     """
-    wrong = _what_else(path)
-    if wrong is not None:
-        raise OptionError(f"{rule}; {path} {wrong}")
+    problem = _why_not_file(path)
+    if problem is not None:
+        raise OptionError(f"{rule}; {path} {problem}")
 
 
 def refuse_endless(path: Union[str, Path], rule: str) -> None:
-    """Before something is opened that may be a pipe of a shell, ``/dev/stdin`` or ``<(...)``, if it is no file.
+    """Refuses what may never end. The pipes of a shell do end: ``/dev/stdin`` and ``<(...)``.
 
     Raises:
-        OptionError: it is a FIFO or a device.
+        OptionError: it is another FIFO, or a device.
     """
     if os.path.exists(path) and not str(path).startswith(("/dev/stdin", "/dev/fd/", "/proc/self/fd/")):
         require_file(path, rule)
 
 
-def _what_else(path: Union[str, Path]) -> Optional[str]:
-    """What keeps something from being a file; None if it is one."""
+def _why_not_file(path: Union[str, Path]) -> Optional[str]:
+    """Says what keeps a path from being a file's; None if it is one."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -65,26 +56,25 @@ def _what_else(path: Union[str, Path]) -> Optional[str]:
 
 
 def read_text(path: Path, rule: str, unreadable: Type[FairseqElError] = FairseqElError) -> str:
-    """A text in UTF-8, with the line ends that it has.
+    """Reads a text in UTF-8, with the line ends that it has.
 
     Args:
         rule: as for :func:`require_file`.
         unreadable: raised for a file that is there and can't be read.
 
     Raises:
-        OptionError: it is not there, or is no file.
-        FairseqElError: it is no text in UTF-8.
+        OptionError: it is not there, or is not a file.
+        FairseqElError: it is not text in UTF-8.
     """
     require_file(path, rule)
-    content = read_content(path, rule, unreadable)
+    content = _read_bytes(path, rule, unreadable)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FairseqElError(f"{rule}, in UTF-8; byte {error.start} of {path} is not: {error.reason}") from error
 
 
-def read_content(path: Path, rule: str, unreadable: Type[FairseqElError] = OptionError) -> bytes:
-    """All bytes of a file, or of a pipe of a shell; see :func:`refuse_endless`. ``unreadable`` is raised otherwise."""
+def _read_bytes(path: Path, rule: str, unreadable: Type[FairseqElError]) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -92,9 +82,10 @@ def read_content(path: Path, rule: str, unreadable: Type[FairseqElError] = Optio
 
 
 def read_json(path: Path) -> Dict[str, Any]:
-    """
+    """Reads a JSON object. A key that is there twice must have the same value.
+
     Raises:
-        FairseqElError: the file can't be read, or is no JSON object.
+        FairseqElError: the file can't be read, or has no JSON object.
     """
     rule = f"{path.name} must be a JSON file"
     try:
@@ -102,9 +93,9 @@ def read_json(path: Path) -> Dict[str, Any]:
     except OptionError as error:
         raise FairseqElError(str(error)) from error
     try:
-        value = json.loads(text, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=_without_conflicts)
         if nested_too_deep(value):
-            raise ValueError(f"it is nested more than {_LEVELS} levels deep")
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for halves of characters, as \\ud800
     except (ValueError, RecursionError) as error:
         raise FairseqElError(f"{path} must be a JSON file; {summary_of(error)}. Copy it again") from error
@@ -113,8 +104,8 @@ def read_json(path: Path) -> Dict[str, Any]:
     return value
 
 
-def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    """An object whose keys have one value each; by itself, ``json`` takes the last."""
+def _without_conflicts(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """Builds an object whose keys have one value each; by itself, ``json`` takes the last."""
     found: Dict[str, Any] = {}
     for key, value in pairs:
         if key in found and found[key] != value:
@@ -124,12 +115,97 @@ def _once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def nested_too_deep(value: Any) -> bool:
-    """Whether dictionaries and lists lie in each other so deep that no program writes it, or even in themselves."""
+    """Says whether dictionaries and lists lie in each other deeper than programs write them, or even in themselves."""
     level = {id(value): value}
-    for _ in range(_LEVELS):
+    for _ in range(_DEEPEST):
         outer = [each for each in level.values() if isinstance(each, (dict, list))]
         if not outer:
             return False
         inner = (part for each in outer for part in (each.values() if isinstance(each, dict) else each))
         level = {id(part): part for part in inner}
     return True
+
+
+class TextLines(NamedTuple):
+    """Lines of a file without their ends, and whether the last of them has an end."""
+
+    lines: List[str]
+    is_ended: bool
+
+
+def read_lines(path: Path, name: str) -> TextLines:
+    """Reads a text in UTF-8, by line.
+
+    Python's text files and ``str.splitlines`` end lines at other characters too, which a text may contain. Here only a
+    newline ends one, or CR LF in a file all of whose lines end so. Byte-order marks at the start of lines are left out.
+
+    Args:
+        name: of the file on the command line, for messages.
+
+    Raises:
+        OptionError: the file can't be read.
+        FairseqElError: it is empty or is not in UTF-8; with the line.
+    """
+    rule = f"{name} must be a file that can be read"
+    refuse_endless(path, rule)
+    return lines_of(_read_bytes(path, rule, OptionError), str(path), name)
+
+
+def lines_of(content: bytes, path: str, name: str) -> TextLines:
+    """Cuts the content of a file into lines as :func:`read_lines` does. ``path`` says where it was read.
+
+    Raises:
+        FairseqElError: it is empty or is not in UTF-8; with the line.
+    """
+    text = _decode(content, path, name)
+    if not text:
+        raise FairseqElError(f"{name} must have lines; {path} is empty")
+    is_ended = text.endswith("\n")
+    lines = (text[:-1] if is_ended else text).split("\n")
+    if _is_windows(lines, is_ended):
+        lines = [line[:-1] if line.endswith("\r") else line for line in lines]
+    return TextLines([without_mark(line) for line in lines], is_ended)
+
+
+def without_mark(text: str) -> str:
+    """A text without the byte-order mark that a file in front of it may have left."""
+    return text[1:] if text.startswith(BYTE_ORDER_MARK) else text
+
+
+def one_line(text: str) -> str:
+    """A text with spaces for the characters at which a text file of Python ends a line."""
+    return text.replace("\r\n", " ").replace("\r", " ").replace("\n", " ")
+
+
+def _decode(content: bytes, path: str, name: str) -> str:
+    other = _other_encoding(content)
+    if other is not None:
+        raise FairseqElError(
+            f"{name} must be text in UTF-8; {path} is in {other}. Convert it: "
+            f"iconv -f {other} -t UTF-8 {shlex.quote(path)} > {shlex.quote(f'{path}.utf8')}"
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FairseqElError(
+            f"{name} must be text in UTF-8; {path} has byte {error.start}, in line {line}, that is not: "
+            f"{error.reason}. Convert it with iconv, or make it again"
+        ) from error
+
+
+def _other_encoding(content: bytes) -> Optional[str]:
+    """Recognises UTF-16 and UTF-32 by a byte-order mark, and UTF-16 by its many zeros."""
+    for mark in _UTF_16_AND_32:  # the mark of UTF-32 begins as that of UTF-16 does, and comes first
+        if content.startswith(mark):
+            return "UTF-32" if len(mark) == 4 else "UTF-16"
+    start = content[: min(_LOOKED_AT, len(content) // 2 * 2)]
+    for name, zeros in (("UTF-16LE", start[1::2]), ("UTF-16BE", start[::2])):
+        if len(zeros) > 1 and zeros.count(0) > len(zeros) / 2:
+            return name
+    return None
+
+
+def _is_windows(lines: List[str], is_ended: bool) -> bool:
+    ended = lines if is_ended else lines[:-1]
+    return bool(ended) and all(line.endswith("\r") for line in ended)

@@ -1,9 +1,9 @@
-"""Directories for what is not finished yet, each of one process.
+"""Staging directories: each holds what one process has not finished yet.
 
-A workplace lies beside the name that its content will have, as ``.NAME.unfinished-TIME-BOOT-PID-RANDOM@HOST``. Its
-process holds a lock on it until it has removed it. The system frees the locks of a process that was killed: whoever
-works on the same name next removes what such a process has left. A lock says nothing about another machine, nor about
-what began before this one was started last: workplaces from there stay.
+A staging directory lies beside the path that its content will get, as ``.NAME.unfinished-TIME-BOOT-PID-RANDOM@HOST``.
+Its process holds a lock on it, and removes it at the end. The system frees the locks of a process that was killed. The
+next process that makes the same then removes what is left. A lock says nothing about another machine, nor about
+processes from before this machine was started: their staging directories stay.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 from fairseq_el.errors import FairseqElError
+from fairseq_el.files.path_kinds import followed
 
 fcntl: Any
 try:
@@ -29,63 +30,72 @@ try:
 except ImportError:  # Windows; without locks, nothing that another process has left is ever removed
     fcntl = None
 
-REPLACED = "replaced-"  # begins the name of what was moved out of the way, and moves back if nothing took its place
-PART = ".part"  # ends the name of half a file that the next process can go on with
-_LONGEST = 100  # bytes of a name that are used as they are: with the rest, 255 must do
+REPLACED = "replaced-"  # begins the name of what was moved out of the way; it moves back if nothing took its place
+PART = ".part"  # ends the name of a half-written file, which the next process goes on with
+_LONGEST = 100  # bytes of a name that are kept as they are; a file system takes 255 with the rest of the name
 _OWNER = re.compile(r"\.unfinished-[0-9a-f]{16}-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}@(.+)$")
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another process that works on the same name.
+class OtherProcess:
+    """Another process that makes the same file or directory.
 
     Attributes:
-        alive: whether that is known, because it holds its lock; or else it may be so.
+        alive: whether it holds its lock. If not, it may be alive all the same: on another machine, for example.
     """
 
-    place: Path
+    staging: Path
     pid: int
     host: str
     alive: bool
 
 
 @contextlib.contextmanager
-def workplace(path: Path, alone: bool = False) -> Iterator[Path]:
-    """A new directory, beside the one thing that is made in it. It is gone afterwards, with what is left in it.
+def staging_directory(path: Path, alone: bool = False) -> Iterator[Path]:
+    """Makes a staging directory, and removes it afterwards with whatever is left in it.
 
     Args:
-        path: what is made; no link.
+        path: the one file or directory that is made in it; not a link.
         alone: leave it to a process that makes the same already. Of two that begin at once, one goes on.
 
     Raises:
         FairseqElError: with ``alone``, there is such a process, or may be.
     """
-    place, lock = _new_place(path)
+    staging, lock = _new_staging(path)
     try:
-        others = [other for other in clean_up(path) if other.place != place]
+        others = [other for other in remove_abandoned(path) if other.staging != staging]
         if alone:
-            refuse(path, [other for other in others if not other.alive or other.place.name < place.name])
-        yield place
+            _refuse(path, [other for other in others if not other.alive or other.staging.name < staging.name])
+        yield staging
     finally:
-        _remove(place, path)
+        _remove(staging, path)
         if lock is not None:
             os.close(lock)
 
 
-def clean_up(path: Path) -> List[Other]:
-    """Removes the workplaces that dead processes have left, and puts back what they moved out of the way.
+def refuse_if_being_made(path: Path) -> None:
+    """Puts back what a process that was killed has moved away, and refuses a path that another process works on.
+
+    Raises:
+        FairseqElError: another process is making it, or may be.
+    """
+    _refuse(path, remove_abandoned(followed(path)))
+
+
+def remove_abandoned(path: Path) -> List[OtherProcess]:
+    """Removes the staging directories that dead processes have left, and puts back what they moved out of the way.
 
     Returns:
-        The processes that work there, or may do so.
+        Processes that are making the same, or may be.
     """
     others = []
-    for place in sorted(path.parent.glob(glob.escape(_beginning(path)) + "*")):
-        owner = _OWNER.search(place.name)
+    for staging in sorted(path.parent.glob(glob.escape(_name_prefix(path)) + "*")):
+        owner = _OWNER.search(staging.name)
         if owner is None:  # not ours
             continue
         lock, alive = None, False
         try:
-            lock = _lock(place) if owner[1] == _boot() else None
+            lock = _lock(staging) if owner[1] == _boot() else None
         except FileNotFoundError:
             continue  # its process has just removed it
         except BlockingIOError:
@@ -93,15 +103,14 @@ def clean_up(path: Path) -> List[Other]:
         except OSError:
             pass  # this file system has no locks
         if lock is None:
-            others.append(Other(place, int(owner[2]), owner[3], alive))
+            others.append(OtherProcess(staging, int(owner[2]), owner[3], alive))
         else:
-            _remove(place, path)
+            _remove(staging, path)
             os.close(lock)
     return others
 
 
-def refuse(path: Path, others: List[Other]) -> None:
-    """Raises a :class:`FairseqElError` that names the first process that makes the same, if there is any."""
+def _refuse(path: Path, others: List[OtherProcess]) -> None:
     for other in others:
         if other.alive:
             raise FairseqElError(
@@ -109,35 +118,36 @@ def refuse(path: Path, others: List[Other]) -> None:
             )
         raise FairseqElError(
             f"process {other.pid} on {other.host} may be making {path}: it began on another machine, or before this "
-            f"one was started. Wait until it has ended, or remove {other.place} if it has"
+            f"one was started. Wait until it has ended, or remove {other.staging} if it has"
         )
 
 
-def _new_place(path: Path) -> Tuple[Path, Optional[int]]:
-    """The directory, and its lock (None on a file system without locks)."""
+def _new_staging(path: Path) -> Tuple[Path, Optional[int]]:
+    """Makes a staging directory and locks it. The lock is None on a file system without locks."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname())[:64]
     while True:
         owner = f"{time.time_ns():016x}-{_boot()}-{os.getpid()}-{uuid.uuid4().hex[:8]}@{host}"
-        place = path.with_name(_beginning(path) + owner)
+        staging = path.with_name(_name_prefix(path) + owner)
         try:
-            place.mkdir()
+            staging.mkdir()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user knows
         lock = None
         try:
-            lock = _lock(place)
+            lock = _lock(staging)
         except (BlockingIOError, FileNotFoundError):
             continue  # before it was locked, another process has taken it for a dead one's
         except OSError:
             pass
-        if place.exists():
-            return place, lock
+        if staging.exists():
+            return staging, lock
         if lock is not None:
             os.close(lock)
 
 
-def _lock(place: Path) -> Optional[int]:
-    """
+def _lock(staging: Path) -> Optional[int]:
+    """Locks a staging directory.
+
     Returns:
         A file descriptor to close, or None where there are no locks.
 
@@ -146,7 +156,7 @@ def _lock(place: Path) -> Optional[int]:
     """
     if fcntl is None:
         return None
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -155,27 +165,27 @@ def _lock(place: Path) -> Optional[int]:
     return descriptor
 
 
-def _remove(place: Path, path: Path) -> None:
-    """Removes a workplace that is this process's, or a dead one's."""
-    for part in place.glob(f"*{PART}"):
+def _remove(staging: Path, path: Path) -> None:
+    """Removes a staging directory of this process, or of a dead one."""
+    for part in staging.glob(f"*{PART}"):
         with contextlib.suppress(OSError):
             part.replace(path.with_name(part.name))
-    replaced = sorted(place.glob(f"{REPLACED}*"))
+    replaced = sorted(staging.glob(f"{REPLACED}*"))
     if replaced and not os.path.lexists(path):
         with contextlib.suppress(OSError):
             replaced[-1].rename(path)
     if os.path.lexists(path) or not replaced:  # or else it has the only copy
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _beginning(path: Path) -> str:
+def _name_prefix(path: Path) -> str:
     name = os.fsencode(path.name)
     shown = path.name if len(name) <= _LONGEST else hashlib.sha256(name).hexdigest()
     return f".{shown}.unfinished-"
 
 
 def _boot() -> str:
-    """Eight digits that are the same in every process since this machine was started, also in containers."""
+    """Returns eight digits that stay the same until this machine is started again, also in containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")[:8]
     except OSError:

@@ -10,10 +10,7 @@ from weakref import WeakKeyDictionary
 from fairseq_el.decoding import cross_attentions
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
-from fairseq_el.planning import free_memory
-from fairseq_el.planning.cost import choose_backend, expected_steps
-from fairseq_el.planning.rates import Rates, load_rates
-from fairseq_el.planning.work import CrossAttention
+from fairseq_el.planning import CrossAttentionShape, Rates, choose_backend, expected_steps, free_memory, load_rates
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ def choose_for_batch(
     weight = first.k_proj.weight
     device, dtype = weight.device.type, dtype_name(weight.dtype)
     choice = choose_backend(
-        CrossAttention(len(attentions), first.num_heads, first.embed_dim, first.kdim),
+        CrossAttentionShape(len(attentions), first.num_heads, first.embed_dim, first.kdim),
         num_sentences,
         beam_size,
         src_len,

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.ops.masked_softmax import masked_softmax
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 
-_FUSED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # before, torch's fused attention has no scale
+_FUSED = torch_version() >= (2, 1)  # before, torch's fused attention has no scale
 _HAS_CUDNN = hasattr(torch.backends.cuda, "cudnn_sdp_enabled")
 
 

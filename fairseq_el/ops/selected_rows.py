@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-_NO_BFLOAT16 = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1)  # in embedding bags on a CPU
+from fairseq_el._torch_version import torch_version
+
+_NO_BFLOAT16 = torch_version() < (2, 1)  # in embedding bags on a CPU
 
 
 def index_dtype(length: int) -> torch.dtype:

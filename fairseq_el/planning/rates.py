@@ -1,6 +1,6 @@
-"""How fast a machine is at what decoding does: five numbers per device and dtype, measured or by default.
+"""The rates of a machine in decoding: five numbers for each device and dtype, measured or by default.
 
-``fairseq-el bench --calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
+``fairseq-el calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
 (``$XDG_CACHE_HOME``, or ``~/.cache``); the environment variable ``FAIRSEQ_EL_RATES`` names another file.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
+import torch
+
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.files.reading import FILE, read_json
-from fairseq_el.files.whole_files import kind_of, write_whole
+from fairseq_el.files import FILE, kind_of, read_json, write_whole
+from fairseq_el.planning.machine import processor_name
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ _UNUSABLE = (FairseqElError, ValueError, TypeError, KeyError, AttributeError, Ov
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device does in one dtype.
+    """The rates of a device in one dtype.
 
     Attributes:
         dense: FLOP/s of large products, such as the projection of a batch's keys (a thousand rows and more).
         shared: FLOP/s of EL-attention's products, which have beams times heads rows per sentence.
         bandwidth: bytes/s that attention over keys and values reads, which has as many rows per head as beams.
         stream: bytes/s that everything else reads and writes: what a large copy does.
-        launch: seconds that any operation takes beside its work: the call, small copies, the launch of kernels.
+        launch: seconds that every operation takes besides: the call, small copies, the launch of kernels.
     """
 
     dense: float
@@ -46,12 +46,12 @@ class Rates:
 
 @dataclass(frozen=True)
 class Processor:
-    """What rates belong to: they say nothing about another one.
+    """The processor or card that rates were measured on. They are not used on another one.
 
     Attributes:
-        name: of the processor or card.
-        threads: that torch uses (0 on a card).
-        torch: its version.
+        name: the name of the processor or card.
+        threads: threads that torch uses (0 on a card).
+        torch: the version of torch.
     """
 
     name: str
@@ -89,8 +89,8 @@ def default_rates(device: str, dtype: str) -> Rates:
     """The rates of a machine that was not calibrated.
 
     Args:
-        device: ``"cpu"``, or any other, which is taken to be like a card.
-        dtype: a name in ``DTYPES``.
+        device: ``"cpu"``, or any other, which counts as a card.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
     return (_CPU if device == "cpu" else _CUDA)[dtype]
 
@@ -105,10 +105,12 @@ def rates_path() -> Path:
 
 
 def refuse_to_replace_others_file() -> None:
-    """Before anything is measured. In the user's cache directory, the file is this package's, even if it is damaged.
+    """Checks, before anything is measured, that rates may be written to :func:`rates_path`.
+
+    In the user's cache directory, the file is this package's, even if it is damaged.
 
     Raises:
-        OptionError: there is something at :func:`rates_path` that was never written by :func:`save_rates`.
+        OptionError: :func:`save_rates` never wrote what is there.
     """
     path, chosen = rates_path(), bool(os.environ.get("FAIRSEQ_EL_RATES"))
     kind = kind_of(path)
@@ -122,38 +124,24 @@ def refuse_to_replace_others_file() -> None:
         content = None
     if not isinstance(content, dict) or not {"version", "devices"} <= content.keys():
         raise OptionError(
-            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el bench --calibrate has written; {path} is "
+            f"FAIRSEQ_EL_RATES must name a new file, or one that fairseq-el calibrate has written; {path} is "
             "another. Name another file, or remove it"
         )
 
 
 def this_processor(device: str) -> Processor:
     """The processor that torch uses for a device now."""
-    import torch
-
     if device == "cpu":
-        return Processor(_cpu_name(), torch.get_num_threads(), torch.__version__)
+        return Processor(processor_name(), torch.get_num_threads(), torch.__version__)
     return Processor(torch.cuda.get_device_name() if device == "cuda" else device, 0, torch.__version__)
 
 
-def _cpu_name() -> str:
-    """Virtual machines say no more than "Intel(R) Xeon(R) Processor": family and model tell those apart."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    names = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.M) for name in ("model name", "cpu family", "model")]
-    if all(names):
-        return "{}, family {}, model {}".format(*(found.group(1).strip() for found in names if found))
-    return platform.processor() or platform.machine()
-
-
 def load_rates(device: str, dtype: str) -> Rates:
-    """The rates that were measured here, or default ones where there are none; a file that is no use is logged.
+    """The rates that were measured on this machine, or else the default ones. A file that can't be used is logged.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or torch's name of another.
-        dtype: a name in ``DTYPES``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
     path, default = rates_path(), default_rates(device, dtype)
     if not os.path.lexists(path):
@@ -167,13 +155,13 @@ def load_rates(device: str, dtype: str) -> Rates:
             raise ValueError(f"measured on {_say(there)}; this is {_say(here)}")
         rates = {name: _rates(value) for name, value in found["rates"].items()}
     except _UNUSABLE as error:
-        logger.warning("%s is not used: %s. To measure again: fairseq-el bench --calibrate", path, _one_line(error))
+        logger.warning("%s is not used: %s. To measure again: fairseq-el calibrate", path, _one_line(error))
         return default
     return rates.get(dtype, default)
 
 
 def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
-    """Writes what was measured on a device, by dtype, and keeps what the file says about other devices.
+    """Writes the rates of a device, by dtype, and keeps those of other devices.
 
     The file is always whole: it is written under another name and takes the old one's place at the end.
 
@@ -188,7 +176,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
     try:
         devices = dict(_read(path))
     except _UNUSABLE:
-        devices = {}  # missing, or no use to anybody
+        devices = {}  # there is no file, or a damaged one
     devices[device] = {
         "processor": asdict(this_processor(device)),
         "rates": {dtype: asdict(value) for dtype, value in rates.items()},
@@ -199,7 +187,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
 
 
 def _read(path: Path) -> Dict[str, Any]:
-    """What the file says, by device."""
+    """The content of the file, by device."""
     content = read_json(path)
     if content["version"] != _VERSION:
         raise ValueError(f"it is of version {content['version']!r}, and {_VERSION} is read")

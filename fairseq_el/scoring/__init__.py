@@ -1,11 +1,15 @@
-"""What ``fairseq-generate`` wrote, in the order of the data set, and what it is worth."""
+"""Output of ``fairseq-generate``: read in the order of the data set, compared and scored."""
 
-from fairseq_el.scoring.agreement import Agreement, compare_hypotheses
-from fairseq_el.scoring.formats import FORMATS, is_generate_output
-from fairseq_el.scoring.generate_output import GenerateOutput, Hypothesis, read_generate_output, read_hypotheses
-from fairseq_el.scoring.metrics import METRICS, Score, SplitSentences, score_bleu, score_chrf, score_rouge
-from fairseq_el.scoring.rouge_letters import warn_of_dropped_letters
-from fairseq_el.scoring.sentences import SPLITS, as_words
+from fairseq_el.scoring.agreement import Agreement, Hypothesis, compare_hypotheses
+from fairseq_el.scoring.generate_output import (
+    FORMATS,
+    GenerateOutput,
+    is_generate_output,
+    read_generate_output,
+    read_hypotheses,
+)
+from fairseq_el.scoring.metrics import METRICS, Score, as_words, score_bleu, score_chrf
+from fairseq_el.scoring.rouge import SPLITS, SplitSentences, score_rouge, warn_of_dropped_letters
 
 __all__ = [
     "FORMATS",

@@ -1,26 +1,64 @@
-"""What ``fairseq-generate`` and ``fairseq-interactive`` wrote, by the number of the sentence in the data set."""
+"""Output of ``fairseq-generate`` and ``fairseq-interactive``: recognised, and read by the numbers of sentences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, Sequence
 
-from fairseq_el.errors import FairseqElError
-from fairseq_el.files.text_lines import without_mark
-from fairseq_el.scoring.records import read_records
+from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.files import without_mark
+from fairseq_el.scoring.agreement import Hypothesis
+from fairseq_el.scoring.records import is_message, letter_of, name_of, read_records, score_of, sentence_of
 
-_SHOWN = 5
+FORMATS = ("auto", "fairseq", "text")
+_SHOWN = 5  # numbers of sentences in a message
+
+
+def is_generate_output(lines: Sequence[str]) -> bool:
+    """Says whether a file is the output of ``fairseq-generate``, and not plain text.
+
+    It is, if hypotheses with scores are followed by the scores of their words, or if nothing else is in the file. A
+    line of plain text may begin as a record does: ``T-34<TAB>``.
+
+    Raises:
+        OptionError: it may be either.
+    """
+    written = [line for line in lines if line.strip()]
+    records = [line for line in written if letter_of(line) in ("S", "T", "H", "D")]
+    if not records:
+        return bool(written) and all(map(is_message, written))
+    hypotheses = {sentence_of(line) for line in records if line[0] in "HD" and score_of(line) is not None}
+    if any(sentence_of(line) in hypotheses for line in written if letter_of(line) == "P"):
+        return True
+    others = sum(letter_of(line) is None and not is_message(line) for line in written)
+    if others and not hypotheses:
+        return False
+    if not others and (hypotheses or _are_of_one_run(records)):
+        return True
+    raise OptionError(
+        f"FILE may be what fairseq-generate wrote or plain text: {len(records)} lines begin as fairseq's do (the first "
+        f"with {name_of(records[0])}), {others} do not, and no hypothesis has its line P-. Give --format fairseq or "
+        "--format text"
+    )
+
+
+def _are_of_one_run(records: Sequence[str]) -> bool:
+    """Says whether lines of each kind have the numbers from 0 on."""
+    numbers: Dict[str, List[str]] = {}
+    for line in records:
+        numbers.setdefault(line[0], []).append(sentence_of(line))
+    return all(set(found) == set(map(str, range(len(found)))) for found in numbers.values())
 
 
 @dataclass
 class GenerateOutput:
-    """Texts by sentence number; of several hypotheses of a sentence, the best.
+    """Texts by sentence number, and of a sentence's hypotheses the best.
 
     Attributes:
-        sources: lines ``S-``.
-        references: lines ``T-``; empty where decoding had no targets.
-        hypotheses: lines ``D-``, or ``H-`` in the output of programs that write no ``D-``.
+        sources: texts of lines ``S-``.
+        references: texts of lines ``T-``; empty where decoding had no targets.
+        hypotheses: texts of lines ``D-``, or of ``H-`` in the output of programs that write no ``D-``.
     """
 
     sources: Dict[int, str] = field(default_factory=dict)
@@ -28,10 +66,10 @@ class GenerateOutput:
     hypotheses: Dict[int, str] = field(default_factory=dict)
 
     def in_order(self, texts: Dict[int, str], what: str) -> List[str]:
-        """Texts in the order of the data set, which must have no gaps.
+        """Puts texts in the order of the data set, which must have no gaps.
 
         Raises:
-            FairseqElError: some sentence between the first and the last has none, or there are none at all.
+            FairseqElError: a sentence between the first and the last has no text, or there are no texts.
         """
         if not texts:
             raise FairseqElError(f"the output of fairseq-generate has no {what}: was it given --quiet?")
@@ -48,9 +86,10 @@ class GenerateOutput:
 
 
 def read_generate_output(lines: Sequence[str], is_ended: bool = True) -> GenerateOutput:
-    """Reads lines without their line ends.
+    """Reads sources, references and best hypotheses.
 
     Args:
+        lines: of the file, without their line ends.
         is_ended: whether the last line has an end.
 
     Raises:
@@ -87,20 +126,13 @@ def _listed(numbers: Sequence[int], count: int) -> str:
     return ", ".join(map(str, numbers[:_SHOWN])) + more
 
 
-class Hypothesis(NamedTuple):
-    """A line ``H-``: the words as the model has them, and the score as it was written."""
-
-    tokens: str
-    score: float
-
-
-def read_hypotheses(lines: Sequence[str]) -> Dict[int, List[Hypothesis]]:
-    """All hypotheses of every sentence, best first.
+def read_hypotheses(lines: Sequence[str]) -> Dict[int, List[Hypothesis[str]]]:
+    """Reads all hypotheses of every sentence, best first: the lines ``H-``.
 
     Raises:
         FairseqElError: as :func:`read_generate_output` does.
     """
-    found: Dict[int, List[Hypothesis]] = {}
+    found: Dict[int, List[Hypothesis[str]]] = {}
     for record in read_records(lines):
         if record.kind == "H" and record.score is not None:
             found.setdefault(record.sentence, []).append(Hypothesis(record.text, record.score))

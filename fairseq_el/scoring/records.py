@@ -1,14 +1,14 @@
-"""The output of ``fairseq-generate`` and ``fairseq-interactive``, as it was printed.
+"""Records that ``fairseq-generate`` and ``fairseq-interactive`` print: a letter, the number of a sentence, and a text.
 
-One record each, in the order of decoding, with the number of the sentence in the data set:
+They come in the order of decoding, and numbers are those of the data set:
 
     S-17  source                T-17  reference
     H-17  score  hypothesis     D-17  score  hypothesis, detokenised     P-17  scores of its words     (--nbest times)
 
-and lines of other kinds (``A-``, ``I-``, ``W-``, ...) and messages, which are skipped. A text may have newlines in it,
-which byte-level BPE can write. It then goes on in the next lines, to the next record of the same sentence: ``P-`` comes
-after every hypothesis, and nothing else comes between. Where somebody has sorted the lines, with ``sort`` or
-``sort -V``, or by the numbers, each must be a record or a message: then no text has had a newline in it.
+Lines of other kinds (``A-``, ``I-``, ``W-``, ...) and messages are skipped. A text may have newlines in it, which
+byte-level BPE can write. It then goes on in the next lines, to the next record of the same sentence: ``P-`` comes after
+every hypothesis, and nothing else comes between. Somebody may have sorted the lines, with ``sort`` or ``sort -V`` or by
+the numbers. Then each line must be a record or a message: no text has had a newline in it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _NEXT = {"S": "TWCHD", "T": "HD", "H": "DP", "D": "P"}
 
 
 class Record(NamedTuple):
-    """A record with a text.
+    """One record with a text.
 
     Attributes:
         kind: S, T, H or D.
-        sentence: its number in the data set.
-        score: of H and D.
-        line: where it begins, from 1 on.
+        sentence: number of the sentence in the data set.
+        score: score of H and D; None for others.
+        line: number of the line where it begins, from 1 on.
     """
 
     kind: str
@@ -55,12 +55,12 @@ class Record(NamedTuple):
 
 
 def is_message(line: str) -> bool:
-    """Whether a line is one of those that fairseq, Python and tqdm write for people."""
+    """Says whether a line is a message of fairseq, Python or tqdm."""
     return _MESSAGE.match(line) is not None
 
 
-def kind_of(line: str) -> Optional[str]:
-    """The letter that a record begins with; None if the line begins none. ``P`` only before numbers."""
+def letter_of(line: str) -> Optional[str]:
+    """Returns the letter of the record that begins in a line, ``P`` only before numbers; None if no record begins."""
     match = _RECORD.match(line)
     if match is None or (match[1] == "P" and not _SCORES.fullmatch(match[3])):
         return None
@@ -82,22 +82,23 @@ def score_of(line: str) -> Optional[float]:
 
 
 def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record]:
-    """Reads lines without their line ends.
+    """Reads the records with a text.
 
     Args:
+        lines: of the file, without their line ends.
         is_ended: whether the last line has an end.
 
     Raises:
         FairseqElError: a text is cut off, something is in the middle of it, or a number or score can't be read; with
             the number of the line.
     """
-    # Else somebody has taken lines out, or sorted them.
-    is_whole = any(kind_of(line) == "P" for line in lines) and not _are_sorted(lines)
+    # False if somebody has taken lines out, or sorted them.
+    is_whole = any(letter_of(line) == "P" for line in lines) and not _are_sorted(lines)
     text: List[str] = []  # lines of the record that is not over, which began in line ``start``
     start = 0
     for number, line in enumerate(lines, start=1):
         _check(line, number)
-        kind = kind_of(line)
+        kind = letter_of(line)
         if kind is None:
             if not text:
                 continue
@@ -126,11 +127,11 @@ def read_records(lines: Sequence[str], is_ended: bool = True) -> Iterator[Record
 
 
 def _are_sorted(lines: Sequence[str]) -> bool:
-    """Whether records are in an order in which fairseq never writes them: by letter, or by number and letter.
+    """Says whether records are in an order in which fairseq never writes them: by letter, or by number and letter.
 
-    A text that seems to hold records can't pass for that: scores follow all hypotheses, or come before a source.
+    A text with lines like records does not look so: scores follow all hypotheses here, or come before a source.
     """
-    kinds = [(kind_of(line), line) for line in lines]
+    kinds = [(letter_of(line), line) for line in lines]
     if any(kind is None and line.strip() and not is_message(line) for kind, line in kinds):
         return False
     records = [(kind, int(sentence_of(line)[:_LONGEST_NUMBER])) for kind, line in kinds if kind is not None]
@@ -145,7 +146,8 @@ def _are_sorted(lines: Sequence[str]) -> bool:
 
 
 def _check(line: str, number: int) -> None:
-    """
+    """Refuses a damaged line.
+
     Raises:
         FairseqElError: the line is a record that is damaged.
     """
@@ -170,10 +172,10 @@ def _check(line: str, number: int) -> None:
 
 
 def _goes_on(line: str, number: int, first: str, is_whole: bool) -> bool:
-    """Whether a line that begins no record belongs to the text before it.
+    """Says whether a line in which no record begins belongs to the text before it.
 
     Raises:
-        FairseqElError: it can't be told.
+        FairseqElError: it may or may not.
     """
     if is_whole and is_message(line):
         raise FairseqElError(
@@ -189,11 +191,12 @@ def _goes_on(line: str, number: int, first: str, is_whole: bool) -> bool:
 
 
 def _check_next(text: Sequence[str], line: str, number: int, is_whole: bool) -> None:
-    """
+    """Refuses a record in the wrong place.
+
     Raises:
         FairseqElError: what comes next is not what fairseq prints after such a text.
     """
-    kind, sentence = kind_of(line) or "", sentence_of(line)
+    kind, sentence = letter_of(line) or "", sentence_of(line)
     is_next = sentence == sentence_of(text[0]) and kind in _NEXT[text[0][0]]
     is_next_sentence = text[0][0] in "HD" and kind == "S" and len(text) == 1
     if is_whole and not (is_next or is_next_sentence):
@@ -233,5 +236,5 @@ def _number(text: str) -> Optional[float]:
 
 
 def name_of(line: str) -> str:
-    """What a line that begins a record begins with, such as ``H-17``."""
+    """Returns letter and number of the record that begins in a line, such as ``H-17``."""
     return line.partition("\t")[0]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.slim.fixed_length import FixedLengthTask, length_problems
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks import ELLanguageModelingConfig
 
 SPLITS = ("train", "valid", "test")
 

@@ -15,7 +15,7 @@ from fairseq.tasks import register_task
 
 from fairseq_el.errors import OptionError
 from fairseq_el.slim.fixed_length import FixedLengthTask, length_problems
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingConfig
+from fairseq_el.tasks import ELLanguageModelingConfig
 
 _SPLITS = ("train", "valid", "test")
 

@@ -3,7 +3,7 @@
 from typing import Any, List, Optional
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingTask
+from fairseq_el.tasks import ELLanguageModelingTask
 
 
 class FixedLengthTask(ELLanguageModelingTask):

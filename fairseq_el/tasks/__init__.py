@@ -1,15 +1,16 @@
 """fairseq's tasks, decoding with EL-attention."""
 
-from fairseq_el.tasks.el_language_modeling import ELLanguageModelingTask
+from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
-from fairseq_el.tasks.el_translation import (
+from fairseq_el.tasks.language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.translation import (
     ELTranslationFromPretrainedBARTTask,
     ELTranslationMultiSimpleEpochTask,
     ELTranslationTask,
 )
-from fairseq_el.tasks.options import ELOptions
 
 __all__ = [
+    "ELLanguageModelingConfig",
     "ELLanguageModelingTask",
     "ELOptions",
     "ELTask",

@@ -1,4 +1,4 @@
-"""Failures of fairseq's programs that options, or files that they name, caused: what to tell the user."""
+"""Messages for failures of fairseq's programs that options caused, or the files that they name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Optional
 from omegaconf import DictConfig
 
 from fairseq_el.errors import as_message
-from fairseq_el.tasks.command import Command
-from fairseq_el.tasks.decoding_options import command_problems
+from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.option_checks import command_problems
 
 
 def explain_by_options(error: BaseException) -> Optional[str]:
-    """What to tell a user about an exception of a fairseq program that its options, or what it needs, caused.
+    """Explains an exception of a fairseq program that its options caused, or files that it needs; None if nothing fits.
 
-    fairseq looks at some options before it sets up the task, and so before the task could look at them.
+    fairseq looks at some options before it sets up the task, and so before the task can check them.
     """
     said = str(error)
     if isinstance(error, ImportError) and said.startswith("Please install"):
@@ -46,7 +46,7 @@ def explain_by_options(error: BaseException) -> Optional[str]:
 
 
 def _explain_encoder(error: BaseException) -> Optional[str]:
-    """What to tell a user whose ``--bpe`` or ``--tokenizer`` can't be set up."""
+    """Explains a ``--bpe`` or ``--tokenizer`` that can't be set up; None if it is something else."""
     said, rule = str(error), "must be one that fairseq's command line can set up"
     missing = re.match(r"Missing mandatory value: (\w+)", said)
     if missing:
@@ -68,8 +68,8 @@ def _no_such_split(split: str, path: str) -> str:
     return f"--gen-subset must name one split of the data; it is {split}, and {data} has {', '.join(known)}"
 
 
-def _command_in(traceback: Optional[TracebackType]) -> Optional[Command]:
-    """The command line of the fairseq program that an exception ended."""
+def _command_in(traceback: Optional[TracebackType]) -> Optional[CommandLine]:
+    """Finds the command line of the fairseq program that an exception ended."""
     while traceback is not None:
         frame = traceback.tb_frame
         if str(frame.f_globals.get("__name__")).split(".")[0] in ("fairseq_cli", "fairseq", "__main__"):
@@ -77,6 +77,6 @@ def _command_in(traceback: Optional[TracebackType]) -> Optional[Command]:
                 options = frame.f_locals.get(name)
                 groups = isinstance(options, DictConfig) and "common_eval" in options
                 if groups or (isinstance(options, argparse.Namespace) and hasattr(options, "path")):
-                    return Command(options)
+                    return CommandLine(options)
         traceback = traceback.tb_next
     return None

@@ -1,4 +1,4 @@
-"""What makes a fairseq task decode with EL-attention."""
+"""Mixin that makes a fairseq task decode with EL-attention."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 
 from fairseq_el.cards.check import check_card_of
 from fairseq_el.decoding import enable_el_attention
-from fairseq_el.dtypes import TORCH_DTYPES, supported_dtype
+from fairseq_el.dtypes import DTYPES, place_of, supported_dtype
 from fairseq_el.errors import CheckpointMismatchError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
-from fairseq_el.planning import place_of
-from fairseq_el.tasks.checkpoint_fit import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command_failures import explain_by_options
-from fairseq_el.tasks.decoding_options import (
+from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.el_options import el_options, memory_budget
+from fairseq_el.tasks.option_checks import (
     command_problems,
     data_problems,
     data_warning,
@@ -26,8 +26,7 @@ from fairseq_el.tasks.decoding_options import (
     generation_problems,
     input_problems,
 )
-from fairseq_el.tasks.options import el_options, memory_budget
-from fairseq_el.tasks.search_options import search_rules
+from fairseq_el.tasks.transformers_options import transformers_rules
 from fairseq_el.tasks.whole_data import WholeData, shard_of
 from fairseq_el.topk import apply_topk
 
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class ELTask(WholeData):
-    """Mixin: put it before any fairseq task whose models are Transformers, with an encoder or without.
+    """Mixin for tasks whose models are Transformers, with an encoder or without. Put it before the task:
 
     ::
 
@@ -49,9 +48,9 @@ class ELTask(WholeData):
     A checkpoint that can't be decoded exactly is refused with every reason; there is no silent fallback.
 
     Attributes:
-        reads_a_checkpoint: whether the program is one that does, not fairseq-train or a script.
+        reads_a_checkpoint: whether the program reads one, as fairseq-generate does; fairseq-train and scripts do not.
         takes_constraints: whether the stock task has ``--constraints``.
-        continues_prompts: whether the models are language models: what is written begins with the source.
+        continues_prompts: whether the models are language models, whose output begins with the source.
         dictionary_hint: what to do where a checkpoint has other dictionaries than the data.
     """
 
@@ -71,13 +70,13 @@ class ELTask(WholeData):
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:
-        """As stock.
+        """Sets up the task as stock does, after a check of the whole command line.
 
         Raises:
             OptionError: options of the command line can't be used; every problem is named.
         """
         report_failures_without_traceback(explain_by_options)
-        command = Command.of_task(cfg)
+        command = CommandLine.of_task(cfg)
         if command.reads_a_checkpoint:
             raise_problems(command_problems(command, cls.takes_constraints, cls.continues_prompts))
         warning = data_warning(command, getattr(cfg, "data", None))
@@ -102,11 +101,15 @@ class ELTask(WholeData):
                 f"The checkpoint's model can't be built for the dictionaries of the data ({self._sizes()}): {error}. "
                 + self.dictionary_hint
             ) from error
-        check_dictionaries_on_load(model, self, Command.of_task(cfg))
+        check_dictionaries_on_load(model, self, CommandLine.of_task(cfg))
         return apply_topk(model, self._el_config())
 
-    def mismatch_advice(self, sizes: Sizes, saved: Command) -> str:
-        """What to do where a checkpoint has other dictionaries than the data. ``saved``: what it was trained with."""
+    def mismatch_advice(self, sizes: Sizes, saved: CommandLine) -> str:
+        """Tells a user what to do where a checkpoint has other dictionaries than the data.
+
+        Args:
+            saved: the command line that the checkpoint was trained with.
+        """
         if are_exchanged(sizes):
             languages = [_option(self._el_config(), name) for name in ("target_lang", "source_lang")]
             return "Source and target are exchanged: give -s {} -t {}".format(*languages)
@@ -131,10 +134,11 @@ class ELTask(WholeData):
     def _search_rules(self, option: Callable[..., Any]) -> Optional[TransformersRules]:
         words = self.target_dictionary  # type: ignore[attr-defined]
         size = 0 if words is None else len(words)
-        return search_rules(el_options(self._el_config()), option, size, self.continues_prompts)
+        return transformers_rules(el_options(self._el_config()), option, size, self.continues_prompts)
 
     def _check_generation(self, args: Any, lm_model: Any) -> None:
-        """
+        """Checks the options that a generator is built with.
+
         Raises:
             OptionError: a generator can't be built with these options, or the data lack what they need.
         """
@@ -162,11 +166,14 @@ def _option(options: Any, name: str, default: Any = None) -> Any:
 
 
 def set_dtype(models: Sequence[nn.Module], name: str) -> None:
-    """Converts models to a format in ``TORCH_DTYPES``, or to what comes closest on their device (``--el-dtype``)."""
-    if name not in TORCH_DTYPES:  # as loaded
+    """Converts models to a number format of ``DTYPES``, or to the closest one that their device has.
+
+    Other names, as ``as-loaded``, change nothing. This is what ``--el-dtype`` does.
+    """
+    if name not in DTYPES:
         return
     for model in models:
         usable, reason = supported_dtype(name, place_of(model)[0].type)
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
-        model.to(TORCH_DTYPES[usable])
+        model.to(DTYPES[usable].torch_dtype)

@@ -1,4 +1,4 @@
-"""Symbols around every source, as the tokenizer that a model was trained with puts them."""
+"""Template of sources: symbols around every text, as the tokenizer that a model was trained with puts them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 from torch import Tensor
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.search_options import is_symbol
+from fairseq_el.tasks.transformers_options import is_symbol
 
 TEXT = "X"
 
 
 class SourceTemplate:
-    """What stands before and after the words of a source, such as ``0,X,2``: ``<s>``, the text, ``</s>``.
+    """Symbols before and after the words of a source, such as ``0,X,2``: ``<s>``, the text, ``</s>``.
 
     fairseq's own is ``X,2``.
     """
@@ -26,14 +26,14 @@ class SourceTemplate:
 
     @property
     def added(self) -> int:
-        """Symbols more than fairseq's own single eos."""
+        """Number of symbols that a source gets beyond fairseq's single eos."""
         return len(self.before) + len(self.after) - 1
 
     def apply(self, tokens: Tensor, longest: Optional[int] = None) -> Tensor:
-        """A source that ends with fairseq's eos ``(n)``, as the model reads it.
+        """Makes a source ``(n)``, which ends with fairseq's eos, what the model reads.
 
         Args:
-            longest: cut the text so that no more symbols than these are left (default: keep all).
+            longest: largest number of symbols that is kept; the text is cut (default: keep all).
         """
         words = tokens[:-1] if tokens.numel() and int(tokens[-1]) == self.eos else tokens
         if longest is not None:
@@ -42,10 +42,10 @@ class SourceTemplate:
 
 
 def source_template(text: str, size: int, eos: int) -> Optional[SourceTemplate]:
-    """Of the option ``--el-source-template``; None if it is not given.
+    """Reads the option ``--el-source-template``; None if it is not given.
 
     Raises:
-        OptionError: it is no template.
+        OptionError: it is not a template.
     """
     if not text:
         return None
@@ -61,7 +61,7 @@ def source_template(text: str, size: int, eos: int) -> Optional[SourceTemplate]:
 
 
 class TemplateDataset(BaseWrapperDataset):
-    """Sources with symbols put around them."""
+    """Data set of sources with the symbols of a template around them."""
 
     def __init__(self, dataset: Any, template: SourceTemplate, longest: Optional[int]):
         super().__init__(dataset)
@@ -84,7 +84,7 @@ class TemplateDataset(BaseWrapperDataset):
 
 
 def put_around_sources(pairs: LanguagePairDataset, template: SourceTemplate, longest: Optional[int]) -> None:
-    """Has a data set of pairs give its sources as the model reads them."""
+    """Makes a data set of pairs give its sources as the model reads them."""
     pairs.src = TemplateDataset(pairs.src, template, longest)
     pairs.src_sizes = pairs.src.sizes
     pairs.sizes = pairs.src_sizes if pairs.tgt_sizes is None else np.vstack((pairs.src_sizes, pairs.tgt_sizes)).T

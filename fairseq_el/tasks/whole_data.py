@@ -1,4 +1,4 @@
-"""Which sentences of a data set a program gets: all of them, or those of its shard."""
+"""Sentences of a data set that a program gets: all of them, or those of its shard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fairseq.data import BaseWrapperDataset
 from fairseq.tasks.fairseq_task import FairseqTask
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.command_line import CommandLine
 
 _PARAMETERS = list(inspect.signature(FairseqTask.get_batch_iterator).parameters)[2:]
-# Which program asks for batches shows in what it passes to get_batch_iterator, in fairseq 0.12.2 and 0.12.3 alike.
+# fairseq 0.12.2 and 0.12.3 tell get_batch_iterator no program; what each program passes to it tells them apart.
 _FOR_TRAINING_ALONE = {"grouped_shuffling", "update_epoch_batch_itr"}
 _BY_THE_TRAINER = "skip_remainder_batch"  # for its training and its validation data
 
@@ -26,15 +26,15 @@ class WholeData:
     ``--num-shards`` in fairseq-generate and fairseq-validate.
 
     Attributes:
-        keeps_last_training_batch: whether training, too, gets the last batch. Otherwise it is as in stock.
-        shard: of the data that ``--num-shards`` and ``--shard-id`` ask for, or None.
+        keeps_last_training_batch: whether training gets the last batch, too; if not, it loses it as in stock.
+        shard: the part of the data that ``--num-shards`` and ``--shard-id`` ask for; None for all.
     """
 
     keeps_last_training_batch = False
     shard: Optional[Shard] = None
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """As stock, but for what the class says.
+        """Makes batches as stock does, of all sentences or those of the shard.
 
         Raises:
             OptionError: sentences are too long, fairseq-interactive has no shards, or they are asked for in two ways.
@@ -61,7 +61,7 @@ class WholeData:
 
 
 def _does_not_fit(error: Exception, dataset: Any, given: Dict[str, Any]) -> Optional[str]:
-    """What to tell a user whose sentences do not fit the model or the batches; None if fairseq said something else."""
+    """Explains that sentences do not fit the model or the batches; None if fairseq said something else."""
     said = str(error)
     if said.startswith("Size of sample"):
         return f"{said}. They count source and target tokens. Cut the text, so that no sentence is left out"
@@ -126,7 +126,7 @@ class Shard:
 
 
 class _Part(BaseWrapperDataset):
-    """A data set that orders only its shard, which alone is put into batches; sentences keep their numbers."""
+    """Data set that puts only the sentences of a shard into batches; they keep their numbers."""
 
     def __init__(self, dataset: Any, shard: Shard):
         super().__init__(dataset)
@@ -137,8 +137,8 @@ class _Part(BaseWrapperDataset):
         return indices[indices % self.shard.count == self.shard.number]
 
 
-def shard_problems(command: Command) -> List[str]:
-    """What is wrong with ``--num-shards`` and ``--shard-id``."""
+def shard_problems(command: CommandLine) -> List[str]:
+    """Finds what is wrong with ``--num-shards`` and ``--shard-id``."""
     number, count = _numbers(command)
     if count < 1:
         return [f"--num-shards must be at least 1; it is {count}. It is how many parts the data is cut into"]
@@ -147,11 +147,11 @@ def shard_problems(command: Command) -> List[str]:
     return []
 
 
-def shard_of(command: Command) -> Optional[Shard]:
-    """The shard that a program is to decode, or None for all."""
+def shard_of(command: CommandLine) -> Optional[Shard]:
+    """Returns the shard that a program is to decode; None for all sentences."""
     number, count = _numbers(command)
     return Shard(number, count) if count > 1 else None
 
 
-def _numbers(command: Command) -> Any:
+def _numbers(command: CommandLine) -> Any:
     return int(command.get("dataset", "shard_id", 0)), int(command.get("dataset", "num_shards", 1))

@@ -1,4 +1,4 @@
-"""Tokens that stand for themselves in a text, such as ``<hl>`` or ``[SEP]``: no tokenizer may cut them."""
+"""Added tokens, such as ``<hl>`` or ``[SEP]``: they stand for themselves in a text, and no tokenizer may cut them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 @dataclass(frozen=True)
 class AddedToken:
-    """As Hugging Face's tokenizers describe one.
+    """One added token, with the attributes that Hugging Face's tokenizers give it.
 
     Attributes:
-        token: what stands in a text.
-        symbol: of fairseq's dictionary.
-        special: left out of decoded text, as ``decode(..., skip_special_tokens=True)`` leaves it out.
-        lstrip, rstrip: takes white space before it, or after it, with it.
-        single_word: is no part of a longer word.
+        token: the text that it stands for.
+        symbol: its symbol in fairseq's dictionary.
+        special: whether decoded text leaves it out, as ``decode(..., skip_special_tokens=True)`` does.
+        lstrip, rstrip: whether it takes the white space before it, or after it, with it.
+        single_word: whether it must not be part of a longer word.
     """
 
     token: str
@@ -31,9 +31,10 @@ class AddedToken:
 
     @classmethod
     def of_json(cls, values: Dict[str, Any]) -> AddedToken:
-        """
+        """Makes a token of its attributes.
+
         Raises:
-            ValueError: they describe no token.
+            ValueError: the values do not describe a token.
         """
         known = {field.name: type(field.default) for field in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= set(known) or not {"token", "symbol"} <= set(values):
@@ -61,7 +62,7 @@ class AddedTokens:
         self._pattern = re.compile("|".join(map(_pattern, longest_first))) if longest_first else None
 
     def split(self, text: str) -> Iterator[Tuple[Optional[AddedToken], str]]:
-        """Parts of a text in their order: added tokens, and what lies between them (with None)."""
+        """Splits a text into added tokens and the parts between them (with None), in their order."""
         end = 0
         for match in self._pattern.finditer(text) if self._pattern is not None else ():
             if match.start() > end:
@@ -73,7 +74,7 @@ class AddedTokens:
             yield None, text[end:]
 
     def encode(self, text: str, encode: Any) -> List[str]:
-        """Symbols of a text. ``encode`` gives those of a part without added tokens."""
+        """Returns the symbols of a text; ``encode`` returns those of a part without added tokens."""
         return [
             symbol
             for token, part in self.split(text)

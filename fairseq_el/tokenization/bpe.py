@@ -7,7 +7,7 @@ from pathlib import Path
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
 
-from fairseq_el.tokenization.description import DESCRIPTION, read_codec
+from fairseq_el.tokenization.codec_description import DESCRIPTION, read_codec
 
 
 @dataclass
@@ -19,7 +19,10 @@ class PiecesConfig(FairseqDataclass):
 
 @register_bpe("el_pieces", dataclass=PiecesConfig)
 class PiecesBPE:
-    """Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text."""
+    """BPE of fairseq by a converted model's tokenizer.
+
+    Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text.
+    """
 
     def __init__(self, cfg: PiecesConfig):
         self._codec = read_codec(Path(cfg.el_pieces))

@@ -1,4 +1,4 @@
-"""Three tokenizers with added tokens: GPT-2's byte-level BPE and sentencepiece as fairseq has them, and tokenizers'."""
+"""Codecs with added tokens: GPT-2's byte-level BPE and sentencepiece as fairseq has them, and Hugging Face's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SPACE = "\u2581"
 
 
 class Codec:
-    """Text as symbols of a dictionary, and back."""
+    """Tokenizer: encodes text as symbols of a dictionary, and decodes symbols."""
 
     def encode(self, text: str) -> List[str]:
         raise NotImplementedError
 
     def decode(self, symbols: List[str]) -> str:
-        """Symbols that stand for no text (special tokens, padding of a dictionary) are left out."""
+        """Joins symbols to text, without those that stand for no text: special tokens, padding of a dictionary."""
         raise NotImplementedError
 
 
@@ -46,7 +46,7 @@ class Gpt2Codec(Codec):
             others: tokens of symbols that are neither ids nor added tokens; no text is encoded as one.
 
         Raises:
-            ValueError: ids of tokens are no whole numbers. fairseq raises others for files that can't be read.
+            ValueError: ids of tokens are not whole numbers. fairseq raises others for files that can't be read.
         """
         self._bpe = GPT2BPE(GPT2BPEConfig(gpt2_encoder_json=str(encoder), gpt2_vocab_bpe=str(vocab))).bpe
         wrong = next((index for index in self._bpe.encoder.values() if type(index) is not int), None)
@@ -99,7 +99,7 @@ class SentencepieceCodec(Codec):
         self._normalize = _punctuation_normalizer() if marian else None
 
     def pieces(self) -> List[str]:
-        """All pieces of the model."""
+        """Lists all pieces of the model."""
         return [self._model.sp.id_to_piece(index) for index in range(len(self._model.sp))]
 
     def encode(self, text: str) -> List[str]:
@@ -122,7 +122,7 @@ class SentencepieceCodec(Codec):
 
 
 class TokenizersCodec(Codec):
-    """A ``tokenizer.json`` of Hugging Face's, by the package tokenizers. Symbols are its tokens."""
+    """A ``tokenizer.json`` of Hugging Face, by the package tokenizers. Symbols are its tokens."""
 
     def __init__(self, path: Path, added: AddedTokens, renamed: Dict[str, str], clean_up: bool = False):
         """
@@ -156,7 +156,7 @@ class TokenizersCodec(Codec):
 
 
 def _joined(pieces: List[str], added: AddedTokens, clean_up: bool) -> str:
-    """Text of sentencepiece's pieces, where ``▁`` is a space."""
+    """Joins sentencepiece's pieces to text, where ``▁`` is a space."""
     parts = []
     for piece in pieces:
         token = added.by_symbol.get(piece)

@@ -6,8 +6,8 @@ import pytest
 
 from fairseq_el.bench import parse_methods
 from fairseq_el.bench.report import growth
-from fairseq_el.bench.timing import growth_exponent, rotated, spread, step_seconds, times_faster
 from fairseq_el.errors import OptionError
+from fairseq_el.measure import growth_exponent, rotated, spread, step_seconds, times_faster
 
 
 def test_ratios_are_those_of_each_round():
@@ -46,7 +46,7 @@ def test_names_of_methods():
     ("text", "message"),
     [
         ("stock,nothing", "must name methods out of stock, el, .* got 'nothing'"),
-        ("stock@fp8", "dtype of a method must be one of fp32, .* got 'stock@fp8'"),
+        ("stock@fp8", "dtype of a method must be one of fp16, .* got 'stock@fp8'"),
         ("ct2", "ct2 needs a compute type"),
         ("ct2:int8:0x1", "threads of ct2 must be BATCHESxTHREADS"),
         ("el,stock,el@fp32", "names el@fp32 2 times"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
@@ -9,11 +11,10 @@ from tiny import batch, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.bench import Method, Settings
-from fairseq_el.bench.process import WorkerProcess
-from fairseq_el.bench.programs.stock_and_el import NGramBlockOfWrittenWords
-from fairseq_el.bench.scoring import ReferenceScores
-from fairseq_el.bench.weights import bart_settings
+from fairseq_el.bench.forced_scores import ReferenceScores
+from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords
 from fairseq_el.bench.worker import Session
+from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError
 from fairseq_el.generation import ELSequenceGenerator
 
@@ -54,8 +55,11 @@ def test_hugging_face_computes_the_same_logits(embed_scale):
     ],
 )
 def test_other_models_are_no_bart(arch, options, message):
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install fairseq_el[bench]")
+    from fairseq_el.bench.programs.huggingface import bart_of
+
     with pytest.raises(FairseqElError, match=f"hf: only BART checkpoints can be converted, .*{message}"):
-        bart_settings(build_model(arch, WORDS, 3, torch.float32, **options))
+        bart_of(build_model(arch, WORDS, 3, torch.float32, **options), torch.float32)
 
 
 def test_stock_blocks_ngrams_that_it_has_written():
@@ -83,7 +87,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     found = {}
     for kind, batch_size in (("stock", 6), ("stock", 4), ("el", 4)):
         method, session = Method(kind, "fp32"), Session()
-        session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+        session.load(of(method, tiny_bart).as_dict(), asdict(method))
         prepared = session.prepare({"batch": batch_size, "src_len": 9, "whole_set": True})
         assert prepared == {"sentences": 6, "longest": 9, "tokens": 2 * (6 + 9 + 9)}
         outputs = session.decode(0, want_outputs=True)["outputs"]
@@ -92,9 +96,9 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
 
 
-def test_no_figures_of_batches_that_were_decoded_in_halves(tiny_bart, monkeypatch):
+def test_batches_that_were_decoded_in_halves_are_not_reported(tiny_bart, monkeypatch):
     method, session = Method("el", "fp32"), Session()
-    session.load(of(method, tiny_bart).spec(method, tiny_bart.path).as_dict())
+    session.load(of(method, tiny_bart).as_dict(), asdict(method))
     session.prepare({"batch": 6, "src_len": 9, "whole_set": True})
     decode = ELSequenceGenerator._decode
 
@@ -104,7 +108,7 @@ def test_no_figures_of_batches_that_were_decoded_in_halves(tiny_bart, monkeypatc
         return decode(self, sample, *args, **options)
 
     monkeypatch.setattr(ELSequenceGenerator, "_decode", limited)
-    with pytest.raises(fairseq_el.OutOfMemoryError, match=r"^el@fp32: a batch of 6 sentences ran out of memory\. Fig"):
+    with pytest.raises(fairseq_el.OutOfMemoryError, match=r"^el@fp32: a batch of 6 sentences ran out of memory\. T"):
         session.decode(0, want_outputs=True)
 
 
@@ -116,7 +120,7 @@ def of(method, bart):
 def test_a_worker_that_dies(tiny_bart, tmp_path):
     """What it wrote last is in the error."""
     stock = Method("stock", "fp32")
-    with WorkerProcess(of(stock, tiny_bart).spec(stock, tmp_path / "ct2"), "stock@fp32", tmp_path) as worker:
+    with WorkerProcess(of(stock, tiny_bart), stock, "stock@fp32", tmp_path) as worker:
         worker.load()
         message = r"worker of stock@fp32 died with exit status 1 during `score`.*(?s:.*)TypeError: .*nonsense"
         with pytest.raises(FairseqElError, match=message):

@@ -6,7 +6,7 @@ import importlib
 import types
 
 import pytest
-from commands import REPOSITORY
+from command_lines import call, program_of
 
 from fairseq_el import NoKernelsError
 from fairseq_el.cards import check
@@ -14,7 +14,7 @@ from fairseq_el.cli import calibrate, verify
 from fairseq_el.cli.main import main
 
 NEWEST = ["sm_75", "sm_80"]
-generate = importlib.import_module("fairseq_el.recipes.generate")  # the package has a function of that name
+generate = importlib.import_module("fairseq_el.recipes.generate_step")
 
 
 @pytest.fixture
@@ -33,14 +33,16 @@ def test_no_kernels(command, data, fake_torch, monkeypatch, capsys):
         "bench": ["bench", *data],
         "bench --device cuda": ["bench", *data, "--device", "cuda"],
         "verify": ["verify", *data, "--task", "translation"],
-        "calibrate": ["bench", "--calibrate"],
-        "slim": ["bench", "slim", "--device", "cuda"],
-        "topk": ["bench", "topk"],
+        "calibrate": ["calibrate"],
+        "slim": ["slim_training.py", "--device", "cuda"],
+        "topk": ["topk_layers.py"],
     }[command]
-    assert main(arguments) == 1
+    assert call(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
-    assert captured.err.startswith("fairseq-el: error: torch 2.13.0+cu130 has no kernels for this card, Tesla V100")
+    assert captured.err.startswith(
+        f"{program_of(arguments)}: error: torch 2.13.0+cu130 has no kernels for this card, Tesla V100"
+    )
     assert captured.err.endswith("pip install torch==2.10.0\n")
 
 
@@ -76,17 +78,17 @@ def test_calibrate_warns(fake_torch, nvidia_smi, monkeypatch, caplog):
     nvidia_smi(("8.0", "535.104.05"))
     monkeypatch.setattr(calibrate, "calibrate", start)
     with pytest.raises(StartedError):
-        main(["bench", "--calibrate"])
+        main(["calibrate"])
     assert "Decoding goes on on the CPU" in caplog.text
     caplog.clear()
     check.warn_of_idle_card.cache_clear()
     with pytest.raises(StartedError):
-        main(["bench", "--calibrate", "--device", "cpu"])
+        main(["calibrate", "--device", "cpu"])
     assert caplog.text == ""
 
 
 def test_recipes(fake_torch, nvidia_smi, monkeypatch, caplog):
-    output = types.SimpleNamespace(is_made=lambda: False, refuse_to_replace=lambda: None)
+    output = types.SimpleNamespace(is_up_to_date=lambda: False, refuse_to_replace=lambda: None)
     monkeypatch.setattr(generate, "output_of", lambda recipe, work: output)
     monkeypatch.setattr(generate, "data_of", start)
     fake_torch()
@@ -99,9 +101,8 @@ def test_recipes(fake_torch, nvidia_smi, monkeypatch, caplog):
         generate.generate(None, None, print)
 
 
-def test_the_table_of_scripts(tmp_path, fake_torch, nvidia_smi, monkeypatch, caplog):
-    """``scripts/compare.py``, and with it ``make demo``."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+def test_the_table_of_compare(tmp_path, fake_torch, nvidia_smi, monkeypatch, caplog):
+    """``benchmarks/compare.py``, and with it ``make demo``."""
     compare = importlib.import_module("compare")
     monkeypatch.setattr(compare, "decode", start)
     fake_torch()

@@ -1,4 +1,4 @@
-"""Which torch for which card, and the table of it in the README."""
+"""Which torch for which card, and the tables of it in docs/install.md and the README."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def test_doubts_about_a_torch_that_was_asked_for():
     assert doubt("torch==2.10.0", [v100, a100]) == "" and doubt("torch==2.4.0", [v100]) == ""
 
 
-def test_the_table_of_the_readme(repository):
+def test_the_table_of_the_documentation(repository):
     """A row for every generation: its compute capabilities, and the torch for new and for old Pythons."""
-    readme = (repository / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| .*\((\d+\.\d)(?: to (\d+\.\d))?\) \| (.*) \| (.*) \|$", readme, re.M)
+    page = (repository / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*\((\d+\.\d)(?: to (\d+\.\d))?\) \| (.*) \| (.*) \|$", page, re.M)
     assert len(rows) >= 6
     for first, last, *cells in rows:
         for end in filter(None, (first, last)):
@@ -140,4 +140,15 @@ def test_the_table_of_the_readme(repository):
                 else:
                     assert cell == f"`{choice.requirement}`", (end, cell)
     for build in (*NEW_FAIRSEQ.builds, *OLD_FAIRSEQ.builds):
-        assert re.search(rf"`{re.escape(build.version)}` [^;.]*CUDA {re.escape(build.cuda)}\b", readme), build
+        assert re.search(rf"`{re.escape(build.version)}` [^;.]*CUDA {re.escape(build.cuda)}\b", page), build
+
+
+def test_the_list_of_the_readme(repository):
+    """The cards of the table, by the torch that each takes on new Pythons."""
+    page = (repository / "docs" / "install.md").read_text(encoding="utf-8")
+    expected: dict[str, list[str]] = {}
+    for cards, torch in re.findall(r"^\| (.*) \([\d. to]+\) \| `(torch==[\d.]+)` \|", page, re.M):
+        expected.setdefault(torch, []).append(cards)
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- (.*): `(torch==[\d.]+)`$", readme, re.M)
+    assert {torch: cards.split("; ") for cards, torch in listed} == expected

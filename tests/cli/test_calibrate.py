@@ -1,4 +1,4 @@
-"""``fairseq-el bench --calibrate`` without its clock."""
+"""``fairseq-el calibrate`` without its clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from fairseq_el.cli import calibrate as command
 from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import default_rates, load_rates
-from fairseq_el.planning.calibration import SIZES, Calibration, Measurement
+from fairseq_el.planning.calibration import LAYER_SIZES, Calibration, OperationTime
 
 RATES = default_rates("cpu", "bf16")
 
@@ -33,8 +33,8 @@ def pretend(monkeypatch, cores_per_thread=1.0):
         assert (device, dtypes) == ("cpu", ["fp32", "bf16"])
         progress("fp32 el")
         measurements = (
-            Measurement("fp32", "el", SIZES[0], 0.032, 0.036),
-            Measurement("bf16", "shared-kv", SIZES[1], 0.0084, 0.0063),
+            OperationTime("fp32", "el", LAYER_SIZES[0], 0.032, 0.036),
+            OperationTime("bf16", "shared-kv", LAYER_SIZES[1], 0.0084, 0.0063),
         )
         cores = cores_per_thread * torch.get_num_threads()
         return Calibration(device, dict.fromkeys(dtypes, RATES), measurements, cores)
@@ -44,11 +44,9 @@ def pretend(monkeypatch, cores_per_thread=1.0):
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    parser.add_argument("--json", action="store_true")
-    command.add_calibrate_options(parser)
-    options = parser.parse_args(["--calibrate", *arguments])
-    assert options.calibrate
-    return command.run_calibrate(options)
+    command.add_parser(parser.add_subparsers())
+    options = parser.parse_args(["calibrate", *arguments])
+    return options.run(options)
 
 
 def test_tables(path, capsys):

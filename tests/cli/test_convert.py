@@ -13,6 +13,7 @@ from commands import EXAMPLE
 from converting import convert, error
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
+from fairseq_el._torch_version import torch_version
 from fairseq_el.cli import main
 
 MODEL = EXAMPLE / "model.pt"
@@ -82,7 +83,7 @@ def damaged(tmp_path):
 
 
 NEEDS_WEIGHTS_ONLY = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+    torch_version() < (2, 6),
     reason="torch.load refuses nothing by default before 2.6",
 )
 

@@ -15,7 +15,7 @@ from converting import convert, error
 
 import fairseq_el
 from fairseq_el.cli import main
-from fairseq_el.conversion.hf import verify
+from fairseq_el.conversion.hf import logits
 
 
 def test_what_is_said_and_written(work, capsys):
@@ -102,14 +102,14 @@ def test_a_failure_leaves_the_old_directory(work, capsys, monkeypatch):
 
 
 def test_verify_fails_where_logits_differ(work, capsys, monkeypatch):
-    loaded = verify.load_hf
+    loaded = logits.load_hf
 
     def other(path, family):
         model = loaded(path, family)
         model.model.decoder.layers[0].fc1.bias.data += 0.1
         return model
 
-    monkeypatch.setattr(verify, "load_hf", other)
+    monkeypatch.setattr(logits, "load_hf", other)
     for kind, source in (("from-hf", "hf"), ("to-hf", "fairseq")):
         said = error(capsys, kind, source, "--out", "out", "--verify")
         assert re.search(r"logits of both programs must agree within 0.0001 of the largest; .* differ by 0\.\d+", said)

@@ -85,7 +85,7 @@ BAD = [
         "architectures in .* must have one of BartFor.* it has .'BartForSequenceClassification'., whose head",
     ),
     (settings(d_model="absent"), "d_model must be a number above 0; it is None"),
-    (settings(d_model=18), "the width must be a multiple of the heads; 18 is none of the encoder's 4"),
+    (settings(d_model=18), "the width must be a multiple of the heads; 18 is not a multiple of the encoder's 4"),
     (settings(eos_token_id=[2, 3]), r"eos_token_id must be one number; it is \[2, 3\]"),
     (settings(eos_token_id=900), "ids of special tokens must be below vocab_size 47; config.json has 900"),
     (settings(decoder_start_token_id=47), "decoder_start_token_id must be one of the model's 47 tokens; it is 47"),

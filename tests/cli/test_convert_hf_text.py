@@ -18,10 +18,9 @@ from hf_models import transformers
 
 from fairseq_el import enable_el_attention
 from fairseq_el.conversion.hf import from_hf
-from fairseq_el.conversion.hf.byte_bpe import encoder_of
 from fairseq_el.conversion.hf.families import FAMILIES
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import _LANGUAGES_25, _LANGUAGES_50
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import _LANGUAGES_25, _LANGUAGES_50, encoder_of
 from fairseq_el.conversion.hf.vocabulary import read_vocabulary
 from fairseq_el.errors import OptionError
 from fairseq_el.tokenization import read_codec

@@ -13,7 +13,7 @@ from test_convert_hf_text import TEXTS, generated, pieces, sentences  # noqa: F4
 from tiny import build_model, settings
 
 from fairseq_el.conversion import Checkpoint, save_checkpoint, strip
-from fairseq_el.conversion.hf.byte_bpe import encoder_of, merges_text
+from fairseq_el.conversion.hf.tokenizer_files import encoder_of, merges_text
 
 transformers = hf_models.transformers
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {

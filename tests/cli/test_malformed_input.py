@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from bad_inputs import TABLES
+from command_lines import call, program_of
 from commands import EXAMPLE
 from damage import Hostile
 from tiny import build_model, dictionary, settings
@@ -117,15 +118,15 @@ def alarm():
 def run(arguments) -> int:
     with alarm():
         try:
-            return main(arguments)
+            return call(arguments)
         except SystemExit as exit_:
             return exit_.code
 
 
-def assert_one_message(said: str, message: str) -> None:
+def assert_one_message(said: str, message: str, program: str = "fairseq-el") -> None:
     """One line; or a headline, a list, and a line on what to do."""
     first, *others = said.rstrip("\n").split("\n")
-    assert first.startswith("fairseq-el: error: "), said
+    assert first.startswith(f"{program}: error: "), said
     if others:
         assert all(line.startswith("  - ") for line in (others[0], *others[:-1])), said
     assert re.search(message, said), said
@@ -149,10 +150,11 @@ def test_bad_input(table, command, change, message, work, monkeypatch, capsys):
     command, _, given = command.partition(" < ")
     if given:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((work / given).read_bytes())))
-    status = run(shlex.split(command))
+    arguments = shlex.split(command)
+    status = run(arguments)
     said = capsys.readouterr().err
     assert status in (1, 2), said
-    assert_one_message(said, message)
+    assert_one_message(said, message, program_of(arguments))
     assert contents(work) == before
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_lines import call, program_of
 from commands import EXAMPLE
 from converting import convert, error
 
 from fairseq_el.cli import main
-from fairseq_el.files import staging as workplaces
+from fairseq_el.files import staging
 
 MODEL = EXAMPLE / "model.pt"
 PLAN = ["plan", "--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32"]
@@ -26,13 +27,18 @@ COMMANDS = {  # with an option for output at the end, and what they read
     "average": ["convert", "strip", "other.pt", "model.pt", "--average", "--force", "--out"],
     "plan": [*PLAN, "--path", "model.pt", "--force", "--plot"],
     "bench": ["bench", "DATA", "--path", "model.pt", "--force", "--out"],
-    "bench slim": ["bench", "slim", "--force", "--plot"],
-    "bench topk": ["bench", "topk", "--force", "--plot"],
+    "slim_training": ["slim_training.py", "--force", "--plot"],
+    "topk_layers": ["topk_layers.py", "--force", "--plot"],
     "score": ["score", "text", "--force", "--extract", "hypo"],
     "references": ["score", "text", "--ref", "refs", "--force", "--extract", "hypo"],
 }
+MEASURING = (
+    "fairseq_el.cli.bench.compare_programs",
+    "slim_training.measure_slim_training",
+    "topk_layers.measure_topk_layers",
+)
 READ = {"score": "text", "references": "refs"}  # others read model.pt
-SUFFIX = {"plan": ".png", "bench slim": ".png", "bench topk": ".png"}
+SUFFIX = {"plan": ".png", "slim_training": ".png", "topk_layers": ".png"}
 
 
 def make_socket(path):
@@ -57,8 +63,8 @@ def work(tmp_path, monkeypatch):
     Path("text").write_text("a text\n")
     Path("refs").write_text("a text\n")
     Path("DATA").mkdir()
-    for name in ("bench.run_bench", "bench_slim.run_slim_bench", "bench_topk.run_topk_bench"):
-        monkeypatch.setattr(f"fairseq_el.cli.{name}", None)  # nothing is to be measured
+    for name in MEASURING:
+        monkeypatch.setattr(name, None)  # nothing is to be measured
     return tmp_path
 
 
@@ -72,9 +78,10 @@ def content(directory):
 
 
 def refused(capsys, *arguments):
-    assert main([*map(str, arguments)]) == 2
+    arguments = [*map(str, arguments)]
+    assert call(arguments) == 2
     said = capsys.readouterr().err
-    assert said.startswith("fairseq-el: error: ") and said.count("\n") == 1
+    assert said.startswith(f"{program_of(arguments)}: error: ") and said.count("\n") == 1
     return said
 
 
@@ -138,12 +145,12 @@ def test_two_options_for_one_file(command, work, capsys):
     if command == "topk":
         pytest.importorskip("matplotlib")
         options = ["--out", "out", "--plot", "DATA/../out/topk.png"]
-        assert "--plot must not be one of the files of --out" in refused(capsys, "bench", "topk", *options)
+        assert "--plot must not be one of the files of --out" in refused(capsys, "topk_layers.py", *options)
     else:  # its --out has no picture
         os.symlink("out/slim.json", "x.png")
         options = ["--out", "out", "--plot", "x.png"]
         pytest.importorskip("matplotlib")
-        assert "--plot must not be one of the files of --out" in refused(capsys, "bench", "slim", *options)
+        assert "--plot must not be one of the files of --out" in refused(capsys, "slim_training.py", *options)
 
 
 @pytest.mark.parametrize("path", ["nowhere/out", "text/out", "dangling"])
@@ -226,8 +233,8 @@ def test_an_old_directory_that_a_killed_process_had_moved_away_is_not_replaced_w
 ):
     """It is put back before anything is looked at."""
     monkeypatch.chdir(tmp_path)
-    place, lock = workplaces._new_place(tmp_path / "out")
-    shutil.copytree(saved / "fairseq", place / f"{workplaces.REPLACED}000")
+    place, lock = staging._new_staging(tmp_path / "out")
+    shutil.copytree(saved / "fairseq", place / f"{staging.REPLACED}000")
     os.close(lock)  # as with the end of its process
     before = content(saved / "fairseq").values()
     assert "--out out exists already" in error(capsys, "from-hf", saved / "hf", "--out", "out")

@@ -15,8 +15,8 @@ from commands import EXAMPLE, REPOSITORY, run
 from tiny import TINY, build_language_model, build_model, dictionary
 
 from fairseq_el.cli import main
-from fairseq_el.cli.models import shape_of_architecture, shape_of_checkpoint
-from fairseq_el.dtypes import TORCH_DTYPES
+from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import METHODS, shape_of
@@ -120,7 +120,7 @@ def test_packed_weights_are_planned_on_processors_only(dtype, capsys):
     for device in ("cpu", "cuda"):
         options = [*BUNDLED, "--dtype", dtype, "--device", device]
         methods = in_process(*options, capsys=capsys)["methods"]
-        packs = can_pack(device, TORCH_DTYPES[dtype])
+        packs = can_pack(device, DTYPES[dtype].torch_dtype)
         assert packs <= (device == "cpu")
         assert [bool(methods[name]["expected"]["packed"]) for name in METHODS] == [False, False, packs, packs]
 
@@ -208,7 +208,7 @@ def test_plot_without_matplotlib(tmp_path):
 
 
 def save(path, model, settings):
-    """As scripts/random_checkpoint.py does it."""
+    """As benchmarks/random_checkpoint.py does it."""
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
     state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
     torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import pytest
-
-from fairseq_el.cli import main
+from command_lines import call
 
 COMMANDS = {
     "plan": ["plan", "--arch", "bart_large", "--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32"],
-    "slim": ["bench", "slim"],
-    "topk": ["bench", "topk"],
+    "slim": ["slim_training.py"],
+    "topk": ["topk_layers.py"],
     "bench": ["bench", "DATA", "--path", "model.pt"],
 }
+
+COMPUTING = (
+    "fairseq_el.cli.bench.compare_programs",
+    "fairseq_el.cli.plan.Plan",
+    "slim_training.measure_slim_training",
+    "topk_layers.measure_topk_layers",
+)
 
 
 @pytest.fixture
@@ -19,15 +25,15 @@ def refused(tmp_path, monkeypatch, capsys):
     """What a command says to options, computing nothing; ``file`` is there, and ``a.png``, which is a directory."""
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    for name in ("bench.run_bench", "bench_slim.run_slim_bench", "bench_topk.run_topk_bench", "plan.Plan"):
-        monkeypatch.setattr(f"fairseq_el.cli.{name}", None)
+    for name in COMPUTING:
+        monkeypatch.setattr(name, None)
     (tmp_path / "file").write_text("")
     (tmp_path / "model.pt").write_text("")
     (tmp_path / "DATA").mkdir()
     (tmp_path / "a.png").mkdir()
 
     def run(command, *options):
-        assert main([*COMMANDS[command], *options]) == 2
+        assert call([*COMMANDS[command], *options]) == 2
         return capsys.readouterr().err
 
     return run

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
+from printed import LINE_ENDS, printed
 from rouge_score import rouge_scorer
-from scoring.printed import LINE_ENDS, printed
 
 from fairseq_el.cli import main
 from fairseq_el.scoring import SPLITS

@@ -14,6 +14,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.search import BeamSearch
 from tiny import build_language_model, build_model, dictionary
 
+from fairseq_el._torch_version import torch_version
 from fairseq_el.decoding import (
     DecodeState,
     ELCrossAttention,
@@ -32,7 +33,7 @@ from fairseq_el.ops import block_repeated_ngrams, log_probabilities
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
     from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+TORCH = torch_version()
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or TORCH < (2, 10), reason="needs a CUDA build of torch 2.10 or later (but no card)"
 )

@@ -20,8 +20,7 @@ from processes import (
 )
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files import staging as workplaces
-from fairseq_el.files.whole_files import write_whole
+from fairseq_el.files import staging, write_whole
 
 
 @NEEDS_FORK
@@ -72,8 +71,8 @@ def test_many_processes_make_one_directory(tmp_path):
 @NEEDS_FORK
 def test_directories_change_places_where_none_sees_the_others(tmp_path, monkeypatch):
     """As on two machines: every new one is whole, and in the end there is one."""
-    monkeypatch.setattr(workplaces, "refuse", lambda *unused: None)
-    monkeypatch.setattr(workplaces, "_boot", lambda: f"{os.getpid():08x}")
+    monkeypatch.setattr(staging, "_refuse", lambda *unused: None)
+    monkeypatch.setattr(staging, "_boot", lambda: f"{os.getpid():08x}")
     path = tmp_path / "a"
     assert race(1, make_one(path)).keys() == {"None"}
     assert names(tmp_path) == ["a"] and is_whole(path)
@@ -104,6 +103,6 @@ def test_processes_that_are_killed_at_any_time(kind, tmp_path):
         for process in running:
             os.kill(process.pid, signal.SIGKILL)
             process.join()
-        workplaces.clean_up(path)
+        staging.remove_abandoned(path)
         assert names(tmp_path) == ["a"]
         assert is_whole(path) if kind == "directory" else len({*path.read_text()}) == 1

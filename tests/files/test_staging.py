@@ -18,10 +18,7 @@ from processes import (
 )
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files import staging as workplaces
-from fairseq_el.files.manifest import RECORD
-from fairseq_el.files.staging import workplace
-from fairseq_el.files.whole_files import write_whole, write_whole_directory
+from fairseq_el.files import MANIFEST, staging, staging_directory, write_whole, write_whole_directory
 
 
 @pytest.fixture
@@ -58,12 +55,12 @@ def test_a_directory_that_was_moved_away_is_put_back(directory, monkeypatch):
     assert not directory.exists()
 
     def fail(unfinished):
-        assert names(directory) == ["file", RECORD]
+        assert names(directory) == ["file", MANIFEST]
         raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
         write_whole_directory(directory, fail, BY, replace=True)
-    assert names(directory) == ["file", RECORD] and names(directory.parent) == ["a"]
+    assert names(directory) == ["file", MANIFEST] and names(directory.parent) == ["a"]
 
 
 @NEEDS_FORK
@@ -87,15 +84,15 @@ def test_a_directory_is_made_by_one_process_at_a_time(tmp_path):
 def test_another_machines_process_may_be_alive(tmp_path, monkeypatch):
     """Its lock is not seen here, so its files stay; files can be written beside them, directories can't."""
     with monkeypatch.context() as patch:
-        patch.setattr(workplaces, "_boot", lambda: "01234567")
+        patch.setattr(staging, "_boot", lambda: "01234567")
         patch.setattr(socket, "gethostname", lambda: "far away")
-        place, lock = workplaces._new_place(tmp_path / "a")
+        directory, lock = staging._new_staging(tmp_path / "a")
         os.close(lock)
     write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
     (tmp_path / "a").unlink()
-    with pytest.raises(FairseqElError, match=rf"process {os.getpid()} on far_away may be making .*, or remove {place}"):
+    with pytest.raises(FairseqElError, match=rf"process {os.getpid()} on far_away may be .*, or remove {directory}"):
         write_whole_directory(tmp_path / "a", write_new, BY)
-    assert names(tmp_path) == [place.name]
+    assert names(tmp_path) == [directory.name]
 
 
 @pytest.mark.parametrize("locks", ["no locks", "no fcntl"])
@@ -105,12 +102,12 @@ def test_file_systems_without_locks(locks, tmp_path, monkeypatch):
     def fail(*unused):
         raise OSError("not supported")
 
-    monkeypatch.setattr(workplaces.fcntl, "flock", fail)
+    monkeypatch.setattr(staging.fcntl, "flock", fail)
     if locks == "no fcntl":
-        monkeypatch.setattr(workplaces, "fcntl", None)
-    left, _ = workplaces._new_place(tmp_path / "a")
+        monkeypatch.setattr(staging, "fcntl", None)
+    left, _ = staging._new_staging(tmp_path / "a")
     write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
-    with pytest.raises(FairseqElError, match="may be making"), workplace(tmp_path / "a", alone=True):
+    with pytest.raises(FairseqElError, match="may be making"), staging_directory(tmp_path / "a", alone=True):
         pass
     assert names(tmp_path) == [left.name, "a"]
     write_whole_directory(tmp_path / "b", write_new, BY)
@@ -118,24 +115,24 @@ def test_file_systems_without_locks(locks, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["before it is opened", "before it is locked", "while it is being removed"])
-def test_a_workplace_that_is_taken_for_a_dead_ones(when, tmp_path, monkeypatch):
+def test_a_staging_directory_that_is_taken_for_a_dead_ones(when, tmp_path, monkeypatch):
     """Until it is locked, it looks like one. Then another is made."""
-    lock, calls = workplaces._lock, []
+    lock, calls = staging._lock, []
 
-    def lose_the_first(place):
-        calls.append(place)
+    def lose_the_first(directory):
+        calls.append(directory)
         if len(calls) > 1:
-            return lock(place)
+            return lock(directory)
         if when == "before it is opened":
-            place.rmdir()
+            directory.rmdir()
         if when == "while it is being removed":
-            place.rmdir()
+            directory.rmdir()
             raise BlockingIOError
-        descriptor = lock(place)
-        place.rmdir()
+        descriptor = lock(directory)
+        directory.rmdir()
         return descriptor
 
-    monkeypatch.setattr(workplaces, "_lock", lose_the_first)
-    with workplace(tmp_path / "a") as place:
-        assert place == calls[1] != calls[0] and names(tmp_path) == [place.name]
+    monkeypatch.setattr(staging, "_lock", lose_the_first)
+    with staging_directory(tmp_path / "a") as directory:
+        assert directory == calls[1] != calls[0] and names(tmp_path) == [directory.name]
     assert names(tmp_path) == []

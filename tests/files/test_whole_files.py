@@ -14,8 +14,7 @@ from processes import (
 )
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.manifest import RECORD
-from fairseq_el.files.whole_files import write_whole, write_whole_directory
+from fairseq_el.files import MANIFEST, write_whole, write_whole_directory
 
 
 @pytest.fixture
@@ -101,16 +100,16 @@ def test_links_stay(tmp_path, directory):
 def test_a_directory_takes_the_old_ones_place_when_it_is_whole(directory):
     def write(unfinished):
         write_new(unfinished)
-        assert names(directory) == ["file", RECORD]
+        assert names(directory) == ["file", MANIFEST]
 
     write_whole_directory(directory, write, BY, replace=True)
-    assert names(directory) == [RECORD, "new"] and names(directory.parent) == ["a"]
+    assert names(directory) == [MANIFEST, "new"] and names(directory.parent) == ["a"]
 
 
 def test_a_directory_named_by_a_dot(directory, monkeypatch):
     monkeypatch.chdir(directory)
     write_whole_directory(Path("."), write_new, BY, replace=True)
-    assert names(directory) == [RECORD, "new"]
+    assert names(directory) == [MANIFEST, "new"]
 
 
 @pytest.mark.parametrize("fails", ["write", "rename"])
@@ -130,7 +129,7 @@ def test_a_directory_that_is_not_finished_leaves_the_old_one(fails, directory, m
     monkeypatch.setattr(type(directory), "rename", fail_at_the_second)
     with pytest.raises(OSError, match="No space left"):
         write_whole_directory(directory, write, BY, replace=True)
-    assert names(directory) == ["file", RECORD] and names(directory.parent) == ["a"]
+    assert names(directory) == ["file", MANIFEST] and names(directory.parent) == ["a"]
 
 
 def add(path):
@@ -146,17 +145,17 @@ def link(path):
     (path / "file").symlink_to("../file")
 
 
-def lose_the_record(path):
-    (path / RECORD).unlink()
+def lose_the_manifest(path):
+    (path / MANIFEST).unlink()
 
 
 def be_made_by_another(path):
-    text = (path / RECORD).read_text()
-    (path / RECORD).write_text(text.replace(BY, "fairseq-el convert from-hf"))
+    text = (path / MANIFEST).read_text()
+    (path / MANIFEST).write_text(text.replace(BY, "fairseq-el convert from-hf"))
 
 
 def break_the_record(path):
-    (path / RECORD).write_text("[" * 100_000)
+    (path / MANIFEST).write_text("[" * 100_000)
 
 
 def protect(path):
@@ -174,7 +173,7 @@ CHANGES = {
     add: "has files that fairseq-el recipe generate did not write, or that were changed since: mine",
     change: "has files that .*: file",
     link: "has files that .*: file",
-    lose_the_record: f"was not made by fairseq-el recipe generate, .*: it has no {RECORD}",
+    lose_the_manifest: f"was not made by fairseq-el recipe generate, .*: it has no {MANIFEST}",
     be_made_by_another: "was not made by fairseq-el recipe generate",
     break_the_record: "was not made by fairseq-el recipe generate",
     protect: "is read-only",
@@ -216,4 +215,4 @@ def test_names(name, tmp_path):
     write_whole_directory(tmp_path / name, write_new, BY)
     assert names(tmp_path) == [name]
     write_whole(tmp_path / name / name, lambda unfinished: unfinished.write_text("new"))
-    assert names(tmp_path / name) == sorted([RECORD, name, "new"])
+    assert names(tmp_path / name) == sorted([MANIFEST, name, "new"])

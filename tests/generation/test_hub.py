@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import readme_block
+from commands import documented_python
 from fairseq.hub_utils import GeneratorHubInterface
 from fairseq.models.bart import BARTModel
 from fairseq.models.transformer import TransformerModel
@@ -106,7 +106,7 @@ def test_the_lines_of_the_readme(load, monkeypatch):
         return written[-1]
 
     monkeypatch.setattr(bart, "generate", noted)
-    exec(readme_block("bart.sample"), {})
+    exec(documented_python("bart.sample"), {})
     (hypotheses,) = written[-1]
     assert len(hypotheses) == 4 and all(hypothesis["tokens"].numel() > 50 for hypothesis in hypotheses)
     assert not any(repeats_a_trigram(hypothesis["tokens"].tolist()) for hypothesis in hypotheses)

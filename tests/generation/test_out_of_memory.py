@@ -35,7 +35,7 @@ def decode(monkeypatch, free, fits, backend="el"):
 
     monkeypatch.setattr(model.encoder, "forward_embedding", limited)
     monkeypatch.setattr(module, "free_memory", free)
-    monkeypatch.setattr(module, "own_memory", lambda device: 0)
+    monkeypatch.setattr(module, "process_memory", lambda device: 0)
     return task.inference_step(generator, [model], batch(WORDS, [9] * 64, seed=1))
 
 

@@ -12,12 +12,12 @@ from fairseq.sequence_generator import SequenceGenerator
 from torch.nn import functional
 
 from fairseq_el import disable_el_attention, enable_el_attention
-from fairseq_el.conversion import load_checkpoint
-from fairseq_el.conversion.building import build
-from fairseq_el.conversion.hf.converted import MODEL, OPTIONS, Converted, convert
+from fairseq_el.conversion import build, load_checkpoint
+from fairseq_el.conversion.hf import Model, read_hf
 from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.verify import load_hf
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.logits import load_hf
+from fairseq_el.conversion.hf.tokenizer_files import MODEL, OPTIONS
 from fairseq_el.conversion.hf.vocabulary import EOS, PAD
 from fairseq_el.generation import ELSequenceGenerator
 
@@ -28,7 +28,7 @@ class Pair:
     """A model of Hugging Face's, and what it was converted to."""
 
     def __init__(self, hf: Path, out: Path, dtype: torch.dtype = torch.float32):
-        self.converted: Converted = convert(HFDirectory(hf))
+        self.converted: Model = read_hf(HFDirectory(hf))
         self.out = out
         self.words = self.converted.vocabulary.dictionary()
         self.model = build(load_checkpoint(str(out / MODEL), "CKPT"), self.words).to(dtype)

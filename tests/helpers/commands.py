@@ -134,9 +134,10 @@ def train_language_model(directory: Path, train_text: Path, test_text: Path, *op
     assert process.returncode == 0, process.stderr[-3000:]
 
 
-def readme_block(containing: str) -> str:
-    """The one Python block of the README that contains a text."""
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.S)
+def documented_python(containing: str) -> str:
+    """The one Python block of README and docs that contains a text."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    blocks = [b for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)]
     (block,) = [block for block in blocks if containing in block]
     return block
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fairseq_el.conversion.hf.byte_bpe import byte_symbols, encoder_of, merges_text
+from fairseq_el.conversion.hf.tokenizer_files import byte_symbols, encoder_of, merges_text
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install fairseq_el[hf]")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install fairseq_el[hf]")

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.manifest import RECORD
-from fairseq_el.files.whole_files import write_whole, write_whole_directory
+from fairseq_el.files import MANIFEST, write_whole, write_whole_directory
 
 BY = "fairseq-el recipe generate"
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks")
@@ -42,7 +41,7 @@ def in_fork(call, *arguments):
 
 
 def killed_while_it_writes(path: Path) -> Path:
-    """The workplace that a process has left there."""
+    """The staging directory that a process has left there."""
 
     def write(unfinished):
         unfinished.mkdir(exist_ok=True)
@@ -91,4 +90,4 @@ def make_one(path):
 
 def is_whole(path):
     texts = {(path / name).read_text() for name in ("a", "sub/b")}
-    return names(path) == ["a", RECORD, "sub"] and len(texts) == 1 and json.loads((path / RECORD).read_text())
+    return names(path) == ["a", MANIFEST, "sub"] and len(texts) == 1 and json.loads((path / MANIFEST).read_text())

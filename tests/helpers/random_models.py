@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, as ``scripts/random_checkpoint.py`` writes them."""
+"""Checkpoints with random weights, as ``benchmarks/random_checkpoint.py`` writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import REPOSITORY
 
-SCRIPT = REPOSITORY / "scripts" / "random_checkpoint.py"
+SCRIPT = REPOSITORY / "benchmarks" / "random_checkpoint.py"
 TINY_DECODER = ["--decoder-layers", "1", "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "32"]
 TINY_DECODER += ["--decoder-attention-heads", "2"]
 TINY_BART = ["--task", "translation", "--arch", "bart_base", "-s", "source", "-t", "target", *TINY_DECODER]

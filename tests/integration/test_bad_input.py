@@ -9,6 +9,8 @@ import pytest
 import torch
 from commands import EXAMPLE, USER_DIR, run
 
+from fairseq_el._torch_version import torch_version
+
 MODEL = EXAMPLE / "model.pt"
 
 
@@ -41,7 +43,7 @@ def load_example():
 
 
 needs_safe_load = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+    torch_version() < (2, 6),
     reason="before torch 2.6 fairseq's own torch.load unpickles freely; the plugin can't change that",
 )
 

@@ -80,9 +80,9 @@ def test_user_dir_is_a_relative_path(data, tmp_path):
     assert len(texts(el.stdout, "H")) == 40
 
 
-def test_user_dir_as_the_readme_finds_it(data, tmp_path):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    python_c = re.search(r"--user-dir \"\$\(python -c '(.*?)'\)\"", readme).group(1)
+def test_user_dir_as_the_documentation_finds_it(data, tmp_path):
+    page = (REPOSITORY / "docs" / "decode.md").read_text(encoding="utf-8")
+    python_c = re.search(r"--user-dir \"\$\(python -c '(.*?)'\)\"", page).group(1)
     found = subprocess.run([sys.executable, "-c", python_c], cwd=tmp_path, capture_output=True, text=True, check=True)
     options = ["--path", MODEL, "--user-dir", found.stdout.strip(), "--task", "el_translation", "--max-len-b", "3"]
     assert len(texts(run("generate", data, *options, cwd=tmp_path).stdout, "H")) == 40

@@ -1,4 +1,4 @@
-"""Every command that the README shows, as it stands there."""
+"""Every command that the README and docs/decode.md show, as it stands there; and docs/install.md."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
 from commands import EXAMPLE, REPOSITORY, USER_DIR, run, texts
 
 MODEL = EXAMPLE / "model.pt"
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    re.sub(r" +#.*", "", line) for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
-]
-RUN_ELSEWHERE = {
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "decode.md"]
+INSTALLATION = REPOSITORY / "docs" / "install.md"
+
+
+def commands_of(*pages: Path) -> list[str]:
+    """The lines of their blocks of shell commands, without comments, each once."""
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.S)]
+    return list(dict.fromkeys(re.sub(r" +#.*", "", line) for block in blocks for line in block.splitlines()))
+
+
+COMMANDS = commands_of(*PAGES)
+RUN_ELSEWHERE = {  # by what: a script, or the test of a page that shows the same line
     "make demo": ".ci/run",
     "make test": ".ci/run",  # as a part of make check
     "scripts/recipe.sh configs/demo.yaml": "tests/integration/test_recipe_documentation.py",
+    "fairseq-el convert from-hf bart --out bart.fairseq --verify": "tests/cli/test_docs_convert.py",
 }
-RUN_HERE = ["generate", "interactive", "el plan", "el bench", "el verify", "el score", "el convert", "compare.py"]
+RUN_HERE = [
+    *("generate", "interactive", "el plan", "el bench", "el verify", "el score", "el convert strip", "compare.py"),
+]
 
 
 def command(kind: str) -> str:
@@ -55,7 +66,8 @@ def test_every_command_has_its_test():
     assert here == sorted(line for line in COMMANDS if line not in RUN_ELSEWHERE)
     for line, where in RUN_ELSEWHERE.items():
         text = (REPOSITORY / where).read_text(encoding="utf-8")
-        assert line.replace("make test", "make check") in text or "README.md" in text
+        shown = [REPOSITORY / "docs" / page for page in re.findall(r'"docs" / "(\w+\.md)"', text)]
+        assert line.replace("make test", "make check") in text or any(line in page.read_text("utf-8") for page in shown)
 
 
 def test_generate_and_score(directory):
@@ -88,7 +100,7 @@ def test_bench(directory):
 @pytest.mark.long
 def test_verify_what_strip_wrote(directory):
     (directory / "model.pt").unlink()
-    assert run_line(command("el convert"), directory).startswith("model.pt: ")
+    assert run_line(command("el convert strip"), directory).startswith("model.pt: ")
     assert run_line(command("el verify"), directory).startswith("All hypotheses of 40 sentences are the same")
 
 
@@ -113,8 +125,9 @@ def packages(commands: list[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [0, 1], ids=["3.11", "3.8"])
 def test_installing_by_hand_takes_what_the_script_takes(number):
-    row = [line for line in README.splitlines() if "then `pip install --no-deps .`" in line][number]
-    by_hand = packages(re.findall(r"`(pip install .*?)`", row))
+    blocks = re.findall(r"^## Install by hand.*?\n```sh\n(.*?)```", INSTALLATION.read_text("utf-8"), re.M | re.S)
+    assert len(blocks) == 2
+    by_hand = packages(blocks[number].splitlines())
     script = (REPOSITORY / "scripts" / "install.sh").read_text(encoding="utf-8").partition("-ge 11 ]; then\n    pip")[2]
     of_python, common = script.partition("\nfi\n")[::2]
     lines = [*of_python.split("\nelse\n")[number].splitlines(), *common.splitlines()]

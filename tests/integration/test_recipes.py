@@ -18,10 +18,10 @@ from fairseq.models.bart import BARTModel
 from random_models import TINY_BART, TINY_LM, write_random_model
 
 from fairseq_el.cli import main
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
 from fairseq_el.generation import el_generator
 from fairseq_el.recipes import read_recipe
-from fairseq_el.recipes.pieces import Pieces
+from fairseq_el.recipes.preprocess_step import open_tokenizer
 from fairseq_el.scoring import read_hypotheses
 
 CNNDM = REPOSITORY / "configs" / "cnndm.yaml"
@@ -87,8 +87,8 @@ def test_killed_in_every_step_and_run_again(inputs, tmp_path, capsys):
 def assert_cut_as_the_hub_does(work: Path) -> None:
     report = json.loads((work / "data" / "report.json").read_text())
     whole, cut = ((work / "data" / name).read_text().splitlines() for name in ("test.bpe.source", "test.source"))
-    pieces = Pieces(read_recipe(CNNDM).bpe, work)
-    assert whole == [pieces.encode(line.strip()) for line in (work / "test.source").read_text("utf-8").splitlines()]
+    tokenizer = open_tokenizer(read_recipe(CNNDM), work)
+    assert whole == [tokenizer.encode(line.strip()) for line in (work / "test.source").read_text("utf-8").splitlines()]
     lengths = [len(line.split()) for line in whole]
     assert min(lengths) < 1022 < max(lengths)
     for before, after in zip(whole, cut):
@@ -168,8 +168,8 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     text = text.replace("max_source: 512", "max_source: 160").replace("max_len_b: 200", "max_len_b: 12")
     config.write_text(text + "batch_size: 4\n")
     printed = "".join(recipe(capsys, step, work, config) for step in PRODUCTS)
-    pieces = Pieces(read_recipe(config).bpe, work)
-    end = pieces.encode(" TL;DR:").split()
+    tokenizer = open_tokenizer(read_recipe(config), work)
+    end = tokenizer.encode(" TL;DR:").split()
     prompts = (work / "data" / "test.source").read_text("utf-8").splitlines()
     assert [len(prompt.split()) for prompt in prompts] == [160, 149 + len(end), 160, 160]
     assert all(prompt.split()[-len(end) :] == end for prompt in prompts)
@@ -179,5 +179,5 @@ def test_language_models_continue_prompts(inputs, tmp_path, capsys):
     for number, prompt in enumerate(prompts):
         words, begun = output[number][0].tokens.split(), prompt.split()
         assert words[: len(begun)] == begun and len(words) > len(begun)
-        assert hypotheses[number] == pieces.decode(words[len(begun) :][:12])
+        assert hypotheses[number] == tokenizer.decode(words[len(begun) :][:12])
     assert "rouge1" in json.loads((work / "scores" / "scores.json").read_text())["scores"]

@@ -198,7 +198,7 @@ def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
 )
 def test_what_adaptation_refuses(raw, trained, options, message, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    script = str(REPOSITORY / "scripts" / "slim_adapt.py")
+    script = str(REPOSITORY / "benchmarks" / "slim_adapt.py")
     monkeypatch.setattr(sys, "argv", [script, str(raw), "--path", str(trained[0] / "checkpoint_last.pt"), *options])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(script, run_name="__main__")
@@ -206,8 +206,8 @@ def test_what_adaptation_refuses(raw, trained, options, message, monkeypatch, ca
 
 
 def test_one_step_of_adaptation(raw, trained, tmp_path):
-    """scripts/slim_adapt.py: whole and sliced steps do the same; and a step that is too large spoils the model."""
-    script = [sys.executable, str(REPOSITORY / "scripts" / "slim_adapt.py"), str(raw)]
+    """benchmarks/slim_adapt.py: whole and sliced steps do the same; and a step that is too large spoils the model."""
+    script = [sys.executable, str(REPOSITORY / "benchmarks" / "slim_adapt.py"), str(raw)]
     options = ["--path", str(trained[0] / "checkpoint_last.pt"), "--lr", "0.01,1000", "--slice-length", "7"]
     files = ["--json", str(tmp_path / "adapt.json"), "--subset", "train", "--samples", "3"]
     done = subprocess.run([*script, *options, *files], cwd=REPOSITORY, capture_output=True, text=True, check=False)

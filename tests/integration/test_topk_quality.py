@@ -1,4 +1,4 @@
-"""``scripts/topk_quality.py`` with a tiny model: what is run, what is kept, and what the tables say."""
+"""``benchmarks/topk_quality.py`` with a tiny model: what is run, what is kept, and what the tables say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DECODING = ["--beam", "2", "--max-len-b", "6", "--remove-bpe", "sentencepiece"]
 @pytest.fixture
 def quality(monkeypatch):
     """The script: called with arguments, gives the programs it has run (in forks or here, which is faster)."""
-    spec = importlib.util.spec_from_file_location("topk_quality", REPOSITORY / "scripts" / "topk_quality.py")
+    spec = importlib.util.spec_from_file_location("topk_quality", REPOSITORY / "benchmarks" / "topk_quality.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
 

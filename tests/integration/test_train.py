@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from commands import EXAMPLE, LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, readme_block, run, texts
+from commands import EXAMPLE, LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, documented_python, run, texts
 from fairseq.models.bart import BARTModel
 
 import fairseq_el
@@ -98,7 +98,7 @@ def test_the_hub_interface_of_bart(data, tmp_path, monkeypatch):
     # the README's lines, with this model in the place of the one they download
     monkeypatch.setattr(BARTModel, "from_pretrained", lambda *args, **kwargs: bart)
     names = {}
-    exec(readme_block("bart.sample"), names)
+    exec(documented_python("bart.sample"), names)
     assert names["bart"] is bart and not fairseq_el.el_attention_enabled(bart)
 
 

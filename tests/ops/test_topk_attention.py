@@ -9,11 +9,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el._torch_version import torch_version
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import topk_attention
 
 module = import_module("fairseq_el.ops.topk_attention")  # the package has the function under this name
-HAS_HALF = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # on a CPU
+HAS_HALF = torch_version() >= (2, 1)  # on a CPU
 
 
 def draw(shape, generator, dtype=torch.float64):

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el._torch_version import torch_version
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import topk_feed_forward
 
-HAS_HALF = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)  # on a CPU
+HAS_HALF = torch_version() >= (2, 1)  # on a CPU
 
 
 def make_inputs(num_tokens, width, hidden_units, seed, dtype=torch.float64, biased=True):

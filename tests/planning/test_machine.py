@@ -9,8 +9,8 @@ import torch
 from tiny import build_model, dictionary
 
 import fairseq_el
-from fairseq_el.generation import backend
-from fairseq_el.planning import free_memory, own_memory
+from fairseq_el.generation import backend_choice
+from fairseq_el.planning import free_memory, process_memory
 
 MIB = 1 << 20
 CARD = 1000 * MIB
@@ -28,15 +28,17 @@ def cards(monkeypatch):
 
 
 def test_torchs_pool_is_free_where_no_tensor_uses_it(cards):
-    assert (free_memory("cuda"), own_memory("cuda")) == (CARD, 0)
+    assert (free_memory("cuda"), process_memory("cuda")) == (CARD, 0)
     cards[0] = (700 * MIB, 200 * MIB)
-    assert (free_memory("cuda"), own_memory("cuda")) == (800 * MIB, 200 * MIB)
-    assert free_memory("cuda") + own_memory("cuda") == CARD  # what a process can use in all, weights included
+    assert (free_memory("cuda"), process_memory("cuda")) == (800 * MIB, 200 * MIB)
+    assert free_memory("cuda") + process_memory("cuda") == CARD  # what a process can use in all, weights included
 
 
 def test_each_card_has_its_own(cards):
     cards[1] = (400 * MIB, 300 * MIB)
-    assert free_memory("cuda:0") == CARD and free_memory("cuda:1") == 700 * MIB and own_memory("cuda:1") == 300 * MIB
+    assert (
+        free_memory("cuda:0") == CARD and free_memory("cuda:1") == 700 * MIB and process_memory("cuda:1") == 300 * MIB
+    )
 
 
 def test_auto_has_as_much_for_later_batches_as_for_the_first(cards, monkeypatch):
@@ -48,13 +50,13 @@ def test_auto_has_as_much_for_later_batches_as_for_the_first(cards, monkeypatch)
         budgets.append(arguments[-2])
         return types.SimpleNamespace(backend="el", reason="")
 
-    monkeypatch.setattr(backend, "choose_backend", choose_backend)
-    monkeypatch.setattr(backend, "_rates", lambda device, dtype: None)
+    monkeypatch.setattr(backend_choice, "choose_backend", choose_backend)
+    monkeypatch.setattr(backend_choice, "_rates", lambda device, dtype: None)
     weight = types.SimpleNamespace(device=torch.device("cuda:1"), dtype=torch.float32)
     attention = types.SimpleNamespace(k_proj=types.SimpleNamespace(weight=weight), num_heads=2, embed_dim=8, kdim=8)
-    monkeypatch.setattr(backend, "cross_attentions", lambda model: {"": attention})
+    monkeypatch.setattr(backend_choice, "cross_attentions", lambda model: {"": attention})
     weights = 100 * MIB
     for pool in (weights, 900 * MIB, 950 * MIB):  # torch gives nothing back between batches
         cards[1] = (pool, weights)
-        backend.choose_for_batch(model, 4, 2, 9, (1, 20), None)
+        backend_choice.choose_for_batch(model, 4, 2, 9, (1, 20), None)
     assert budgets == [450 * MIB] * 3

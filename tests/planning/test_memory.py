@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from importlib import import_module
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.bench.live_bytes import CAN_TRACK, PeakBytes
+from fairseq_el._torch_version import torch_version
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
+from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     METHODS,
@@ -25,7 +25,7 @@ from fairseq_el.planning import (
     memory,
     shape_of,
 )
-from fairseq_el.planning.memory import state_bytes, state_capacity
+from fairseq_el.planning.el_memory import state_bytes, state_capacity
 from fairseq_el.policy import output_rows_at_once
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -110,7 +110,7 @@ class Run:
         """The plan; for EL with the room that the state really had, which depends on how much beams share."""
         if self.states:
             most = max(capacity for capacity, _ in self.states)
-            monkeypatch.setattr(import_module("fairseq_el.planning.memory"), "state_capacity", lambda *unused: most)
+            monkeypatch.setattr("fairseq_el.planning.el_memory.state_capacity", lambda *unused: most)
         return memory(self.method, self.shape, self.work)
 
     def planned_decoding(self, monkeypatch) -> int:
@@ -169,7 +169,7 @@ def test_peak_of_projecting_the_source(dtype, monkeypatch):
 @pytest.mark.parametrize("method", ["kv", "el"])
 @pytest.mark.parametrize("language_model", [False, True])
 def test_packed_weights_are_as_planned(language_model, method, dtype):
-    run = Run(method, dtype, words=496, batch=8, beam=4, tgt_len=20, prompt=language_model, packs_last=True)
+    run = Run(method, dtype, words=496, batch=8, beam=4, tgt_len=20, prompt=language_model, keeps_packed=True)
     run.model._is_generation_fast = True  # as after prepare_for_inference_
     run.decode()
     (linears,) = run.generator._kept_linears.values()
@@ -203,7 +203,7 @@ def test_old_torch_holds_queries_keys_and_values(monkeypatch):
     run = Run("stock-shared", "fp32", words=4, width=64, ffn=16, batch=8, src_len=256)
     planned = {}
     for holds in (False, True):
-        monkeypatch.setattr(import_module("fairseq_el.planning.memory"), "holds_projections", lambda holds=holds: holds)
+        monkeypatch.setattr("fairseq_el.planning.stock_memory.holds_projections", lambda holds=holds: holds)
         planned[holds] = memory("stock-shared", run.shape, run.work).encoding
     assert planned[True] - planned[False] == 8 * 256 * 64 * 4
 
@@ -228,7 +228,7 @@ def test_peak_of_language_models(work, method, dtype, monkeypatch):
     assert_close(planned, run.decoding, TOLERANCE[method])
 
 
-KEPT = TorchAttention(0, casts=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5))
+KEPT = TorchAttention(0, casts=torch_version() >= (2, 5))
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_output_rows_are_those_of_the_generator():
 
 
 def test_packed_weights_stay_for_larger_batches():
-    run = Run("el", "fp32", packs_last=True)
+    run = Run("el", "fp32", keeps_packed=True)
     work = replace(run.work, can_pack=True)
     packed = [memory("el", run.shape, replace(work, batch=size)).packed for size in (1, 2, 300, 3000)]
     assert packed[0] == 0 < packed[1] < packed[2] == packed[3]  # 3 beams alone are too few rows
@@ -319,7 +319,7 @@ def test_packed_weights_stay_for_larger_batches():
 def test_every_weight_is_packed_by_its_own_size(monkeypatch):
     """Width 256, feed-forward network 1,024, 6,000 words, 5 beams; products of 4 million and more are packed."""
     shape = ModelShape(3, 3, 256, 256, 1024, 1024, 8, 8, 6000, 10**7)
-    work = Workload(5, 5, 20, 200, "fp32", 2048, can_pack=True, packs_last=True)
+    work = Workload(5, 5, 20, 200, "fp32", 2048, can_pack=True, keeps_packed=True)
     square, feed_forward, joined, output = 256 * 256, 256 * 1024, 256 * 3 * 256, 256 * 6000
     monkeypatch.setattr("fairseq_el.policy.LEAST_PACKED", 4_000_000)
     found = {batch: memory("kv", shape, replace(work, batch=batch)).packed // 4 for batch in (1, 3, 4, 5, 12, 13, 900)}

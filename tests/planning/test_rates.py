@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError
 from fairseq_el.planning import Rates, default_rates, load_rates, rates_path, save_rates
 from fairseq_el.planning.rates import Processor, this_processor
-from fairseq_el.planning.workload import DTYPES
 
 MEASURED = {
     "fp32": Rates(dense=2e11, shared=1e11, bandwidth=1e10, stream=3e10, launch=1e-5),
@@ -39,7 +39,7 @@ def assert_falls_back(caplog, why=None):
         return
     (message,) = messages
     assert re.search(why, message) and "\n" not in message
-    assert message.endswith("To measure again: fairseq-el bench --calibrate")
+    assert message.endswith("To measure again: fairseq-el calibrate")
 
 
 def edit(path, **changes):

@@ -15,8 +15,8 @@ import yaml
 from commands import EXAMPLE
 
 from fairseq_el.cli import main
-from fairseq_el.files.manifest import RECORD
-from fairseq_el.recipes import config as recipe_config
+from fairseq_el.files import MANIFEST
+from fairseq_el.recipes import stamped_directory
 
 STEPS = ("preprocess", "generate", "score")
 DIRECTORIES = ("data", "generated", "scores")
@@ -56,7 +56,7 @@ def pretend(module, arguments, output, log, name=None):
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     for step in STEPS:
-        monkeypatch.setattr(sys.modules[f"fairseq_el.recipes.{step}"], "run_program", pretend)
+        monkeypatch.setattr(sys.modules[f"fairseq_el.recipes.{step}_step"], "run_program", pretend)
     monkeypatch.chdir(tmp_path)
     os.symlink(EXAMPLE, "example")
     directory = tmp_path / "work"
@@ -99,11 +99,11 @@ def test_a_users_directories_stay(work, recipe):
     for name in DIRECTORIES:
         (work / name / "corpus").mkdir(parents=True)
         (work / name / "corpus" / "precious").write_text("precious")
-    (work / "generated" / RECORD).write_text('{"made_by": "fairseq-el convert from-hf", "files": {}}')
+    (work / "generated" / MANIFEST).write_text('{"made_by": "fairseq-el convert from-hf", "files": {}}')
     before = content(work)
     for step in ("download", *STEPS):
         said = recipe(step, fails=True)
-        assert f"no record ({RECORD}) that it made work/data, work/generated, work/scores. Choose another" in said
+        assert f"no record ({MANIFEST}) that it made work/data, work/generated, work/scores. Choose another" in said
         assert content(work) == before and said.count("\n") == 1
     shutil.rmtree(work / "scores")
     (work / "scores").write_text("precious")
@@ -116,7 +116,7 @@ def test_empty_directories_are_the_steps(work, recipe):
         (work / name).mkdir()
     for step in ("download", *STEPS):
         recipe(step)
-    assert all((work / name / RECORD).is_file() for name in DIRECTORIES)
+    assert all((work / name / MANIFEST).is_file() for name in DIRECTORIES)
 
 
 def test_what_other_settings_have_made_is_replaced(made, recipe):
@@ -161,7 +161,7 @@ def test_a_link_to_a_directory_stays_a_link(made, recipe):
     (made / "data").symlink_to("../elsewhere")
     write_config({"max_source": 50})
     recipe("preprocess")
-    assert (made / "data").is_symlink() and "50" in Path("elsewhere", RECORD).read_text()
+    assert (made / "data").is_symlink() and "50" in Path("elsewhere", MANIFEST).read_text()
     Path("mine").mkdir()
     Path("mine/precious").write_text("precious")
     (made / "data").unlink()
@@ -171,7 +171,7 @@ def test_a_link_to_a_directory_stays_a_link(made, recipe):
 
 
 def test_files_do_not_lie_in_what_steps_make(work, recipe):
-    assert {*recipe_config.DIRECTORIES.values()} == {*DIRECTORIES}
+    assert {*stamped_directory.DIRECTORIES.values()} == {*DIRECTORIES}
     for name in ("data/text.de", "scores", "./generated/x"):
         write_config({"files": {**RECIPE["files"], name: {"where": "Here."}}})
         said = recipe("download", fails=True)

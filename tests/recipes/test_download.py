@@ -195,7 +195,7 @@ def test_offline(tmp_path, capsys, monkeypatch):
     assert re.search(
         "sub/file.bin: http://127.0.0.1:9/file can't be reached, or the connection broke .*refused", message
     )
-    assert "model.pt: to be put there by you. Ask for model.pt." in message
+    assert "model.pt: you must put it there. Ask for model.pt." in message
     (tmp_path / "work" / "sub" / "file.bin").write_bytes(CONTENT)  # brought by hand
     (tmp_path / "work" / "model.pt").write_text("x")
     assert "sub/file.bin: is there" in download(config, capsys)

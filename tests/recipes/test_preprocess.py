@@ -15,12 +15,13 @@ import pytest
 import yaml
 from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from random_models import TINY_BART, write_random_model
-from recipes.test_pieces import HARD
+from tokenization.test_line_tokenizer import HARD
 
 from fairseq_el.cli import main
 from fairseq_el.recipes import read_recipe
-from fairseq_el.recipes.pieces import Pieces
-from fairseq_el.recipes.preprocess import Language, data_of, write_tokens
+from fairseq_el.recipes.preprocess_step import data_of
+from fairseq_el.recipes.tokenized_text import Language, write_tokens
+from fairseq_el.tokenization import LineTokenizer
 
 ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"
 RECIPE = {
@@ -96,13 +97,13 @@ def test_bad_input(breaks, message, inputs, tmp_path, capsys):
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_text(inputs, tmp_path):
-    pieces = Pieces({"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}, inputs)
+    tokenizer = LineTokenizer("gpt2", {"encoder": inputs / "encoder.json", "vocab": inputs / "vocab.bpe"})
     found = []
     for name, text in (("plain", b"one\ntwo\n"), ("marked", b"\xef\xbb\xbfone\r\ntwo\r\n")):
         (tmp_path / name).write_bytes(text)
         (tmp_path / f"{name}.d").mkdir()
         language = Language("x", tmp_path / name, inputs / "dict.source.txt", limit=9)
-        counts = write_tokens(language, pieces, tmp_path / f"{name}.d")
+        counts = write_tokens(language, tokenizer, tmp_path / f"{name}.d")
         found.append((counts, [(tmp_path / f"{name}.d" / file).read_bytes() for file in ("test.x", "test.bpe.x")]))
     assert found[0] == found[1] and found[0][0].lines == 2
 
@@ -115,8 +116,8 @@ def test_text_is_split_as_fairseq_does(shared, tmp_path):
     hard = "\n".join(["", *HARD, "one\rtwo", "no line end"]).encode()
     (tmp_path / "raw").write_bytes(b"".join(texts) + hard)
     gpt2 = shared / "data" / "gpt2_bpe"
-    pieces = Pieces({"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}, gpt2)
-    counts = write_tokens(Language("all", tmp_path / "raw", gpt2 / "dict.txt", limit=9), pieces, tmp_path)
+    tokenizer = LineTokenizer("gpt2", {"encoder": gpt2 / "encoder.json", "vocab": gpt2 / "vocab.bpe"})
+    counts = write_tokens(Language("all", tmp_path / "raw", gpt2 / "dict.txt", limit=9), tokenizer, tmp_path)
     assert counts.lines == 2 * 128 + len(hard.decode().replace("\r", "\n").split("\n")) and counts.empty == 1
     bpe = ["--encoder-json", gpt2 / "encoder.json", "--vocab-bpe", gpt2 / "vocab.bpe"]
     files = ["--inputs", tmp_path / "raw", "--outputs", tmp_path / "theirs"]
@@ -132,4 +133,4 @@ def test_files_that_a_description_names_are_what_data_is_made_from(inputs):
     recipe = dataclasses.replace(
         read_recipe(inputs / "recipe.yaml"), bpe={"name": "el_pieces", "description": "pieces.json"}
     )
-    assert {"pieces.json", "encoder.json", "vocab.bpe"} < data_of(recipe, inputs).made_from["files"].keys()
+    assert {"pieces.json", "encoder.json", "vocab.bpe"} < data_of(recipe, inputs).inputs["files"].keys()

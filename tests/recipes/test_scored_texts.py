@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 
 import pytest
 import yaml
 
 from fairseq_el.cli import main
-from fairseq_el.recipes import read_recipe
-from fairseq_el.recipes.generate import OUTPUT, output_of
-from fairseq_el.recipes.preprocess import data_of
+from fairseq_el.recipes import read_recipe, score_step
+from fairseq_el.recipes.generate_step import OUTPUT, output_of
+from fairseq_el.recipes.preprocess_step import data_of
 
 RECIPE = {
     "task": "translation",
@@ -39,7 +38,7 @@ def decoded(tmp_path, monkeypatch):
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(log.open("w"))))
             assert main(list(map(str, arguments))) == 0
 
-    monkeypatch.setattr(sys.modules["fairseq_el.recipes.score"], "run_program", run_in_this_process)
+    monkeypatch.setattr(score_step, "run_program", run_in_this_process)
     config = tmp_path / "recipe.yaml"
     config.write_text(yaml.safe_dump({**RECIPE, "files": {name: {"where": "Here."} for name in FILES}}))
     for name in FILES:

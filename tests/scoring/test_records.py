@@ -7,10 +7,10 @@ import random
 
 import pytest
 from fairseq.data.encoders.gpt2_bpe_utils import Encoder, bytes_to_unicode
-from scoring.printed import HARD, MESSAGE, printed
+from printed import HARD, MESSAGE, printed
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.text_lines import read_lines
+from fairseq_el.files import read_lines
 from fairseq_el.scoring import read_generate_output, read_hypotheses
 
 

@@ -10,8 +10,8 @@ from tiny import build_slim_performer, dictionary
 from fairseq_el.errors import CheckpointMismatchError, OptionError
 from fairseq_el.slim import SlimCrossEntropyCriterion
 from fairseq_el.slim.copying import CopyingTask
-from fairseq_el.tasks.checkpoint_fit import check_dictionaries_on_load
-from fairseq_el.tasks.command import Command
+from fairseq_el.tasks.checkpoint_checks import check_dictionaries_on_load
+from fairseq_el.tasks.command_line import CommandLine
 
 OPTIONS = {"tokens_per_sample": 12, "copy_symbols": 9, "copy_examples": 5, "copy_valid_examples": 3, "seed": 1}
 
@@ -39,7 +39,7 @@ def test_a_model_of_other_symbols_is_refused():
     """And what to do is not what the tasks of fairseq-preprocess want."""
     task = CopyingTask.setup_task(argparse.Namespace(data=".", **OPTIONS))
     model, smaller = build_slim_performer(task.dictionary, seed=1), build_slim_performer(dictionary(7), seed=1)
-    check_dictionaries_on_load(model, task, Command())
+    check_dictionaries_on_load(model, task, CommandLine())
     with pytest.raises(CheckpointMismatchError, match=r"decoder: 11 in the .* 13 in the data\nGive the --copy-symbols"):
         model.load_state_dict(smaller.state_dict())
 

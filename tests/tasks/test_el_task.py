@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from commands import readme_block
+from commands import documented_python
 from fairseq.sequence_scorer import SequenceScorer
 from fairseq.tasks import TASK_REGISTRY
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
@@ -38,7 +38,7 @@ def test_enables_el_attention_and_takes_over_the_generator():
 
 def test_another_task_as_in_the_readme():
     names = {}
-    exec(readme_block("ELMyTask"), names)
+    exec(documented_python("ELMyTask"), names)
     assert TASK_REGISTRY["el_my_task"] is names["ELMyTask"]
     task = names["ELMyTask"](names["TranslationFromPretrainedXLMConfig"](), WORDS, WORDS)
     model = build_model("transformer", WORDS, seed=1)

@@ -11,9 +11,9 @@ from tiny import build_language_model, dictionary
 from fairseq_el import enable_el_attention
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules
-from fairseq_el.tasks.prompts import split_first
-from fairseq_el.tasks.search_options import SearchOptions, search_rules
+from fairseq_el.tasks.language_modeling import split_first
 from fairseq_el.tasks.source_template import source_template
+from fairseq_el.tasks.transformers_options import TransformersOptions, transformers_rules
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ from fairseq_el.tasks.source_template import source_template
     ],
 )
 def test_options_that_make_no_sense(options, message):
-    given = {**vars(SearchOptions()), "el_search": "transformers", **options}
+    given = {**vars(TransformersOptions()), "el_search": "transformers", **options}
     with pytest.raises(OptionError, match=message):
-        search_rules(SimpleNamespace(**given), {}.get, 20, False)
+        transformers_rules(SimpleNamespace(**given), {}.get, 20, False)
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_options_that_make_no_sense(options, message):
     ],
 )
 def test_options_that_do_not_go_with_it(name, value):
-    options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
+    options = SimpleNamespace(**{**vars(TransformersOptions()), "el_search": "transformers"})
     message = f"--{name.replace('_', '-')} does not go with --el-search transformers"
     with pytest.raises(OptionError, match=message):
-        search_rules(options, {name: value}.get, 20, False)
+        transformers_rules(options, {name: value}.get, 20, False)
 
 
 def test_other_searches_that_are_not_asked_for():
-    options = SimpleNamespace(**{**vars(SearchOptions()), "el_search": "transformers"})
+    options = SimpleNamespace(**{**vars(TransformersOptions()), "el_search": "transformers"})
     given = {"sampling": False, "constraints": None, "diverse_beam_groups": -1, "diversity_rate": -1.0}
-    assert search_rules(options, given.get, 20, False) == TransformersRules()
+    assert transformers_rules(options, given.get, 20, False) == TransformersRules()
 
 
 @pytest.mark.parametrize("text", ["0,2", "X,X", "0,X,20", "0 X 2", "0,X,-1", ","])

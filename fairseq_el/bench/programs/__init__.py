@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from fairseq_el.bench.programs.base import Hypothesis, Program
-from fairseq_el.bench.programs.stock_and_el import FairseqProgram
-from fairseq_el.bench.settings import Spec
+from fairseq_el.bench.methods import Method
+from fairseq_el.bench.programs.base import Program, ScoredOutput
+from fairseq_el.bench.programs.fairseq import FairseqProgram
+from fairseq_el.bench.settings import Settings
 
-__all__ = ["FairseqProgram", "Hypothesis", "Program", "load_program"]
+__all__ = ["FairseqProgram", "Program", "ScoredOutput", "load_program"]
 
 
-def load_program(spec: Spec) -> Program:
-    """Loads what a worker runs; libraries of other programs are not imported."""
-    if spec.method.kind == "hf":
+def load_program(settings: Settings, method: Method) -> Program:
+    """Loads the model into the program of a method; libraries of other programs are not imported."""
+    if method.kind == "hf":
         from fairseq_el.bench.programs.huggingface import HuggingFaceProgram
 
-        return HuggingFaceProgram(spec)
-    if spec.method.kind == "ct2":
+        return HuggingFaceProgram(settings, method)
+    if method.kind == "ct2":
         from fairseq_el.bench.programs.ctranslate import CTranslateProgram
 
-        return CTranslateProgram(spec)
-    return FairseqProgram(spec)
+        return CTranslateProgram(settings, method)
+    return FairseqProgram(settings, method)

@@ -1,33 +1,16 @@
-"""What the benchmark asks of a program."""
+"""The interface that the benchmark asks of a program."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Sequence
 
-import torch
 from torch import Tensor
 
-from fairseq_el.bench.programs.setup import Sources
+from fairseq_el.bench.programs.sources import Sources
+from fairseq_el.scoring import Hypothesis
 
-TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class Hypothesis:
-    """The best output for a sentence.
-
-    Attributes:
-        tokens: ids in fairseq's dictionary, with the eos if the program wrote one.
-        score: of the whole, divided by its length to the power of ``--lenpen``; None if the program does not tell.
-        word_scores: logarithm of the probability of each token, as the program itself computes it; None if it does not
-            tell.
-    """
-
-    tokens: List[int]
-    score: Optional[float]
-    word_scores: Optional[List[float]]
+ScoredOutput = Hypothesis[List[int]]  # the best output for a sentence, in ids of fairseq's dictionary
 
 
 class Program(ABC):
@@ -44,5 +27,5 @@ class Program(ABC):
         """Decodes all batches. ``tgt_len``: words of every output, or 0 for outputs that end by themselves."""
 
     @abstractmethod
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
-        """What :meth:`decode` returned, in the order of the batches."""
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
+        """The best outputs among those that :meth:`decode` returned, in the order of the batches."""

@@ -6,15 +6,15 @@ from typing import Any, List, Sequence
 
 from torch import Tensor
 
-from fairseq_el.bench.methods import optional_module
-from fairseq_el.bench.programs.base import Hypothesis, Program
-from fairseq_el.bench.programs.setup import Sources, configuration, task_of
-from fairseq_el.bench.settings import Spec
+from fairseq_el.bench.methods import Method, optional_module
+from fairseq_el.bench.programs.base import Program, ScoredOutput
+from fairseq_el.bench.programs.sources import Sources, configuration, task_of
+from fairseq_el.bench.settings import Settings
 from fairseq_el.errors import FairseqElError
 
 
-def convert(spec: Spec, directory: str) -> None:
-    """Writes the model for CTranslate2, in float32; it is made smaller when it is loaded.
+def convert(settings: Settings) -> None:
+    """Writes the model for CTranslate2 into ``settings.converted``, in float32; it is made smaller when it is loaded.
 
     The converter unpickles nothing that is not on the allow-list of this package, with which the checkpoint has been
     loaded before.
@@ -23,30 +23,29 @@ def convert(spec: Spec, directory: str) -> None:
         FairseqElError: CTranslate2 does not support such a model.
     """
     converters = optional_module("ctranslate2.converters")
-    languages = {"source_lang": spec.source_lang, "target_lang": spec.target_lang}
+    languages = {"source_lang": settings.source_lang, "target_lang": settings.target_lang}
     try:
-        converters.FairseqConverter(spec.path, spec.data, **languages).convert(directory, force=True)
+        converters.FairseqConverter(settings.path, settings.data, **languages).convert(settings.converted, force=True)
     except Exception as error:
-        raise FairseqElError(f"ct2: {spec.path} could not be converted: {type(error).__name__}: {error}") from error
+        raise FairseqElError(f"ct2: {settings.path} could not be converted: {type(error).__name__}: {error}") from error
 
 
 class CTranslateProgram(Program):
     """Method ``ct2``. Tokens are handed over as text, its own format, made before the time is taken."""
 
-    def __init__(self, spec: Spec):
+    def __init__(self, settings: Settings, method: Method):
         ctranslate2 = optional_module("ctranslate2")
-        method = spec.method
         supported = sorted(ctranslate2.get_supported_compute_types("cpu"))
         if method.dtype not in ("default", "auto", *supported):
             raise FairseqElError(f"ct2: this processor computes {', '.join(supported)}; {method.dtype} was asked for")
-        self.spec = spec
-        self.sources = Sources(task_of(configuration(spec, "translation"), spec.data), spec.subset)
+        self.settings, self.method = settings, method
+        self.sources = Sources(task_of(configuration(settings, "translation"), settings.data), settings.subset)
         self._translator = ctranslate2.Translator(
-            spec.converted,
+            settings.converted,
             device="cpu",
             compute_type=method.dtype,
             inter_threads=method.inter,
-            intra_threads=method.intra or spec.threads,
+            intra_threads=method.intra or settings.threads,
         )
         self._batches: List[List[List[str]]] = []
 
@@ -60,20 +59,20 @@ class CTranslateProgram(Program):
         return [
             self._translator.translate_batch(
                 batch,
-                beam_size=self.spec.beam,
-                length_penalty=self.spec.lenpen,
-                no_repeat_ngram_size=self.spec.no_repeat_ngram_size,
+                beam_size=self.settings.beam,
+                length_penalty=self.settings.lenpen,
+                no_repeat_ngram_size=self.settings.no_repeat_ngram_size,
                 min_decoding_length=tgt_len or 1,
-                max_decoding_length=tgt_len or self.spec.natural_length,
+                max_decoding_length=tgt_len or self.settings.natural_length,
                 max_input_length=0,  # no limit
-                max_batch_size=-(-len(batch) // self.spec.method.inter),
+                max_batch_size=-(-len(batch) // self.method.inter),
                 suppress_sequences=[["<blank>"]],  # as fairseq, which never writes padding
                 return_end_token=True,  # counted in the length that scores are divided by, as in fairseq
             )
             for batch in self._batches
         ]
 
-    def hypotheses(self, raw: Any, with_scores: bool) -> List[Hypothesis]:
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         """Scores are made here, by reading the outputs: its search spreads what forbidden words had over the others."""
         dictionary = self.sources.target_dictionary
         result = []
@@ -82,8 +81,8 @@ class CTranslateProgram(Program):
             scores = self._scores(batch, outputs) if with_scores else [None] * len(outputs)
             for words, of_words in zip(outputs, scores):
                 tokens = [dictionary.index(_original(word)) for word in words]
-                whole = None if of_words is None else sum(of_words) / len(tokens) ** self.spec.lenpen
-                result.append(Hypothesis(tokens, whole, of_words))
+                whole = None if of_words is None else sum(of_words) / len(tokens) ** self.settings.lenpen
+                result.append(ScoredOutput(tokens, whole, of_words))
         return result
 
     def _scores(self, sources: List[List[str]], outputs: List[List[str]]) -> List[List[float]]:

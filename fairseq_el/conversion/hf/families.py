@@ -1,11 +1,13 @@
-"""The model families that both programs have, and their settings in both."""
+"""The model families that both programs have: their settings, and the names of their tensors in both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from fairseq_el.conversion.hf import names
+import torch
+from torch import Tensor
+
 from fairseq_el.errors import FairseqElError, shortened
 
 # Hugging Face's name of a function, and fairseq's. The first of several names is the one that is written back.
@@ -24,7 +26,7 @@ ONLY_EL_ACTIVATIONS = ("swish",)  # fairseq 0.12 has the name, but its function 
 
 @dataclass(frozen=True)
 class Family:
-    """What all models of a family have in common."""
+    """Holds what all models of a family have in common."""
 
     name: str
     model_type: str
@@ -43,7 +45,7 @@ class Family:
 
     @property
     def base_prefix(self) -> str:
-        """Before the names of tensors; files of the bare model leave it out."""
+        """The beginning of all names of tensors; files of the bare model leave it out."""
         return "transformer." if self.decoder_only else "model."
 
     @property
@@ -58,7 +60,7 @@ class Family:
         return "transformer.wpe.weight" if self.decoder_only else f"model.{side}.embed_positions.weight"
 
     def tied(self) -> List[str]:
-        """Other names that the embedding may have in a file."""
+        """Lists the other names that the embedding may have in a file."""
         if self.decoder_only:
             return ["lm_head.weight"]
         return ["model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"]
@@ -100,8 +102,8 @@ FAMILIES = (BART, GPT2, MARIAN, PEGASUS, MBART50, MBART25)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What makes a model of its family."""
+class ModelSizes:
+    """Holds what tells a model from others of its family."""
 
     d: int
     layers: Dict[str, int]  # by side
@@ -115,10 +117,10 @@ class Sizes:
 
 
 def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family:
-    """The family that ``config.json`` names; the two of mBART are told apart by their tokenizer.
+    """Finds the family that ``config.json`` names; the tokenizer tells the two of mBART apart.
 
     Raises:
-        FairseqElError: it is none of those known.
+        FairseqElError: the family is not known, or the class of the model has a head that fairseq does not have.
     """
     of_type = [family for family in FAMILIES if family.model_type == config.get("model_type")]
     if not of_type:
@@ -139,14 +141,100 @@ def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family
     return MBART50 if config.get("decoder_start_token_id") == config.get("eos_token_id", 2) else MBART25
 
 
-def entries(family: Family, sizes: Sizes) -> List[Tuple[names.Entry, Dict[str, int]]]:
-    """Every tensor but embeddings and positions, each with what its shape's symbols stand for."""
-    if family.decoder_only:
-        symbols = {"d": sizes.d, "f": sizes.ffn["decoder"]}
-        return [(entry, symbols) for entry in names.gpt2(sizes.layers["decoder"])]
-    found = []
+class TensorPair(NamedTuple):
+    """One tensor of Hugging Face's models, and the tensors of fairseq's that it holds."""
+
+    hf: str
+    fairseq: Tuple[str, ...]  # stacked along their first dimension
+    shape: Tuple[int, ...]  # of each of fairseq's
+    transposed: bool = False  # in Hugging Face's file, after stacking (Conv1D)
+
+    @property
+    def hf_shape(self) -> Tuple[int, ...]:
+        stacked = (self.shape[0] * len(self.fairseq), *self.shape[1:])
+        return tuple(reversed(stacked)) if self.transposed else stacked
+
+    def split(self, tensor: Tensor) -> Dict[str, Tensor]:
+        """Cuts Hugging Face's tensor into fairseq's."""
+        if self.transposed:
+            tensor = tensor.t()
+        return {name: part.contiguous() for name, part in zip(self.fairseq, tensor.chunk(len(self.fairseq)))}
+
+    def join(self, tensors: Dict[str, Tensor]) -> Tensor:
+        """Makes Hugging Face's tensor of fairseq's; the reverse of :meth:`split`."""
+        parts = [tensors[name] for name in self.fairseq]
+        stacked = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return stacked.t().contiguous() if self.transposed else stacked
+
+
+def layer_tensors(family: Family, sizes: ModelSizes) -> List[TensorPair]:
+    """Lists every tensor of a model but embeddings and positions."""
+    found: List[TensorPair] = []
     for side in family.sides:
-        symbols = {"d": sizes.d, "f": sizes.ffn[side]}
-        of_side = names.encoder_decoder(side, sizes.layers[side], family.embedding_norm, family.pre_norm)
-        found.extend([(entry, symbols) for entry in of_side])
+        hf, layers = ("transformer.", "h") if family.decoder_only else (f"model.{side}.", "layers")
+        make_layer = _gpt2_layer if family.decoder_only else _LAYERS[side]
+        for index in range(sizes.layers[side]):
+            layer = make_layer(sizes.d, sizes.ffn[side])
+            found.extend(_under(layer, f"{hf}{layers}.{index}.", f"{side}.layers.{index}."))
+        if family.embedding_norm:
+            found.extend(_under(_norm("layernorm_embedding", sizes.d), hf, f"{side}."))
+        if family.pre_norm:
+            name = "ln_f" if family.decoder_only else "layer_norm"
+            found.extend(_under(_norm(name, sizes.d, "layer_norm"), hf, f"{side}."))
     return found
+
+
+def _under(pairs: Iterator[TensorPair], hf_prefix: str, fairseq_prefix: str) -> Iterator[TensorPair]:
+    for pair in pairs:
+        yield pair._replace(hf=hf_prefix + pair.hf, fairseq=tuple(fairseq_prefix + name for name in pair.fairseq))
+
+
+def _norm(hf: str, d: int, fairseq: str = "") -> Iterator[TensorPair]:
+    for kind in ("weight", "bias"):
+        yield TensorPair(f"{hf}.{kind}", (f"{fairseq or hf}.{kind}",), (d,))
+
+
+def _linear(name: str, out: int, into: int) -> Iterator[TensorPair]:
+    yield TensorPair(f"{name}.weight", (f"{name}.weight",), (out, into))
+    yield TensorPair(f"{name}.bias", (f"{name}.bias",), (out,))
+
+
+def _conv1d(hf: str, out: int, into: int, *fairseq: str) -> Iterator[TensorPair]:
+    """Yields weight and bias of GPT-2's layer, whose weight is transposed and may hold several of fairseq's."""
+    yield TensorPair(f"{hf}.weight", tuple(f"{name}.weight" for name in fairseq), (out, into), transposed=True)
+    yield TensorPair(f"{hf}.bias", tuple(f"{name}.bias" for name in fairseq), (out,))
+
+
+def _attention(name: str, d: int) -> Iterator[TensorPair]:
+    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        yield from _linear(f"{name}.{projection}", d, d)
+    yield from _norm(f"{name}_layer_norm", d)
+
+
+def _encoder_layer(d: int, ffn: int) -> Iterator[TensorPair]:
+    yield from _attention("self_attn", d)
+    yield from _feed_forward(d, ffn)
+
+
+def _decoder_layer(d: int, ffn: int) -> Iterator[TensorPair]:
+    yield from _attention("self_attn", d)
+    yield from _attention("encoder_attn", d)
+    yield from _feed_forward(d, ffn)
+
+
+_LAYERS = {"encoder": _encoder_layer, "decoder": _decoder_layer}
+
+
+def _feed_forward(d: int, ffn: int) -> Iterator[TensorPair]:
+    yield from _linear("fc1", ffn, d)
+    yield from _linear("fc2", d, ffn)
+    yield from _norm("final_layer_norm", d)
+
+
+def _gpt2_layer(d: int, ffn: int) -> Iterator[TensorPair]:
+    yield from _norm("ln_1", d, "self_attn_layer_norm")
+    yield from _conv1d("attn.c_attn", d, d, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    yield from _conv1d("attn.c_proj", d, d, "self_attn.out_proj")
+    yield from _norm("ln_2", d, "final_layer_norm")
+    yield from _conv1d("mlp.c_fc", ffn, d, "fc1")
+    yield from _conv1d("mlp.c_proj", d, ffn, "fc2")

@@ -1,59 +1,80 @@
-"""What a Hugging Face tokenizer does to a text, for ``pieces.json`` (``--bpe el_pieces``) and the tasks' options."""
+"""Converts a tokenizer: Hugging Face's files to those of ``--bpe el_pieces`` and fairseq's own, and back."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Optional, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from fairseq_el.conversion.hf.families import GPT2, MARIAN, PEGASUS, Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import SENTENCEPIECE, read_tokens
+from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, PEGASUS, Family
+from fairseq_el.conversion.hf.hf_directory import HFDirectory, json_text
+from fairseq_el.conversion.hf.tokenizer_files import (
+    DICTIONARY,
+    END_OF_TEXT,
+    ORIGINALS,
+    SENTENCEPIECE,
+    SENTENCEPIECE_MODEL,
+    TOKENIZER_FILES,
+    encoder_of,
+    merges_text,
+    read_merges,
+    read_tokens,
+)
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.errors import FairseqElError
-from fairseq_el.tokenization import AddedToken
+from fairseq_el.files import read_json, read_text
+from fairseq_el.tokenization import DESCRIPTION, AddedToken
 
 Json = Dict[str, Any]
+Files = Dict[str, Union[str, Path]]
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_USUAL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<|endoftext|>")
+_USUAL = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", END_OF_TEXT)
 _BEYOND_GPT2 = ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix")  # of a model
+_SENTENCEPIECE_NAMES = (SENTENCEPIECE_MODEL, "spm.model", "sentencepiece.model")  # beside fairseq's checkpoints
 _FLAGS = ("special", "lstrip", "rstrip", "single_word")
 
 
 @dataclass
 class Tokenizer:
-    """
+    """Holds a tokenizer as the other program has it.
+
     Attributes:
-        before, after: symbols that it puts around a text, by fairseq's index; None for those of languages.
-        described: what ``pieces.json`` says; None if its files are not there.
-        copies: files to copy: name there, name in the converted directory.
-        notes: on what it does and fairseq's options do not.
+        files: their names, each with the text to write, or the path of a file to copy.
+        before, after: symbols that it puts around a text, by fairseq's index; none for those of languages.
+        notes: what it does and the other program does not.
     """
 
+    files: Files = field(default_factory=dict)
     before: List[int] = field(default_factory=list)
     after: List[int] = field(default_factory=list)
-    described: Optional[Json] = None
-    copies: List[Tuple[str, str]] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
+
+    def write(self, directory: Path) -> None:
+        for name, content in self.files.items():
+            if isinstance(content, Path):
+                shutil.copyfile(content, directory / name)
+            else:
+                (directory / name).write_bytes(content.encode("utf-8"))
 
     @property
     def template(self) -> str:
-        """For ``--el-source-template``; empty where it is fairseq's own."""
+        """The value of ``--el-source-template``; empty where fairseq does the same without it."""
         if (self.before, self.after) == ([], [EOS]):
             return ""
         return ",".join([*map(str, self.before), "X", *map(str, self.after)])
 
 
-def read_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: str) -> Tokenizer:
-    """
-    Args:
-        spm: the name that a sentencepiece model gets.
+def fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabulary) -> Tokenizer:
+    """Makes fairseq's tokenizer of Hugging Face's files.
 
     Raises:
-        FairseqElError: its files are not as ``save_pretrained`` writes them.
+        FairseqElError: the files are not as ``save_pretrained`` writes them.
     """
     try:
-        return _read(directory, family, vocabulary, spm)
+        return _fairseq_tokenizer(directory, family, vocabulary)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise FairseqElError(
             f"the tokenizer's files in {directory.path} must be as save_pretrained writes them; "
@@ -61,28 +82,21 @@ def read_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabular
         ) from error
 
 
-def _read(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: str) -> Tokenizer:
+def _fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabulary) -> Tokenizer:
     settings, fast = directory.json("tokenizer_config.json"), directory.json("tokenizer.json")
-    tokenizer = Tokenizer()
-    before, after = _template(settings, fast, family)
     ids = {token: index for index, token in read_tokens(directory, family).items()}
     symbols = _Symbols(ids, vocabulary)
-    tokenizer.before, tokenizer.after = symbols.indices(before), symbols.indices(after)
-    added = [
-        AddedToken(token, symbol, *(bool(flags.get(name, False)) for name in _FLAGS))
-        for token, flags in _added(directory, settings, fast, ids).items()
-        for symbol in [symbols.get(token)]
-        if token and symbol is not None
-    ]
-    marian = family is MARIAN or str(settings.get("tokenizer_class")) == MARIAN.tokenizer
-    if marian:  # its tokenizer, which is in Python, knows special tokens by what they are named for
-        named = [_content(value) for value in _named_special(directory, settings)]
-        added = [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
-    described: Json = {"added": [token.as_json() for token in added]}
-    clean_up = settings.get("clean_up_tokenization_spaces") is True and not family.byte_bpe
+    before, after = (symbols.indices(tokens) for tokens in _template(settings, fast, family))
+    tokenizer = Tokenizer({}, before, after)
+    if vocabulary.merges is not None:
+        tokenizer.files["encoder.json"] = json.dumps(encoder_of(vocabulary.merges))
+        tokenizer.files["vocab.bpe"] = merges_text(vocabulary.merges)
     model = next((name for name in ("source.spm", *SENTENCEPIECE.values()) if directory.has(name)), None)
     if model is not None:
-        tokenizer.copies.append((model, spm))
+        tokenizer.files[SENTENCEPIECE_MODEL] = directory.path / model
+    added = _added_tokens(directory, settings, fast, family, symbols)
+    described: Json = {"added": [token.as_json() for token in added]}
+    clean_up = settings.get("clean_up_tokenization_spaces") is True and not family.byte_bpe
     if vocabulary.merges is not None and _is_gpt2(fast):
         described.update(
             kind="gpt2", encoder="encoder.json", vocab="vocab.bpe", prefix_space=_prefix_space(settings, fast)
@@ -94,19 +108,42 @@ def _read(directory: HFDirectory, family: Family, vocabulary: Vocabulary, spm: s
     elif fast:
         renamed = {token: symbol for token, symbol in symbols.all() if token != symbol}
         described.update(kind="tokenizers", file="tokenizer.json", renamed=renamed, clean_up=clean_up)
-        tokenizer.copies.append(("tokenizer.json", "tokenizer.json"))
+        tokenizer.files["tokenizer.json"] = directory.path / "tokenizer.json"
     elif model is not None:
-        described.update(kind="sentencepiece", model=spm, marian=marian, clean_up=clean_up)
+        marian = _is_marian(settings, family)
+        described.update(kind="sentencepiece", model=SENTENCEPIECE_MODEL, marian=marian, clean_up=clean_up)
     else:
         return tokenizer
-    tokenizer.described = described
+    tokenizer.files[DESCRIPTION] = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
     return tokenizer
 
 
+def _added_tokens(
+    directory: HFDirectory, settings: Json, fast: Json, family: Family, symbols: _Symbols
+) -> List[AddedToken]:
+    """Lists the added tokens that the model has."""
+    added = [
+        AddedToken(token, symbol, *(bool(flags.get(name, False)) for name in _FLAGS))
+        for token, flags in _added(directory, settings, fast, symbols.ids).items()
+        for symbol in [symbols.get(token)]
+        if token and symbol is not None
+    ]
+    if not _is_marian(settings, family):
+        return added
+    # Marian's tokenizer, which is in Python, knows special tokens by what they are named for.
+    named = [_content(value) for value in _named_special(directory, settings)]
+    return [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
+
+
+def _is_marian(settings: Json, family: Family) -> bool:
+    return family is MARIAN or str(settings.get("tokenizer_class")) == MARIAN.tokenizer
+
+
 class _Symbols:
-    """fairseq's symbols of Hugging Face's tokens."""
+    """Finds fairseq's symbols of Hugging Face's tokens."""
 
     def __init__(self, ids: Dict[str, int], vocabulary: Vocabulary):
+        self.ids = ids
         index_of = {row: index for index, row in enumerate(vocabulary.ids) if row is not None}
         self._indices = {token: index_of[index] for token, index in ids.items() if index in index_of}
         self._symbols = vocabulary.symbols
@@ -122,13 +159,13 @@ class _Symbols:
         missing = [token for token in tokens if token not in self._indices]
         if missing:
             raise ValueError(
-                f"the tokenizer puts {', '.join(map(repr, missing))} around a text, which the model has not"
+                f"the tokenizer puts {', '.join(map(repr, missing))} around a text, which the model does not have"
             )
         return [self._indices[token] for token in tokens]
 
 
 def _added(directory: HFDirectory, settings: Json, fast: Json, ids: Dict[str, int]) -> Dict[str, Json]:
-    """Added tokens with their flags; a later source adds what the earlier do not have."""
+    """Lists added tokens with their flags; a later source adds what the earlier ones do not have."""
     found: Dict[str, Json] = {str(entry["content"]): entry for entry in fast.get("added_tokens") or []}
     for entry in (settings.get("added_tokens_decoder") or {}).values():
         found.setdefault(str(entry["content"]), entry)
@@ -146,7 +183,7 @@ def _added(directory: HFDirectory, settings: Json, fast: Json, ids: Dict[str, in
 
 
 def _named_special(directory: HFDirectory, settings: Json) -> List[Any]:
-    """Tokens, or descriptions of them, that the files name for a part that they play."""
+    """Lists tokens, or descriptions of them, that the files name for a use, such as the eos."""
     named = {**directory.json("special_tokens_map.json"), **settings}
     special = [named.get(name) for name in _NAMED]
     for name in ("additional_special_tokens", "extra_special_tokens"):
@@ -156,12 +193,12 @@ def _named_special(directory: HFDirectory, settings: Json) -> List[Any]:
 
 
 def _is_reserved(token: str) -> bool:
-    """Pegasus' symbols of its pretraining."""
+    """Returns whether a token is one of those that Pegasus has from its pretraining."""
     return token.startswith(("<unk_", "<mask_")) and token.endswith(">")
 
 
 def _template(settings: Json, fast: Json, family: Family) -> Tuple[List[str], List[str]]:
-    """Tokens before and after a text. The classes of some families have their own, whatever the files say."""
+    """Lists the tokens before and after a text. The classes of some families have their own, whatever the files say."""
     if family.languages:
         return [], []
     name = str(settings.get("tokenizer_class") or family.tokenizer).replace("Fast", "")
@@ -171,7 +208,7 @@ def _template(settings: Json, fast: Json, family: Family) -> Tuple[List[str], Li
     if family in (MARIAN, PEGASUS) or name == MARIAN.tokenizer:
         return [], [_content(settings.get("eos_token")) or "</s>"]
     if "add_bos_token" in settings or "add_eos_token" in settings:
-        default = "<|endoftext|>" if family is GPT2 else None
+        default = END_OF_TEXT if family is GPT2 else None
         sides = (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token"))
         before, after = (
             [_content(settings.get(token)) or str(default)] if settings.get(flag) else [] for flag, token in sides
@@ -205,18 +242,12 @@ def _post_processor(processor: Optional[Json]) -> Tuple[List[str], List[str]]:
 
 
 def _is_gpt2(fast: Json) -> bool:
-    """Whether a ``tokenizer.json`` does no more than GPT-2's BPE, or there is none."""
+    """Returns whether a ``tokenizer.json`` does no more than GPT-2's BPE, or there is none."""
     if not fast:
         return True
     model, splitting = fast["model"], fast.get("pre_tokenizer") or {}
     plain = fast.get("normalizer") is None and splitting.get("type") == "ByteLevel"
-    return (
-        plain
-        and splitting.get("use_regex", True) is True
-        and not any(
-            model.get(name) for name in ("dropout", "ignore_merges", "byte_fallback", "continuing_subword_prefix")
-        )
-    )
+    return plain and splitting.get("use_regex", True) is True and not any(model.get(name) for name in _BEYOND_GPT2)
 
 
 def _prefix_space(settings: Json, fast: Json) -> bool:
@@ -225,6 +256,77 @@ def _prefix_space(settings: Json, fast: Json) -> bool:
     return (fast.get("pre_tokenizer") or {}).get("add_prefix_space") is True
 
 
-def written(described: Json) -> str:
-    """``pieces.json``."""
-    return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+def hf_tokenizer(directory: Path, family: Family, vocabulary: Vocabulary, begin: bool) -> Tokenizer:
+    """Makes Hugging Face's tokenizer of the files beside fairseq's dictionary.
+
+    The model's own files are taken if it came from Hugging Face.
+
+    Args:
+        directory: of the dictionary.
+        begin: a text begins with ``<s>``.
+
+    Raises:
+        FairseqElError: GPT-2's merges or ``encoder.json`` can't be read.
+    """
+    originals = {name: directory / ORIGINALS / name for name in TOKENIZER_FILES}
+    files: Files = {name: path for name, path in originals.items() if path.is_file()}
+    if files:
+        return Tokenizer(files)
+    if family.byte_bpe and os.path.lexists(directory / "vocab.bpe"):
+        return _hf_byte_bpe(directory, family, vocabulary, begin)
+    return _hf_sentencepiece(directory, family, vocabulary, begin)
+
+
+def _hf_byte_bpe(directory: Path, family: Family, vocabulary: Vocabulary, begin: bool) -> Tokenizer:
+    path = directory / "vocab.bpe"
+    text = read_text(path, f"{path.name} must be GPT-2's merges")
+    try:
+        read_merges(text.split("\n"))
+    except ValueError as error:
+        raise FairseqElError(f"{path} must be GPT-2's merges, pairs of symbols; {error}. Copy it again") from error
+    tokens = {str(index): token for token, index in read_json(directory / "encoder.json").items()}
+    named = {tokens.get(symbol, symbol): index for index, symbol in enumerate(vocabulary.symbols)}
+    special: Json = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    if "<mask>" in named and not family.decoder_only:
+        special["mask_token"] = "<mask>"
+    if not begin:  # BartTokenizer would put <s> before a text
+        special["tokenizer_class"] = GPT2.tokenizer
+        special["add_bos_token"], special["add_eos_token"] = family.decoder_only, not family.decoder_only
+    if family.decoder_only:  # fairseq's prompts begin with the eos
+        special["bos_token"] = "</s>"
+    settings = {"tokenizer_class": family.tokenizer, **special}
+    tokenizer = Tokenizer(
+        {"vocab.json": json_text(named), "merges.txt": text, "tokenizer_config.json": json_text(settings)}
+    )
+    if family is BART:
+        fed = "<s> X </s>, as fairseq's hub feeds a text X" if begin else "X </s>, as fairseq-generate feeds a text X"
+        other = "" if begin else "; for a model that reads <s> X </s>, give --begin"
+        tokenizer.notes.append(f"the tokenizer gives {fed}{other}")
+    return tokenizer
+
+
+def _hf_sentencepiece(directory: Path, family: Family, vocabulary: Vocabulary, begin: bool) -> Tokenizer:
+    model = next((directory / name for name in _SENTENCEPIECE_NAMES if (directory / name).is_file()), None)
+    if model is None or family.decoder_only or begin:
+        note = (
+            f"the tokenizer is not known, so none was written; {DICTIONARY} has the tokens in the order of their ids, "
+            "from 4 on, after <s> <pad> </s> <unk>"
+        )
+        return Tokenizer(notes=[note])
+    files: Files
+    if family.languages:
+        files = {
+            SENTENCEPIECE[family.model_type]: model,
+            "tokenizer_config.json": json_text({"tokenizer_class": family.tokenizer}),
+        }
+        note = f"check that {family.tokenizer} gives the ids of {DICTIONARY}: it has an order of its own"
+        return Tokenizer(files, notes=[note])
+    # Marian's is the one that looks pieces up in a dictionary, as fairseq does, and gives X </s>.
+    files = {
+        "vocab.json": json_text({symbol: index for index, symbol in enumerate(vocabulary.symbols)}),
+        "source.spm": model,
+        "target.spm": model,
+        "tokenizer_config.json": json_text({"tokenizer_class": MARIAN.tokenizer}),
+    }
+    note = f"{MARIAN.tokenizer} normalises punctuation where the package sacremoses is installed; fairseq does not"
+    return Tokenizer(files, notes=[note])

@@ -1,4 +1,4 @@
-"""The order of fairseq's dictionary, and which row of Hugging Face's embedding each symbol has."""
+"""The symbols of fairseq's dictionary in their order, and the row of Hugging Face's embedding for each."""
 
 from __future__ import annotations
 
@@ -8,47 +8,77 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from fairseq.data import Dictionary
 
-from fairseq_el.conversion.hf.byte_bpe import Merge, encoder_of
-from fairseq_el.conversion.hf.families import Family
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import DICTIONARY, is_language, missing_ids, read_bpe_merges, read_tokens
+from fairseq_el.conversion.hf.families import MBART25, Family
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import (
+    DICTIONARY,
+    SPECIAL_SYMBOLS,
+    Merge,
+    encoder_of,
+    is_language,
+    read_bpe_merges,
+    read_tokens,
+)
 from fairseq_el.conversion.limits import shown
 from fairseq_el.errors import FairseqElError
 
-BOS, PAD, EOS, UNK = range(4)  # of every dictionary of fairseq
-_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+BOS, PAD, EOS, UNK = range(4)  # indices in every dictionary of fairseq
 
 
 @dataclass
 class Vocabulary:
-    """Symbols in fairseq's order, and the id of each for Hugging Face; None for one that it has not."""
+    """Holds the symbols in fairseq's order, and the id of each for Hugging Face.
+
+    Attributes:
+        ids: None for a symbol that Hugging Face's model does not have.
+        start: the decoder's first symbol, by fairseq's index.
+        languages: of mBART. The task adds their symbols, and <mask>, to the dictionary.
+        counts: of each symbol, for the dictionary; empty where they are not known.
+        merges: of byte-level BPE; None for other tokenizers.
+        notes: what is not the same in fairseq's dictionary.
+    """
 
     symbols: List[str]
     ids: List[Optional[int]]
-    start: int  # the decoder's first symbol, by fairseq's index
-    languages: List[str] = field(default_factory=list)  # mBART: their symbols, and <mask>, are added by the task
+    start: int
+    languages: List[str] = field(default_factory=list)
+    counts: List[int] = field(default_factory=list)
     merges: Optional[List[Merge]] = None
     notes: List[str] = field(default_factory=list)
 
     @property
     def is_identity(self) -> bool:
-        """Whether both programs have the same ids."""
+        """True where both programs have the same ids."""
         return self.ids == list(range(len(self.ids)))
 
     def dictionary(self) -> Dictionary:
         words = Dictionary()
-        for symbol in self.symbols[len(_SPECIALS) :]:
+        for symbol in self.symbols[len(SPECIAL_SYMBOLS) :]:
             words.add_symbol(symbol)
         return words
 
-    def lines(self, counts: Dict[str, int]) -> str:
-        """``dict.txt``: without special symbols, and without those that the task adds."""
-        end = len(self.symbols) - (len(self.languages) + 1 if self.languages else 0)
-        return "".join(f"{symbol} {counts.get(symbol, 1)}\n" for symbol in self.symbols[len(_SPECIALS) : end])
+    def dictionary_text(self, with_languages: bool) -> str:
+        """Makes ``dict.txt``: a line for each symbol and its count, without special symbols.
+
+        Args:
+            with_languages: have lines for what the task adds to the dictionary, too.
+        """
+        counts = self.counts or [1] * len(self.symbols)
+        end = None if with_languages or not self.languages else -len(self.languages) - 1
+        pairs = list(zip(self.symbols, counts))[len(SPECIAL_SYMBOLS) : end]
+        return "".join(f"{symbol} {count}\n" for symbol, count in pairs)
+
+    def hf_special_ids(self, family: Family) -> Dict[str, Any]:
+        """Returns the ids of special tokens for ``config.json`` and ``generation_config.json``."""
+        bos = self.ids[EOS if family.decoder_only or self.ids[BOS] is None else BOS]
+        found = {"bos_token_id": bos, "pad_token_id": self.ids[PAD], "eos_token_id": self.ids[EOS]}
+        if not family.decoder_only and family is not MBART25:
+            found["decoder_start_token_id"] = self.ids[self.start]
+        return found
 
 
 def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
-    """The vocabulary of a directory whose configuration has no problems.
+    """Reads the vocabulary of a directory whose configuration has no problems.
 
     Raises:
         FairseqElError: it can't be read, or does not match the model; every mismatch is named.
@@ -56,10 +86,12 @@ def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
     config = directory.config
     tokens = read_tokens(directory, family)
     notes = []
-    absent, beyond = missing_ids(tokens, config["vocab_size"])
+    size = config["vocab_size"]
+    absent = [index for index in range(size) if index not in tokens]
+    beyond = [token for index, token in sorted(tokens.items()) if index >= size]
     if len(beyond) > (1 if beyond == ["<mask>"] else 0):
         raise FairseqElError(
-            f"the tokenizer must not have more tokens than the model has rows, vocab_size {config['vocab_size']}; in "
+            f"the tokenizer must not have more tokens than the model has rows, vocab_size {size}; in "
             f"{directory.path} it has {len(beyond)} more: {', '.join(map(repr, beyond[:5]))}. Copy the tokenizer of "
             "this model"
         )
@@ -69,26 +101,25 @@ def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
         notes.append(f"{len(absent)} rows of the embedding have no token; their symbols are madeupword...")
     merges = read_bpe_merges(directory) if family.byte_bpe else None
     encoder = encoder_of(merges) if merges is not None else {}
-    words = {i: _word(token, encoder) for i, token in tokens.items() if i < config["vocab_size"]}
+    words = {i: _word(token, encoder) for i, token in tokens.items() if i < size}
     _pad_words(words, absent)
     special = _special_ids(config, tokens, family)
-    rest = [i for i in range(config["vocab_size"]) if i not in special]
+    rest = [i for i in range(size) if i not in special]
     languages = []
     if family.languages:
         rest = _languages_last(rest, words, directory.path)
         languages = [words[i] for i in rest if is_language(words[i])]
-    symbols = [*_SPECIALS, *(f"[{words[i]}]" if words[i] in languages else words[i] for i in rest)]
+    symbols = [*SPECIAL_SYMBOLS, *(f"[{words[i]}]" if words[i] in languages else words[i] for i in rest)]
     renamed = _make_writable(symbols)
     if renamed:
         notes.append(f"{renamed} tokens have white space in them, or are there twice; their symbols are <token...>")
-    vocabulary = Vocabulary(symbols, [*special, *rest], EOS, merges=merges, notes=notes)
-    vocabulary.start = _start(vocabulary, config, family)
-    vocabulary.languages = languages
-    return vocabulary
+    ids = [*special, *rest]
+    counts = _read_counts(directory.path, symbols)
+    return Vocabulary(symbols, ids, _start(ids, config, family), languages, counts, merges, notes)
 
 
 def _word(token: str, encoder: Dict[str, int]) -> str:
-    """The symbol of a token: of byte-level BPE the id of GPT-2's own files."""
+    """Returns the symbol of a token, which for byte-level BPE is the id in GPT-2's own files."""
     return str(encoder[token]) if token in encoder else token
 
 
@@ -102,7 +133,7 @@ def _pad_words(words: Dict[int, str], absent: List[int]) -> None:
 
 
 def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family) -> List[Optional[int]]:
-    """Ids of fairseq's four special symbols, by what the model does with them, and else by their names."""
+    """Finds the ids of fairseq's four special symbols, by what the model does with them, and else by their names."""
     by_name = {token: index for index, token in tokens.items() if index < config["vocab_size"]}
     eos = config.get("eos_token_id", family.eos)
     pad = config.get("pad_token_id")
@@ -115,17 +146,17 @@ def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family)
             f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {shown(wrong[0])}"
             ". Copy the config.json of this model"
         )
-    for position in (BOS, UNK):  # a token that plays two parts has the more important one
+    for position in (BOS, UNK):  # a token of two uses has the more important one
         if found[position] in (found[PAD], found[EOS]):
             found[position] = None
     return found
 
 
 def _make_writable(symbols: List[str]) -> int:
-    """Renames symbols that a line of ``dict.txt`` can't hold, or that are there already."""
-    taken = set(_SPECIALS)
+    """Renames symbols that a line of ``dict.txt`` can't hold, or that are there already. Returns how many."""
+    taken = set(SPECIAL_SYMBOLS)
     renamed = 0
-    for index in range(len(_SPECIALS), len(symbols)):
+    for index in range(len(SPECIAL_SYMBOLS), len(symbols)):
         if symbols[index] in taken or len(symbols[index].split()) != 1 or symbols[index].split()[0] != symbols[index]:
             symbols[index] = f"<token{index}>"
             renamed += 1
@@ -133,21 +164,22 @@ def _make_writable(symbols: List[str]) -> int:
     return renamed
 
 
-def _start(vocabulary: Vocabulary, config: Dict[str, Any], family: Family) -> int:
+def _start(ids: List[Optional[int]], config: Dict[str, Any], family: Family) -> int:
+    """Returns the index of the symbol that decoding begins with."""
     if family.decoder_only or family.tokenizer == "MBartTokenizer":  # mBART-25's is the target language
         return EOS
     default = 2 if family.position_offset else config.get("pad_token_id")
     start = config.get("decoder_start_token_id", default)
-    if start not in vocabulary.ids:
+    if start not in ids:
         raise FairseqElError(
-            f"decoder_start_token_id must be one of the model's {len(vocabulary.ids)} tokens; it is {shown(start)}. "
+            f"decoder_start_token_id must be one of the model's {len(ids)} tokens; it is {shown(start)}. "
             "Copy the config.json of this model"
         )
-    return vocabulary.ids.index(start)
+    return ids.index(start)
 
 
 def _languages_last(order: List[int], words: Dict[int, str], path: Path) -> List[int]:
-    """Ids with those of languages and <mask> at the end, where fairseq's task adds them to the dictionary."""
+    """Moves languages and <mask> to the end, where fairseq's task adds them to the dictionary."""
     languages = [index for index in order if is_language(words[index])]
     mask = [index for index in order if words[index] == "<mask>"]
     if not languages or not mask:
@@ -160,16 +192,16 @@ def _languages_last(order: List[int], words: Dict[int, str], path: Path) -> List
     return [*(index for index in order if index not in last), *last]
 
 
-def read_counts(directory: Path, vocabulary: Vocabulary) -> Dict[str, int]:
-    """Counts of a ``dict.txt`` that lies there, if it is the dictionary of this vocabulary."""
+def _read_counts(directory: Path, symbols: List[str]) -> List[int]:
+    """Reads the counts of a ``dict.txt`` in the directory, if it is the dictionary of these symbols."""
     path = directory / DICTIONARY
     if not path.is_file():
-        return {}
+        return []
     try:
         counts = dict(_split(line) for line in path.read_text("utf-8").split("\n") if line)
     except ValueError:  # it is some other file
-        return {}
-    return counts if list(counts) == vocabulary.symbols[len(_SPECIALS) :] else {}
+        return []
+    return [*[1] * len(SPECIAL_SYMBOLS), *counts.values()] if list(counts) == symbols[len(SPECIAL_SYMBOLS) :] else []
 
 
 def _split(line: str) -> Tuple[str, int]:

@@ -1,4 +1,4 @@
-"""All tensors of a model, from one program's names and rows to the other's. No number is changed on the way."""
+"""Converts all tensors of a model between the names and rows of both programs. No number is changed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairseq_el.conversion.hf.families import Family, Sizes, entries
+from fairseq_el.conversion.hf.families import Family, ModelSizes, layer_tensors
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.errors import FairseqElError
 
 Weights = Dict[str, Tensor]
+Shapes = Dict[str, Tuple[int, ...]]
 
-ABSENT_BIAS = -1e4  # of symbols that the model has not: probability 0 in every format, and finite in half precision
+ABSENT_BIAS = -1e4  # for symbols that the model does not have: probability 0 in every format, finite in fp16
 FIRST_POSITION = 2  # of fairseq's learned positions: padding's index and one more
 _SHOWN = 8
 _BIAS = "final_logits_bias"
@@ -22,7 +23,7 @@ _BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version")  # of old files:
 
 
 def sinusoids(count: int, d: int) -> Tensor:
-    """Hugging Face's table of Marian and Pegasus, in its own arithmetic. *Shape:* ``(count, d)``."""
+    """Computes the positions of Marian and Pegasus as Hugging Face does, bit by bit. *Shape:* ``(count, d)``."""
     angles = np.arange(count)[:, None] / np.array([np.power(10000, 2 * (j // 2) / d) for j in range(d)])
     table = torch.empty(count, d)
     half = (d + 1) // 2
@@ -31,8 +32,8 @@ def sinusoids(count: int, d: int) -> Tensor:
     return table
 
 
-def check_tensors(tensors: Weights, family: Family, sizes: Sizes, path: object) -> Weights:
-    """The tensors by their full names, without the copies that tied weights have in a file.
+def check_tensors(tensors: Weights, family: Family, sizes: ModelSizes, path: object) -> Weights:
+    """Gives the tensors of a file their full names, and leaves out the copies of tied weights.
 
     Raises:
         FairseqElError: some are missing, of another shape, or unknown, or tied weights differ; every one is named.
@@ -46,7 +47,7 @@ def check_tensors(tensors: Weights, family: Family, sizes: Sizes, path: object) 
             if name in tensors:
                 tensors[family.embedding] = tensors[name]
                 break
-    needed, optional = expected_shapes(family, sizes)
+    needed, optional = _expected_shapes(family, sizes)
     problems = [f"{name} is missing" for name in needed if name not in tensors]
     for name, tensor in tensors.items():
         shape = needed.get(name, optional.get(name))
@@ -67,9 +68,9 @@ def check_tensors(tensors: Weights, family: Family, sizes: Sizes, path: object) 
     return {name: tensor for name, tensor in tensors.items() if name not in family.tied()}
 
 
-def expected_shapes(family: Family, sizes: Sizes) -> Tuple[Dict[str, Tuple[int, ...]], Dict[str, Tuple[int, ...]]]:
-    """Shapes of the tensors that a file must have, and of those that it may have."""
-    needed = {entry.hf: entry.hf_shape(symbols) for entry, symbols in entries(family, sizes)}
+def _expected_shapes(family: Family, sizes: ModelSizes) -> Tuple[Shapes, Shapes]:
+    """Returns the shapes of the tensors that a file must have, and of those that it may have."""
+    needed = {pair.hf: pair.hf_shape for pair in layer_tensors(family, sizes)}
     embedding: Tuple[int, ...] = (sizes.vocab, sizes.d)
     needed[family.embedding] = embedding
     optional = dict.fromkeys(family.tied(), embedding)
@@ -85,11 +86,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
-def to_fairseq(tensors: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary) -> Weights:
-    """The state dict of fairseq's model. Rows and a bias are added where Hugging Face has none."""
+def fairseq_weights(tensors: Weights, family: Family, sizes: ModelSizes, vocabulary: Vocabulary) -> Weights:
+    """Makes the state dict of fairseq's model. Adds rows and a bias where Hugging Face has none."""
     weights: Weights = {}
-    for entry, _ in entries(family, sizes):
-        weights.update(entry.split(tensors[entry.hf]))
+    for pair in layer_tensors(family, sizes):
+        weights.update(pair.split(tensors[pair.hf]))
     embedding = _rows(tensors[family.embedding], vocabulary)
     for side in family.sides:
         weights[f"{side}.version"] = torch.tensor([3.0])
@@ -100,14 +101,17 @@ def to_fairseq(tensors: Weights, family: Family, sizes: Sizes, vocabulary: Vocab
         decoder[EOS] = embedding[vocabulary.start]  # the decoder never reads an eos but as its first symbol
         weights["decoder.embed_tokens.weight"] = decoder
     weights["decoder.output_projection.weight"] = embedding
-    bias = output_bias(tensors, vocabulary, embedding.dtype)
+    bias = _output_bias(tensors, vocabulary, embedding.dtype)
     if bias is not None:
         weights["decoder.output_projection.bias"] = bias
     return weights
 
 
 def _rows(table: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """``(V of Hugging Face, ...)`` to ``(V of fairseq, ...)``; zeros where there is no row."""
+    """Orders rows by fairseq's dictionary, with zeros for symbols without a row.
+
+    ``(V of Hugging Face, ...) -> (V of fairseq, ...)``
+    """
     if vocabulary.is_identity:
         return table
     rows = table.new_zeros(len(vocabulary.ids), *table.shape[1:])
@@ -116,16 +120,16 @@ def _rows(table: Tensor, vocabulary: Vocabulary) -> Tensor:
     return rows
 
 
-def output_bias(tensors: Weights, vocabulary: Vocabulary, dtype: torch.dtype) -> Optional[Tensor]:
-    """The bias of the output projection, ``(V)``; None where it would be zero."""
+def _output_bias(tensors: Weights, vocabulary: Vocabulary, dtype: torch.dtype) -> Optional[Tensor]:
+    """Returns the bias of the output projection, ``(V)``; None where it would be zero."""
     size = sum(row is not None for row in vocabulary.ids)
     bias = _rows(tensors.get(_BIAS, torch.zeros(1, size, dtype=dtype))[0], vocabulary).clone()
     bias[[index for index, row in enumerate(vocabulary.ids) if row is None]] = ABSENT_BIAS
     return bias if bool(bias.any()) else None
 
 
-def _positions(tensors: Weights, family: Family, sizes: Sizes, side: str) -> Tensor:
-    """fairseq's table. Sinusoids stay in float32, as both programs compute them, whatever format the weights have."""
+def _positions(tensors: Weights, family: Family, sizes: ModelSizes, side: str) -> Tensor:
+    """Makes fairseq's table. Sinusoids are in float32, as both programs compute them, whatever the weights are in."""
     table = tensors.get(family.positions(side))
     if table is None:
         table = sinusoids(sizes.positions, sizes.d)
@@ -133,13 +137,13 @@ def _positions(tensors: Weights, family: Family, sizes: Sizes, side: str) -> Ten
     return torch.cat([table.new_zeros(missing, table.size(1)), table]) if missing else table
 
 
-def to_hf(weights: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary) -> Weights:
-    """Hugging Face's tensors; tied ones once. The reverse of :func:`to_fairseq`.
+def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: Vocabulary) -> Weights:
+    """Makes Hugging Face's tensors, tied ones once. The reverse of :func:`fairseq_weights`.
 
     Positions are always written: a file may have those that Hugging Face would compute, and fairseq's are others.
 
     Raises:
-        FairseqElError: embeddings are not tied as Hugging Face has them, or rows that it has not are in use.
+        FairseqElError: embeddings are not tied as in Hugging Face's models, or rows that they do not have are in use.
     """
     problems = _untied(weights, family, vocabulary)
     if problems:
@@ -147,7 +151,7 @@ def to_hf(weights: Weights, family: Family, sizes: Sizes, vocabulary: Vocabulary
             f"Hugging Face's {family.architecture} has one embedding for input and output: {'; '.join(problems)}. Such "
             "a model can't be converted"
         )
-    tensors = {entry.hf: entry.join(weights) for entry, _ in entries(family, sizes)}
+    tensors = {pair.hf: pair.join(weights) for pair in layer_tensors(family, sizes)}
     side = family.sides[0]
     tensors[family.embedding] = _ids(weights[f"{side}.embed_tokens.weight"], vocabulary)
     for side in family.sides:

@@ -21,7 +21,7 @@ from fairseq_el.planning import (
     free_memory,
     largest_batch,
     memory,
-    own_memory,
+    process_memory,
     shape_of,
     torch_attention,
 )
@@ -130,10 +130,10 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             device=device,
             torch_attention=torch_attention(device, dtype),
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
-            packs_last=is_inference_only(models[0]),
+            keeps_packed=is_inference_only(models[0]),
         )
         place = str(parameter.device)  # type: ignore[union-attr]
-        usable = free_memory(place) + own_memory(place)
+        usable = free_memory(place) + process_memory(place)
         fits, needed = _with_backends(models[0], work, usable // len(models))
         return _Plan(fits, needed * len(models), usable)
     except (KeyError, ValueError, AttributeError, OptionError):

@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 from tiny import build_model, dictionary, settings
 
 from fairseq_el.conversion.hf import from_hf, to_hf
-from fairseq_el.conversion.hf.byte_bpe import encoder_of, merges_text
+from fairseq_el.conversion.hf.tokenizer_files import encoder_of, merges_text
 from fairseq_el.errors import FairseqElError
 
 POST_NORM: dict[str, Any] = {"share_all_embeddings": True}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, MBART25, MBART50, PEGASUS
-from fairseq_el.conversion.hf.reading import HFDirectory
-from fairseq_el.conversion.hf.tokens import read_tokens
+from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.tokenizer_files import read_tokens
 from fairseq_el.conversion.hf.vocabulary import EOS, PAD, read_vocabulary
 
 
@@ -26,14 +26,15 @@ def directory(tmp_path):
     return make
 
 
-def test_marian_begins_with_padding(directory):
+def test_marian_begins_with_padding(directory, tmp_path):
     """Its ids have no <s>, and padding at the end; the decoder's first symbol is padding."""
     config = {"eos_token_id": 0, "pad_token_id": 4, "decoder_start_token_id": 4}
+    (tmp_path / "dict.txt").write_text("▁a 1\n▁b 5\n", encoding="utf-8")  # its counts are kept
     vocabulary = read_vocabulary(directory(["</s>", "<unk>", "▁a", "▁b", "<pad>"], **config), MARIAN)
     assert vocabulary.symbols == ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁b"]
     assert vocabulary.ids == [None, 4, 0, 1, 2, 3]
     assert vocabulary.start == PAD and not vocabulary.is_identity
-    assert vocabulary.lines({"▁b": 5}) == "▁a 1\n▁b 5\n"
+    assert vocabulary.dictionary_text(with_languages=False) == "▁a 1\n▁b 5\n"
 
 
 def test_gpt2s_end_of_text_is_the_eos(directory):

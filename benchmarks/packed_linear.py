@@ -1,0 +1,73 @@
+"""Times linear layers with packed weights against plain ones, for `should_pack` in fairseq_el/policy.py.
+
+    python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
+
+Layers of one shape are computed one after the other, so many that they take `--megabytes` together: no weight is still
+in a cache of the processor where all of them are not in a decoder either. Runs take turns; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+import torch
+from tabulate import tabulate
+from torch.nn import functional
+
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.measure import seconds_of
+from fairseq_el.ops import PackedLinear, can_pack
+
+SHAPES = "256x256,256x1024,1024x1024,1024x4096,256x6000"
+ROWS = (1, 4, 8, 16, 32, 64, 256, 1024, 4096)
+
+
+def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
+    """One row of the table: all layers plain, packed, and the packing itself."""
+    x = torch.randn(rows, weights[0].size(1)).to(weights[0].dtype)
+    packed = [PackedLinear(weight, None, rows) for weight in weights]
+    error = (packed[0](x).float() - functional.linear(x, weights[0]).float()).abs().max() / x.size(1) ** 0.5
+    assert error < 0.05, f"packed and plain differ by {error}"
+    calls = {
+        "plain": lambda: [functional.linear(x, weight) for weight in weights],
+        "packed": lambda: [layer(x) for layer in packed],
+        "packing": lambda: [PackedLinear(weight, None, rows) for weight in weights],
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for run in range(runs + 1):
+        for name, call in calls.items():
+            measured = seconds_of(call) / len(weights)
+            if run > 0:  # the first warms up
+                times[name].append(measured)
+    plain, own, packing = (statistics.median(times[name]) for name in calls)
+    pays = f"{packing / (plain - own):.0f}" if own < plain else "never"
+    size = f"{rows * weights[0].numel() / 1e6:,.2f}"
+    return [f"{rows:,}", size, f"{1e6 * plain:.0f}", f"{1e6 * own:.0f}", f"{plain / own:.2f}", pays]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=SHAPES, metavar="IN x OUT,...", help=f"(default: {SHAPES})")
+    for name, default in (("megabytes", 48), ("runs", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"(default: {default})")
+    args = parser.parse_args()
+    headers = ["rows", "rows x in x out, millions", "plain, us", "packed, us", "times as fast", "uses until it pays"]
+    shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
+    with torch.no_grad():
+        for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
+            if not can_pack("cpu", dtype):
+                print(f"{name}: this torch or processor packs no such weights\n")
+                continue
+            for width, outputs in shapes:
+                layers = max(
+                    args.megabytes * 10**6 // (width * outputs * torch.empty(0, dtype=dtype).element_size()), 1
+                )
+                weights = [torch.randn(outputs, width).to(dtype) for _ in range(layers)]
+                table = [compare(rows, weights, args.runs) for rows in ROWS]
+                print(f"{name}, {layers} weights {width} x {outputs}, {torch.get_num_threads()} threads")
+                print(tabulate(table, headers, disable_numparse=True, colalign=["right"] * len(headers)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Curves of several trainings, from what fairseq-train printed with --log-format json.
+
+    python benchmarks/plot_training.py --out curves.png [--value loss] full=full.log half=half.log ...
+
+Also prints, for every curve, its last value and how far it is from the first curve at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from fairseq_el.cli.report_files import check_plot
+from fairseq_el.errors import FairseqElError
+from fairseq_el.files import write_whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="curves of several trainings as one picture")
+    parser.add_argument("curves", nargs="+", type=curve, metavar="NAME=LOG")
+    parser.add_argument("--value", default="loss", help="of the log, as loss, accuracy or valid_loss (default: loss)")
+    parser.add_argument("--label", help="of the axis (default: the value's name)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .pdf or .svg")
+    parser.add_argument("--force", action="store_true", help="let --out overwrite")
+    options = parser.parse_args()
+    try:
+        check_plot(options.out, options.force, [path for _, path in options.curves], "--out")
+    except FairseqElError as error:
+        sys.exit(str(error))
+    if len(dict(options.curves)) < len(options.curves):
+        sys.exit("every curve must have a name of its own; got " + ", ".join(name for name, _ in options.curves))
+    curves = {name: read(path, options.value) for name, path in options.curves}
+    for name, values in curves.items():
+        sys.stdout.write(f"{name}: {options.value} {describe(values, next(iter(curves.values())))}\n")
+    draw(curves, options.label or options.value, options.out, options.force)
+
+
+def curve(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition("=")
+    if not found or not name or not path:
+        raise argparse.ArgumentTypeError(f"must be NAME=LOG; got {text!r}")
+    return name, Path(path)
+
+
+def describe(values: dict[int, float], first: dict[int, float]) -> str:
+    update, last = list(values.items())[-1]
+    gaps = [abs(values[update] - first[update]) for update in values if update in first]
+    furthest = f"at most {max(gaps):.3g} from the first" if gaps else "no update in common with the first"
+    return f"{last:g} at update {update}; {furthest}"
+
+
+def draw(curves: dict[str, dict[int, float]], label: str, path: Path, force: bool) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, (name, values) in enumerate(curves.items()):
+        axes.plot(list(values), list(values.values()), "--" if number else "-", label=name)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=100), force)
+
+
+def read(path: Path, value: str) -> dict[int, float]:
+    """By number of updates; what a resumed training repeats counts once."""
+    updates = "valid_num_updates" if value.startswith("valid_") else "num_updates"
+    values = {}
+    if not path.is_file():
+        sys.exit(f"LOG must be what fairseq-train has printed; there is no file {path}")
+    for found in re.findall(r"\{.*\}", path.read_text("utf-8")):
+        try:
+            logged = json.loads(found)
+        except json.JSONDecodeError:
+            continue
+        if value in logged and updates in logged:
+            values[int(logged[updates])] = float(logged[value])
+    if not values:
+        sys.exit(f"{path} has no {value}; it must be the output of fairseq-train --log-format json")
+    return dict(sorted(values.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""fairseq's own generator, with stock attention and with EL-attention, made as ``fairseq-generate`` makes it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, fields
+from typing import Any, Dict, List, Sequence
+
+from fairseq import checkpoint_utils, utils
+from fairseq.data import LanguagePairDataset
+from fairseq.ngram_repeat_block import NGramRepeatBlock
+from torch import Tensor
+
+from fairseq_el.bench.methods import EL_KINDS, Method
+from fairseq_el.bench.programs.base import Program, ScoredOutput
+from fairseq_el.bench.programs.sources import Sources, configuration, task_of
+from fairseq_el.bench.settings import Settings
+from fairseq_el.decoding import disable_el_attention, el_attention_enabled
+from fairseq_el.dtypes import DTYPES
+from fairseq_el.errors import FairseqElError, OutOfMemoryError
+from fairseq_el.planning import shape_of
+from fairseq_el.tasks import ELOptions
+
+
+class NGramBlockOfWrittenWords(NGramRepeatBlock):
+    """Stock's n-gram blocking, given the words written so far only.
+
+    fairseq's generator hands it the whole buffer of tokens. Without its CUDA extension, its last ``n - 1`` columns are
+    padding up to the last step, nothing in front equals them, and so nothing is ever blocked. Here it blocks, so that
+    stock does the work that the other programs do, and writes what they write.
+    """
+
+    def forward(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
+        return super().forward(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
+
+
+class FairseqProgram(Program):
+    """Methods ``stock``, ``el``, ``shared-kv`` and ``auto``."""
+
+    def __init__(self, settings: Settings, method: Method):
+        self.settings, self.method = settings, method
+        is_el = method.kind in EL_KINDS
+        known = {option.name for option in fields(ELOptions)}
+        self._config = configuration(
+            settings,
+            "el_translation" if is_el else "translation",
+            _el_options(settings, method, known) if is_el else [],
+        )
+        self._task = task_of(self._config, settings.data)
+        self.model = _load_model(settings.path, self._task)
+        if not is_el and el_attention_enabled(self.model):  # a checkpoint of an el_* architecture
+            disable_el_attention(self.model)
+        if not is_el or "el_dtype" not in known:
+            self.model.to(DTYPES[method.dtype].torch_dtype)
+        self.model.to(settings.device)
+        self.shape: Dict[str, Any] = asdict(shape_of(self.model))
+        self.model.prepare_for_inference_(self._config)
+        self.sources = Sources(self._task, settings.subset)
+        self._samples: List[Dict[str, Any]] = []
+        self._generators: Dict[int, Any] = {}
+
+    @property
+    def max_positions(self) -> Dict[str, int]:
+        return {"max_source": self.model.max_positions()[0], "max_target": self.model.max_decoder_positions()}
+
+    def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        """Sentences are numbered from 0 in every batch: diverse beam search of fairseq 0.12.3 goes wrong otherwise."""
+        sources = self.sources
+        self._samples = []
+        for batch in batches:
+            lengths = [source.numel() for source in batch]
+            data = LanguagePairDataset(
+                batch, lengths, sources.dictionary, left_pad_source=sources.left_pad, shuffle=False
+            )
+            sample = data.collater([data[i] for i in range(len(batch))])
+            self._samples.append(sample if self.settings.device == "cpu" else utils.move_to_cuda(sample))
+        self._generators.clear()
+
+    def decode(self, tgt_len: int) -> Any:
+        generator = self._generator(tgt_len)
+        raw = [self._task.inference_step(generator, [self.model], sample) for sample in self._samples]
+        self._check_memory(generator)
+        return raw
+
+    def _check_memory(self, generator: Any) -> None:
+        record = getattr(generator, "memory_record", None)  # stock's have none, and fail by themselves
+        if record is not None and record.failed:
+            sentences = record.failed[0].num_sentences
+            raise OutOfMemoryError(
+                f"{self.method.label}: a batch of {sentences} sentences ran out of memory. Times would be "
+                "those of smaller ones: choose a smaller --batch."
+            )
+
+    def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
+        result: List[ScoredOutput] = []
+        for sample, sentences in zip(self._samples, raw):
+            best = [_hypothesis(sentence[0]) for sentence in sentences]
+            order = sample["id"].argsort().tolist()  # batches are sorted by length
+            result += [best[i] for i in order]
+        return result
+
+    def _generator(self, tgt_len: int) -> Any:
+        if tgt_len not in self._generators:
+            options = copy.deepcopy(self._config.generation)
+            options.max_len_a, options.max_len_b = 0, tgt_len or self.settings.natural_length
+            options.min_len = tgt_len or 1
+            generator = self._task.build_generator([self.model], options)
+            blocker = generator.repeat_ngram_blocker
+            if self.method.kind == "stock" and blocker is not None and not blocker.use_extension:
+                generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
+            self._generators[tgt_len] = generator
+        return self._generators[tgt_len]
+
+
+def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:
+    """The options of the EL task that say which method it is, as far as the task has them."""
+    wanted = {"el_backend": method.kind, "el_dtype": method.dtype}
+    if "el_backend" not in known and method.kind != "el":
+        raise FairseqElError(f"{method.kind}: the task el_translation has no option --el-backend here")
+    result: List[str] = []
+    for name, value in wanted.items():
+        result += ["--" + name.replace("_", "-"), value] if name in known else []
+    return result + (["--el-self-attention", settings.self_attention] if settings.self_attention else [])
+
+
+def _load_model(path: str, task: Any) -> Any:
+    models, _ = checkpoint_utils.load_model_ensemble([path], task=task)
+    (model,) = models
+    if not hasattr(model, "encoder") or not hasattr(model, "decoder"):
+        raise FairseqElError(f"{path} holds a {type(model).__name__}; the benchmark needs an encoder and a decoder")
+    return model.eval()
+
+
+def _hypothesis(found: Dict[str, Any]) -> ScoredOutput:
+    return ScoredOutput(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())

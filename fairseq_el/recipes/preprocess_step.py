@@ -1,0 +1,179 @@
+"""Step ``preprocess``: makes raw text what ``fairseq-generate`` reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List
+
+from fairseq_el.conversion import load_checkpoint, read_dictionary
+from fairseq_el.errors import CheckpointMismatchError, FairseqElError
+from fairseq_el.files import read_json, read_lines
+from fairseq_el.recipes.recipe_file import Recipe, Say
+from fairseq_el.recipes.stamped_directory import StampedDirectory, checksums, require_files
+from fairseq_el.recipes.tokenized_text import Language, write_tokens
+from fairseq_el.subprocesses import run_program
+from fairseq_el.tokenization import LineTokenizer, files_of
+
+BEGIN = "<s>"
+_REPORT = "report.json"
+_NEWLINE = b"\n"
+_CR_ALONE = re.compile(rb"\r(?!\n)")
+
+
+def data_of(recipe: Recipe, workdir: Path, step: str = "preprocess") -> StampedDirectory:
+    """The directory that the step ``preprocess`` makes.
+
+    Raises:
+        FairseqElError: files that it is made from are missing.
+    """
+    names = ("task", "languages", "text", "dictionaries", "bpe", "max_source", "prompt_end", "begin")
+    files = [*recipe.text, *recipe.bpe_files.values(), *recipe.dictionaries]
+    require_files(workdir, [*files, recipe.checkpoint], step)
+    if recipe.bpe["name"] == "el_pieces":
+        named = [path.relative_to(workdir) for path in files_of(workdir / recipe.bpe["description"])]
+        files += [str(name) for name in named if (workdir / name).is_file()]
+    inputs = {
+        "settings": {name: getattr(recipe, name) for name in names},
+        "files": checksums(workdir, files),
+    }
+    return StampedDirectory(workdir, "preprocess", inputs)
+
+
+def read_report(data: StampedDirectory) -> Dict[str, Dict[str, int]]:
+    """Reads the counts of each language, by its name."""
+    return read_json(data.path / _REPORT)
+
+
+def preprocess(recipe: Recipe, workdir: Path, say: Say) -> None:
+    """Splits text into tokens, cuts what is too long, and has ``fairseq-preprocess`` make it binary.
+
+    In ``data/``, ``test.bpe.LANGUAGE`` is what fairseq's ``multiprocessing_bpe_encoder.py --keep-empty`` writes, and
+    ``test.LANGUAGE`` the same cut to what the model reads.
+
+    Raises:
+        FairseqElError: a file is missing or is not what it should be, or the dictionary is not the checkpoint's.
+    """
+    data = data_of(recipe, workdir)
+    if data.is_up_to_date():
+        say(f"preprocess: nothing to do, {data.path} is up to date")
+        return
+    data.refuse_to_replace()
+    _check_dictionaries(recipe, workdir)
+    _check_lines(recipe, workdir)
+    tokenizer = open_tokenizer(recipe, workdir)
+    if tokenizer.added:
+        say(f"tokens that were added to the dictionary stay whole: {_shortened(tokenizer.added)}")
+    languages = _languages(recipe, workdir, tokenizer)
+
+    def write(directory: Path) -> None:
+        report = {}
+        for language in languages:
+            counts = write_tokens(language, tokenizer, directory)
+            say(counts.as_text(language.raw.name))
+            report[language.name] = asdict(counts)
+        _make_binary(recipe, languages, directory)
+        (directory / _REPORT).write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+
+    data.make(write)
+
+
+def open_tokenizer(recipe: Recipe, workdir: Path) -> LineTokenizer:
+    """Opens the tokenizer of a recipe, with the tokens that were added to its dictionaries.
+
+    Raises:
+        FairseqElError: a file can't be read.
+    """
+    files = {key: workdir / name for key, name in recipe.bpe_files.items()}
+    dictionaries = [read_dictionary(workdir / name) for name in dict.fromkeys(recipe.dictionaries)]
+    return LineTokenizer(recipe.bpe["name"], files, dictionaries)
+
+
+def _check_dictionaries(recipe: Recipe, workdir: Path) -> None:
+    """Checks that the checkpoint was trained with the dictionaries, before text is made with them.
+
+    Raises:
+        CheckpointMismatchError: the checkpoint's embeddings are for another number of words.
+        FairseqElError: the checkpoint or a dictionary can't be read.
+    """
+    checkpoint = load_checkpoint(str(workdir / recipe.checkpoint), "checkpoint")
+    problems = []
+    for side, name in zip(("encoder", "decoder"), recipe.dictionaries):
+        if side == "encoder" and recipe.is_language_model:
+            continue
+        embeddings = checkpoint.weights.get(f"{side}.embed_tokens.weight")
+        if embeddings is None:
+            raise CheckpointMismatchError(
+                f"task {recipe.task} needs a model with an {side}; {checkpoint.path} has no {side}.embed_tokens.weight"
+            )
+        words = read_dictionary(workdir / name)
+        # fairseq drops the embedding of <mask>, which pretrained BART has at the end, where the dictionary has none.
+        mask = 1 if "bart" in checkpoint.arch and "<mask>" not in words else 0
+        if len(embeddings) not in (len(words), len(words) + mask):
+            problems.append(f"\n  - {side}: {len(embeddings):,} in the checkpoint, {len(words):,} in {name}")
+    if problems:
+        raise CheckpointMismatchError(
+            f"the dictionary must have as many words as the model has embeddings, 4 special symbols included; those of "
+            f"{checkpoint.path} differ:{''.join(problems)}\nTake the dictionary that the model was trained with"
+        )
+
+
+def _shortened(words: List[str], shown: int = 8) -> str:
+    more = f", ... ({len(words):,} in all)" if len(words) > shown else ""
+    return ", ".join(words[:shown]) + more
+
+
+def _check_lines(recipe: Recipe, workdir: Path) -> None:
+    """Checks that source and reference have the same lines, and that fairseq's programs see the same line ends."""
+    counts = []
+    for name in recipe.text:
+        counts.append(len(read_lines(workdir / name, name).lines))
+        content = (workdir / name).read_bytes()
+        alone = _CR_ALONE.search(content)
+        if alone is not None:
+            line = content.count(_NEWLINE, 0, alone.start()) + 1
+            raise FairseqElError(
+                f"{workdir / name} must have no carriage return inside a line, because fairseq's programs take it for "
+                f"the end of one; line {line} has one. Put a space in its place"
+            )
+    if counts[0] != counts[1]:
+        raise FairseqElError(
+            "source and reference must be in the same line of their files, and there must be some; in "
+            f"{workdir}, {recipe.text[0]} has {counts[0]:,} lines and {recipe.text[1]} {counts[1]:,}"
+        )
+
+
+def _languages(recipe: Recipe, workdir: Path, tokenizer: LineTokenizer) -> List[Language]:
+    sides = [
+        (name, workdir / raw, workdir / dictionary)
+        for name, raw, dictionary in zip(recipe.languages, recipe.text, recipe.dictionaries)
+    ]
+    if recipe.is_language_model:
+        end = tokenizer.encode(recipe.prompt_end).split()
+        limit = recipe.max_source - len(end)
+        if limit < 1:
+            raise FairseqElError(
+                f"max_source must leave room beside prompt_end, which has {len(end)} tokens; it is {recipe.max_source}"
+            )
+        return [Language(*sides[0], limit, end=end)]
+    begin = [BEGIN] if recipe.begin else []
+    limit = recipe.max_source - len(begin) - 1  # and </s>
+    # References are cut too: fairseq-generate refuses longer ones. They are scored as they were.
+    return [Language(*side, limit, begin) for side in sides]
+
+
+def _make_binary(recipe: Recipe, languages: List[Language], directory: Path) -> None:
+    source = languages[0]
+    arguments: List[Any] = ["--destdir", directory / "bin", "--srcdict", source.dictionary]
+    if recipe.is_language_model:
+        arguments += ["--only-source", "--testpref", directory / f"test.{source.name}"]
+    else:
+        target = languages[1]
+        arguments += ["--tgtdict", target.dictionary, "--testpref", directory / "test"]
+        arguments += ["--source-lang", source.name, "--target-lang", target.name]
+    output, log = directory / "output", directory / "log"
+    run_program("fairseq_cli.preprocess", arguments, output, log)
+    for file in (output, log, directory / "bin" / "preprocess.log"):  # times and paths, of no use after success
+        file.unlink(missing_ok=True)

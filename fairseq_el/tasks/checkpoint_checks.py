@@ -1,0 +1,135 @@
+"""Checks that a checkpoint fits the task and the data, which say what is wrong if it does not."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Dict, List, Sequence, Tuple
+
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel
+from fairseq.tasks.language_modeling import LanguageModelingTask
+from fairseq.tasks.translation import TranslationTask
+from torch import nn
+
+from fairseq_el.errors import CheckpointMismatchError
+from fairseq_el.tasks.command_line import CommandLine
+
+logger = logging.getLogger(__name__)
+
+Sizes = Dict[str, Tuple[int, int]]  # of encoder and decoder: symbols in the checkpoint and in the data
+
+
+def check_kind(cfg: Any, task: Any) -> None:
+    """Checks that the task is for the kind of model that a checkpoint has.
+
+    Args:
+        cfg: the checkpoint's settings of the model.
+
+    Raises:
+        CheckpointMismatchError: a language model is given to a task that translates, or the other way round.
+    """
+    name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
+    model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    if model is None:
+        return
+    continues = issubclass(model, FairseqLanguageModel)
+    if continues and isinstance(task, TranslationTask):
+        what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
+    elif not continues and isinstance(task, LanguageModelingTask):
+        what, other = "a model with encoder and decoder", "--task el_translation, with data of sentence pairs"
+    else:
+        return
+    raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {other}")
+
+
+def check_dictionaries_on_load(model: nn.Module, task: Any, saved: CommandLine) -> None:
+    """Makes loading weights for other dictionaries fail with a message about dictionaries, not about tensor sizes.
+
+    Args:
+        saved: the command line that the checkpoint was trained with.
+    """
+
+    def check(state_dict: Any, prefix: str, *unused: Any) -> None:
+        sizes: Sizes = {}
+        for side, dictionary in (("encoder", task.source_dictionary), ("decoder", task.target_dictionary)):
+            weight = state_dict.get(f"{prefix}{side}.embed_tokens.weight")
+            if weight is not None and dictionary is not None:
+                sizes[side] = (weight.size(0), len(dictionary))
+        problems = [
+            f"  - {side}: {mine} in the checkpoint, {data} in the data"
+            for side, (mine, data) in sizes.items()
+            if mine != data
+        ]
+        if problems:
+            raise CheckpointMismatchError(
+                "The checkpoint and the data have dictionaries of different sizes (special symbols included):\n"
+                + "\n".join(problems)
+                + f"\n{task.mismatch_advice(sizes, saved)}"
+            )
+
+    model._register_load_state_dict_pre_hook(check)
+
+
+def are_exchanged(sizes: Sizes) -> bool:
+    """Says whether each side of the checkpoint has the size of the other side of the data."""
+    if len(sizes) < 2:
+        return False
+    (encoder, source), (decoder, target) = sizes["encoder"], sizes["decoder"]
+    return (encoder, decoder) == (target, source) != (source, target)
+
+
+class Languages:
+    """Symbols that multilingual tasks add to their dictionaries: one or more for each language, and others."""
+
+    def __init__(self, option: str, given: Sequence[str], symbols: Sequence[str], others: int):
+        """
+        Args:
+            option: the option that names the languages.
+            given: the languages that it names.
+            symbols: symbols of the languages, ``n`` for each of them.
+            others: number of symbols that are added after them.
+        """
+        self.option, self.given, self.symbols, self.others = option, list(given), symbols, others
+
+    def advice(self, sizes: Sizes, saved: Any, dictionary: Dictionary, dictionary_hint: str) -> str:
+        """Tells a user what to do about dictionaries of other sizes than the checkpoint's.
+
+        Args:
+            saved: the languages that the checkpoint was trained with, or None where it does not say.
+            dictionary: the data's, with these symbols.
+            dictionary_hint: what to do if the languages are not the cause.
+        """
+        words = min(dictionary.index(symbol) for symbol in self.symbols)
+        each = len(self.symbols) // len(self.given)
+        counts = {(mine - words - self.others) / each for mine, _ in sizes.values()}
+        trained = _as_list(saved)
+        rule = f"{self.option} must list the languages that the model was trained with, in their order"
+        if trained is not None and counts == {len(trained)}:
+            return f"{rule}: {_differences(self.given, trained)}"
+        if trained is not None or len(counts) > 1 or min(counts) < 1 or min(counts) != int(min(counts)):
+            return dictionary_hint
+        return (
+            f"{rule}: {int(min(counts))} if the dictionaries are the model's own, with {words} words beside languages; "
+            f"it lists {len(self.given)}. If it lists them all, the dictionaries are wrong: {dictionary_hint}"
+        )
+
+    def warn_of_another_order(self, saved: Any) -> None:
+        """Warns where the order of the languages differs: a language's number is its place in the list."""
+        trained = _as_list(saved)
+        if trained is not None and trained != self.given and sorted(trained) == sorted(self.given):
+            said = "%s lists the languages in another order than the model was trained with: %s"
+            logger.warning(said, self.option, ",".join(trained))
+
+
+def _as_list(languages: Any) -> Any:
+    if languages is None:
+        return None
+    return languages.split(",") if isinstance(languages, str) else list(languages)
+
+
+def _differences(given: List[str], trained: List[str]) -> str:
+    missing = [language for language in trained if language not in given]
+    unknown = [language for language in given if language not in trained]
+    said = [f"it lacks {', '.join(missing)}"] if missing else []
+    said += [f"the model does not have {', '.join(unknown)}"] if unknown else []
+    return f"{' and '.join(said) or 'the order is another'}. Give {','.join(trained)}"
