@@ -17,25 +17,10 @@ DOCUMENTS = sorted(
     for path in REPOSITORY.glob(pattern)
     if path.name != "CHANGELOG.md"
 )
-CLEAN = [
-    "_compat",
-    "_torch_version",
-    "architectures",
-    "checkpoint_loading",
-    "conversion",
-    "dtypes",
-    "errors",
-    "failure_report",
-    "files",
-    "measure",
-    "policy",
-    "recipes",
-    "scoring",
-    "slim",
-    "subprocesses",
-    "tasks",
-    "tokenization",
-    "units",
+CLEAN = [  # packages and modules whose docstrings are held to the rules so far
+    *("_compat", "_torch_version", "architectures", "bench", "checkpoint_loading", "conversion", "dtypes", "errors"),
+    *("failure_report", "files", "measure", "policy", "recipes", "scoring", "slim", "subprocesses", "tasks"),
+    *("tokenization", "units"),
 ]
 
 NOT_YET = ["On a card"]  # sections of docs/benchmarks.md that are still to be rewritten
