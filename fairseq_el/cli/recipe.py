@@ -29,7 +29,7 @@ _SUMMARIES = {
 
 
 def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "recipe", run, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
+    parser = add_command(commands, "recipe", None, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
     _add_work(parser, default=None)
     steps = add_subcommands(parser, "STEP", "steps")
     for name in STEPS:
