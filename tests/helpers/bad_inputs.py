@@ -282,7 +282,7 @@ SIZES: List[Row] = [  # settings that say more, or something else, than the weig
     (
         TO,
         settings(BART, encoder_attention_heads=3),
-        "no multiple of the encoder's 3",
+        "not a multiple of the encoder's 3",
     ),
     (TO, settings(BART, dropout="x"), "dropout must be from 0 to 1; it is 'x'"),
     (TO, settings(BART, activation_fn="x"), "its activation is x"),
