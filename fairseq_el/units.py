@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-_MOST_DIGITS = 18  # more bytes than there are in the world
+_MOST_DIGITS = 18  # of a size: below a million terabytes
 
 _UNITS = {"": 1, "B": 1}
 _UNITS.update({f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)})

@@ -40,7 +40,7 @@ def dotted(capability: Capability) -> str:
 
 
 def has_nvidia_smi() -> bool:
-    """Whether this machine has the program nvidia-smi, which comes with NVIDIA's driver."""
+    """Returns whether this machine has the program nvidia-smi, which comes with NVIDIA's driver."""
     return shutil.which("nvidia-smi") is not None
 
 

@@ -76,7 +76,7 @@ def fairseq_of(python: Tuple[int, int]) -> Fairseq:
 
 
 def has_kernels(capability: Capability, kernels: Iterable[str]) -> bool:
-    """Whether one of these kernels runs on a card.
+    """Returns whether one of these kernels runs on a card.
 
     Machine code (``sm_80``) runs on cards of the same major number and the same or a higher minor one. PTX
     (``compute_70``) is compiled for any newer card. Code for one architecture (``sm_90a``) runs on that alone.
@@ -104,12 +104,12 @@ def oldest_driver(cuda: str) -> int:
 
 
 def is_too_old(driver: str, cuda: str) -> bool:
-    """Whether a driver can't run programs of a CUDA."""
+    """Returns whether a driver can't run programs of a CUDA."""
     return int(driver.partition(".")[0]) < oldest_driver(cuda)
 
 
 def serves(build: Build, card: Card) -> bool:
-    """Whether a build has kernels for a card, and the driver is new enough for it."""
+    """Returns whether a build has kernels for a card, and the driver is new enough for it."""
     known = card.capability is None or has_kernels(card.capability, build.kernels)
     return known and not is_too_old(card.driver, build.cuda)
 

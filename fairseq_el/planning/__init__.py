@@ -1,4 +1,4 @@
-"""How much memory and time decoding takes: arithmetic on the shape of a model, without fairseq and without decoding.
+"""The memory and the time of decoding: arithmetic on the shape of a model, without fairseq and without decoding.
 
 Public modules besides: ``report`` (what ``fairseq-el plan`` prints) and ``calibration`` (rates by measurements).
 """

@@ -80,7 +80,7 @@ def state_capacity(shape: ModelShape, load: Workload, worst: bool) -> int:
 
 
 def _keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
-    """Whether a decoder weight of ``size`` numbers is packed, in batches of this size or in the smaller ones beside."""
+    """Returns whether a decoder weight of ``size`` numbers is packed: for batches of this size or for smaller ones."""
     steps = load.tgt_len + 1 + (load.src_len if shape.decoder_only else 0)
     uses = _MANY_USES if load.keeps_packed else steps
     sizes = (load.beam, min(load.rows, MANY_ROWS - 1), load.rows)
@@ -88,7 +88,7 @@ def _keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
 
 
 def _multiplies_packed(shape: ModelShape, load: Workload, size: int, num_rows: int) -> bool:
-    """Whether the decoder's products of ``num_rows`` rows use the packed weight."""
+    """Returns whether the decoder's products of ``num_rows`` rows use the packed weight."""
     return _keeps_packed(shape, load, size) and is_packed_faster(load.dtype, num_rows, size)
 
 

@@ -96,5 +96,5 @@ def _alignment_on_card(version: Tuple[int, ...], dtype: str, capability: Tuple[i
 
 
 def holds_projections() -> bool:
-    """Whether this torch's attention still holds queries, keys and values while it projects its output."""
+    """Returns whether this torch's attention still holds queries, keys and values while it projects its output."""
     return torch_version() < (2, 12)

@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the recommended method decodes one sentence at least."""
+        """Returns whether the recommended method decodes one sentence at least."""
         return self.largest[self.recommended] > 0
 
     def total_for(self, method: str, batch: int) -> int:

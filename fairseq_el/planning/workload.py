@@ -43,7 +43,7 @@ class TorchAttention:
     casts: bool = False
 
     def fuses(self, head_width: int) -> bool:
-        """Whether heads of this width are computed block by block."""
+        """Returns whether heads of this width are computed block by block."""
         return self.alignment > 0 and head_width % self.alignment == 0
 
 
@@ -129,7 +129,7 @@ class Workload:
         return self.attention_bytes if self.dtype == "fp64" else 2 * self.element_size
 
     def fuses(self, head_width: int) -> bool:
-        """Whether attention of EL models holds no scores. In float64 it holds them: the softmax is taken in float32."""
+        """Returns whether EL models hold no scores in attention. In float64 they do: the softmax is in float32."""
         return self.torch_attention.fuses(head_width) and self.dtype != "fp64"
 
     def el_feed_forward_bytes(self, gelu: bool, packed: bool) -> int:
