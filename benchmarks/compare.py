@@ -61,12 +61,12 @@ class Result:
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """A new directory for logs, which stays if something fails."""
-    work = Path(tempfile.mkdtemp(prefix="fairseq-el-"))
-    yield work
-    shutil.rmtree(work)
+    directory = Path(tempfile.mkdtemp(prefix="fairseq-el-"))
+    yield directory
+    shutil.rmtree(directory)
 
 
-def run(command: list[str], log: Path) -> Path:
+def run_logged(command: list[str], log: Path) -> Path:
     """Runs a command with its output in a file, and its messages in another, which it returns; shown if it fails."""
     messages = log.with_suffix(".messages")  # in one file they could come in the middle of a text
     with log.open("wb") as file, messages.open("wb") as errors:
@@ -77,16 +77,16 @@ def run(command: list[str], log: Path) -> Path:
     return messages
 
 
-def decode(method: str, options: list[str], work: Path, result: Result, time_only: bool) -> None:
+def decode(method: str, options: list[str], directory: Path, result: Result, time_only: bool) -> None:
     """One run of fairseq-generate; with ``time_only`` without the hooks that count bytes."""
     name = method.replace(", ", "-")
-    report, log = work / f"{name}.json", work / f"{name}.log"
+    report, log = directory / f"{name}.json", directory / f"{name}.log"
     counting = [str(REPOSITORY / "benchmarks" / "measured_generate.py"), str(report)]
     program = [sys.executable, *(["-m", "fairseq_cli.generate"] if time_only else counting)]
     task = ["--user-dir", str(REPOSITORY / "fairseq_el"), *([] if method == "stock" else EL), *OPTIONS_OF[method]]
     task += ["--required-batch-size-multiple", "1"]  # or the stock task of fairseq 0.12.3 drops the last sentences
     start = time.perf_counter()
-    messages = run([*program, *options, *task], log)
+    messages = run_logged([*program, *options, *task], log)
     result.process_seconds.append(time.perf_counter() - start)
     lines = read_lines(log, "the output of fairseq-generate").lines
     output = read_generate_output(lines)
@@ -105,14 +105,14 @@ def decode(method: str, options: list[str], work: Path, result: Result, time_onl
 
 
 def compare(
-    options: list[str], runs: int, work: Path, time_only: bool = False, methods: Sequence[str] = tuple(OPTIONS_OF)
+    options: list[str], runs: int, directory: Path, time_only: bool = False, methods: Sequence[str] = tuple(OPTIONS_OF)
 ) -> dict[str, Result]:
     """The methods, in turn.
 
     Args:
         options: of fairseq-generate, from the data directory on.
         runs: of each method.
-        work: where logs are left.
+        directory: where logs are left.
         time_only: count no bytes, which takes time.
         methods: out of ``OPTIONS_OF``, stock first.
     """
@@ -124,12 +124,14 @@ def compare(
     results = {method: Result() for method in methods}
     in_turn = [method for _ in range(runs) for method in methods]
     for method in tqdm(in_turn, desc="fairseq-generate", unit="run", leave=False, disable=None):
-        decode(method, options, work, results[method], time_only)
+        decode(method, options, directory, results[method], time_only)
     stock, *others = results.values()
     for el in others:
         differing = compare_hypotheses(stock.tokens, el.tokens).differing
         if differing:
-            sys.exit(f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {work}")
+            sys.exit(
+                f"{sys.argv[0]}: error: hypotheses of sentences {differing} differ from stock; logs are in {directory}"
+            )
     return results
 
 
@@ -202,8 +204,8 @@ def main() -> None:
     methods = ["stock", *(f"EL, {name}" for name in args.methods.split(","))]
     if not set(methods) <= set(OPTIONS_OF):
         parser.error(f"--methods must be out of kv,el,shared-kv; got {args.methods}")
-    with workspace() as work:
-        results = compare(options, args.runs, work, args.time_only, methods)
+    with workspace() as directory:
+        results = compare(options, args.runs, directory, args.time_only, methods)
     print(table_of_times(results) if args.time_only else table(results))
 
 

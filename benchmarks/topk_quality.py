@@ -57,9 +57,9 @@ def choices(text: str) -> list[str]:
     return names
 
 
-def topk_options(run: str) -> list[str]:
+def topk_options(variant: str) -> list[str]:
     """``"ffn 64"`` to fairseq's options for it."""
-    return [] if run == FULL else [f"--topk-{run.split()[0]}", run.split()[1]]
+    return [] if variant == FULL else [f"--topk-{variant.split()[0]}", variant.split()[1]]
 
 
 def model_options(path: str) -> list[str]:
@@ -94,7 +94,7 @@ def earlier(out: Path, file: Path) -> dict[str, Any]:
 
 
 class Quality:
-    """The runs, and what they gave: ``results[run][stage]``."""
+    """The variants, and what they gave: ``results[variant][stage]``."""
 
     def __init__(self, args: argparse.Namespace, decoding: list[str]):
         self.args, self.decoding, self.out = args, decoding, Path(args.out)
@@ -112,70 +112,70 @@ class Quality:
                 )
         self.save()  # before a training is finished that the next call would take for its own
 
-    def run(self, run: str, stage: str) -> None:
+    def measure(self, variant: str, stage: str) -> None:
         """Trains, decodes and scores one k, unless that is done."""
-        if stage in self.results.get(run, {}):
+        if stage in self.results.get(variant, {}):
             return
-        name = f"{run} {stage}".replace(" ", "-")
+        name = f"{variant} {stage}".replace(" ", "-")
         checkpoint, found = self.args.path, {}
         if stage != AS_IT_IS:
             trained = self.out / name
             if not trained.exists():
                 write_whole_directory(
-                    trained, lambda directory: self.train(run, directory), "benchmarks/topk_quality.py"
+                    trained, lambda directory: self.train(variant, directory), "benchmarks/topk_quality.py"
                 )
             checkpoint, found["valid_loss"] = trained / "checkpoint_last.pt", valid_losses(trained / "train.txt")
         output, scored, log = (self.out / f"{name}.{kind}" for kind in ("txt", "scores", "log"))
-        options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(run)]
+        options = ["--path", checkpoint, *PLUGIN, "--task", "el_translation", *topk_options(variant)]
         options += ["--required-batch-size-multiple", "1"]  # or fairseq 0.12.3 drops the last sentences
         run_program("fairseq_cli.generate", [self.args.data, *options, *self.decoding], output, log)
         scoring = ["score", output, "--format", "fairseq", "--metrics", self.args.metrics, "--json"]
         run_program("fairseq_el.cli", scoring, scored, self.out / "score.log")
         found["scores"] = json.loads(scored.read_text("utf-8"))["scores"]
-        self.results.setdefault(run, {})[stage] = found
+        self.results.setdefault(variant, {})[stage] = found
         self.save()
 
     def save(self) -> None:
         text = json.dumps({"settings": self.settings, "results": self.results}, indent=2)
         write_whole(self.file, lambda unfinished: unfinished.write_text(text, "utf-8"), replace=True)
 
-    def train(self, run: str, directory: Path) -> None:
+    def train(self, variant: str, directory: Path) -> None:
         """Leaves ``checkpoint_last.pt`` and ``train.txt``, what fairseq-train has said."""
         updates = self.args.finetune or self.args.scratch
         options = [*shlex.split(TRAINING), "--warmup-updates", updates // 10, "--total-num-update", updates]
         options += [*(model_options(self.args.path) if self.args.path else []), *shlex.split(self.args.train)]
-        if run != FULL:
+        if variant != FULL:
             arch = max(i for i, option in enumerate(options) if option == "--arch") + 1
             options[arch] = "topk_" + options[arch]
         if self.args.path:
             options += ["--finetune-from-model", Path(self.args.path).resolve()]
-        options += ["--task", "translation", *topk_options(run), *PLUGIN, "--max-update", updates]
+        options += ["--task", "translation", *topk_options(variant), *PLUGIN, "--max-update", updates]
         options += ["--save-dir", directory, "--no-epoch-checkpoints", "--no-save-optimizer-state"]
         options += ["--num-workers", "0", "--log-format", "json"]
         said, log = directory / "train.txt", self.out / "train.log"
         run_program("fairseq_cli.train", [self.args.data, *options], said, log)
         said.write_text(said.read_text("utf-8") + log.read_text("utf-8"), "utf-8")  # fairseqs differ in where they log
 
-    def identical(self, run: str, stage: str) -> Optional[str]:
+    def identical(self, variant: str, stage: str) -> Optional[str]:
         """The number of hypotheses that are those of the ordinary model at the same stage."""
-        if run == FULL or not {run, FULL} <= {name for name, stages in self.results.items() if stage in stages}:
+        if variant == FULL or not {variant, FULL} <= {name for name, stages in self.results.items() if stage in stages}:
             return None
-        files = [self.out / f"{name} {stage}.txt".replace(" ", "-") for name in (run, FULL)]
+        files = [self.out / f"{name} {stage}.txt".replace(" ", "-") for name in (variant, FULL)]
         mine, theirs = (read_hypotheses(read_lines(file, "output").lines) for file in files)
         agreement = compare_hypotheses(mine, theirs)
         return f"{agreement.num_identical} of {agreement.sentences}"
 
     def table(self, part: str) -> str:
         """The table of all that is finished, in Markdown."""
-        runs = [run for run in self.results if run.startswith(part)]
+        variants = [variant for variant in self.results if variant.startswith(part)]
         rows = []
-        for run in [*sorted(runs, key=lambda run: int(run.split()[1])), FULL]:
-            row: dict[str, Optional[str]] = {f"k of {part}": run.split()[-1]}
-            for stage, found in self.results.get(run, {}).items():
+        for variant in [*sorted(variants, key=lambda variant: int(variant.split()[1])), FULL]:
+            row: dict[str, Optional[str]] = {f"k of {part}": variant.split()[-1]}
+            for stage, found in self.results.get(variant, {}).items():
                 for name, score in found["scores"].items():
                     row[f"{stage}: {name}"] = f"{score['value']:.2f}"
                 if stage == AS_IT_IS:
-                    row["identical to full"] = self.identical(run, stage)
+                    row["identical to full"] = self.identical(variant, stage)
                 else:
                     row["valid loss"] = found["valid_loss"][-1][1]
             rows.append(row)
@@ -185,7 +185,7 @@ class Quality:
 
     def tables(self) -> str:
         """Both, and how scores were made."""
-        parts = [part for part in PARTS if any(run.startswith(part) for run in self.results)]
+        parts = [part for part in PARTS if any(variant.startswith(part) for variant in self.results)]
         names: dict[str, dict[str, None]] = {}  # by signature
         for found in (found for stages in self.results.values() for found in stages.values()):
             for name, score in found["scores"].items():
@@ -239,15 +239,19 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     args, decoding = parse()
-    runs = [FULL if k == FULL else f"{part} {k}" for part in PARTS for k in getattr(args, part)]
+    variants = [FULL if k == FULL else f"{part} {k}" for part in PARTS for k in getattr(args, part)]
     stages = [FROM_SCRATCH] if args.scratch else [AS_IT_IS, *([FINE_TUNED] if args.finetune else [])]
     try:
         quality = Quality(args, decoding)
         with staging_directory(quality.file.resolve(), alone=True):  # two processes would write to the same files
-            bar = tqdm([(run, stage) for stage in stages for run in dict.fromkeys(runs)], unit="run", disable=None)
-            for run, stage in bar:
-                bar.set_description(f"{run}, {stage}")
-                quality.run(run, stage)
+            bar = tqdm(
+                [(variant, stage) for stage in stages for variant in dict.fromkeys(variants)],
+                unit="variant",
+                disable=None,
+            )
+            for variant, stage in bar:
+                bar.set_description(f"{variant}, {stage}")
+                quality.measure(variant, stage)
     except FairseqElError as error:
         sys.exit(f"{sys.argv[0]}: error: {error}")
     tables = quality.tables()

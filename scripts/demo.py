@@ -15,24 +15,34 @@ import yaml
 from fairseq_el.files import read_lines
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from compare import REPOSITORY, compare, run, table, workspace
+from compare import REPOSITORY, compare, run_logged, table, workspace
 
 EXAMPLE = REPOSITORY / "examples" / "deen"
 SHOWN = (1, 19)  # sentences
 RUNS = 2  # of each method, in turn; medians are shown
 
 
-def prepare(work: Path) -> Path:
+def prepare(directory: Path) -> Path:
     """Sentencepiece and fairseq-preprocess, as a user would run them; returns the data directory."""
     model = sentencepiece.SentencePieceProcessor(model_file=str(EXAMPLE / "spm.model"))
     for language in ("de", "en"):
         lines = read(f"captions.{language}")
         pieces = "".join(" ".join(model.encode(line, out_type=str)) + "\n" for line in lines)
-        (work / f"test.{language}").write_text(pieces, encoding="utf-8")
-    data = work / "data-bin"
+        (directory / f"test.{language}").write_text(pieces, encoding="utf-8")
+    data = directory / "data-bin"
     dictionaries = ["--srcdict", str(EXAMPLE / "dict.de.txt"), "--tgtdict", str(EXAMPLE / "dict.en.txt")]
-    command = [sys.executable, "-m", "fairseq_cli.preprocess", "-s", "de", "-t", "en", "--testpref", str(work / "test")]
-    run([*command, *dictionaries, "--destdir", str(data)], work / "preprocess.log")
+    command = [
+        sys.executable,
+        "-m",
+        "fairseq_cli.preprocess",
+        "-s",
+        "de",
+        "-t",
+        "en",
+        "--testpref",
+        str(directory / "test"),
+    ]
+    run_logged([*command, *dictionaries, "--destdir", str(data)], directory / "preprocess.log")
     return data
 
 
@@ -49,8 +59,8 @@ def main() -> None:
     options += ["--bpe", "sentencepiece", "--sentencepiece-model", str(EXAMPLE / "spm.model")]
     beam = config["decoding"]["beam"]
     options += ["--beam", str(beam), "--batch-size", str(config["batch_size"])]
-    with workspace() as work:
-        results = compare([str(prepare(work)), *options], RUNS, work)
+    with workspace() as directory:
+        results = compare([str(prepare(directory)), *options], RUNS, directory)
 
     sources, references = read("captions.de"), read("captions.en")
     settings = f"beam {beam}, batches of {config['batch_size']} sentences"

@@ -1,4 +1,5 @@
-"""The cards of a machine: which torch has kernels for them, and whether the one that is installed does.
+"""NVIDIA's cards: the torch that has kernels for the cards of a machine, and a check that the installed one has.
 
-Nothing is imported here: ``scripts/choose_torch.py`` imports two of the modules where nothing is installed yet.
+All modules are public. Nothing is imported here, because ``scripts/choose_torch.py`` imports ``nvidia_smi`` and
+``torch_builds`` before torch is installed.
 """

@@ -1,4 +1,4 @@
-"""Before decoding: has this torch kernels for the card? And where it sees no card although there is one: why?"""
+"""Checks before decoding: that torch has kernels for the card, and that no card of the machine is left idle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Dict, Optional
 import torch
 from torch import Tensor
 
-from fairseq_el.cards.nvidia_smi import Capability, Card, dotted, is_there, shown_cards
+from fairseq_el.cards.nvidia_smi import Capability, Card, dotted, has_nvidia_smi, shown_cards
 from fairseq_el.cards.torch_builds import OLDEST_DRIVERS, choose, has_kernels, is_too_old, oldest_driver
 from fairseq_el.errors import NoKernelsError
 
@@ -23,9 +23,9 @@ _NO_KERNEL = "no kernel image is available"
 
 
 def check_device(device: torch.device) -> None:
-    """To be called before anything is decoded on a device; costs nothing from the second time on.
+    """Checks a device before it decodes; from the second time on, this costs nothing.
 
-    On a CPU it warns, once, where a card could have been used and why it is not.
+    On a CPU it warns once if the machine has a card, and says why torch does not use it.
 
     Raises:
         NoKernelsError: this torch has no kernels for the card.
@@ -37,21 +37,21 @@ def check_device(device: torch.device) -> None:
 
 
 def check_input(net_input: Dict[str, Any]) -> None:
-    """:func:`check_device` for where the tensors are that a model is about to read."""
+    """Runs :func:`check_device` for the device of the tensors that a model is about to read."""
     tensor = next((value for value in net_input.values() if isinstance(value, Tensor)), None)
     if tensor is not None:
         check_device(tensor.device)
 
 
 def check_card_of(model: Any) -> None:
-    """For a model that may be moved before it decodes: :func:`check_device` if it is on a card already."""
+    """Runs :func:`check_device` for a model that is on a card already; others may be moved before they decode."""
     parameter = next(model.parameters(), None)
     if parameter is not None and parameter.device.type == "cuda":
         check_device(parameter.device)
 
 
 def usable_device() -> str:
-    """Where fairseq's programs decode: ``"cuda"`` if torch sees a card, else ``"cpu"``. As :func:`check_device`."""
+    """The device that fairseq's programs use: ``"cuda"`` if torch sees a card, else ``"cpu"``; checked as above."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_device(torch.device(device))
     return device
@@ -76,7 +76,7 @@ def _no_kernels(index: Optional[int]) -> str:
 
 
 def explain_missing_kernel(error: BaseException) -> Optional[str]:
-    """What to tell a user about ``no kernel image is available for execution on the device``; None for other errors."""
+    """Explains the error ``no kernel image is available for execution on the device``; None for other errors."""
     if not isinstance(error, RuntimeError) or _NO_KERNEL not in str(error) or not torch.cuda.is_available():
         return None
     capability, kernels = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
@@ -91,15 +91,15 @@ def explain_missing_kernel(error: BaseException) -> Optional[str]:
 
 @functools.lru_cache(maxsize=None)
 def warn_of_idle_card() -> None:
-    """Warns once, where nvidia-smi shows a card that torch does not see, and nobody asked for the CPU."""
+    """Warns once if nvidia-smi shows a card that torch does not see, unless the user asked for the CPU."""
     why = why_no_card()
     if why:
         logger.warning("%s", why)
 
 
 def why_no_card() -> str:
-    """Why torch sees no card where nvidia-smi shows one; empty where all is as it should be."""
-    if _wants_no_card() or not is_there() or torch.cuda.is_available():
+    """The reason why torch sees no card although nvidia-smi shows one; empty if there is nothing to explain."""
+    if _wants_no_card() or not has_nvidia_smi() or torch.cuda.is_available():
         return ""
     shown = shown_cards().cards
     if not shown:
@@ -129,22 +129,22 @@ def _why_not(card: Card) -> str:
     try:
         torch.cuda.init()
         said = "torch does not say why"
-    except Exception as error:  # whatever torch has to say
+    except Exception as error:  # torch may raise anything here
         said = str(error).partition("\n")[0]
     return f"torch {torch.__version__}, built for CUDA {cuda}, can't use it: {said}"
 
 
 def _card_of(capability: Capability) -> Card:
-    """With the driver that nvidia-smi tells, or else one that is new enough for all that is known."""
+    """A card with the driver that nvidia-smi shows, or else with one that is new enough for every known CUDA."""
     drivers = [card.driver for card in shown_cards().cards]
     return Card(capability, drivers[0] if drivers else str(max(OLDEST_DRIVERS.values())))
 
 
 def _what_to_do(card: Card, instead: str = "") -> str:
-    """The command that installs a torch which serves the card, or what stands in its way.
+    """The command that installs a torch for the card, or the reason why there is none.
 
     Args:
-        instead: something else to install, such as ``"driver 580 or newer, or "``.
+        instead: an alternative to install, such as ``"driver 580 or newer, or "``.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return f"Install a torch for it from https://pytorch.org (this machine is {platform.machine()})."

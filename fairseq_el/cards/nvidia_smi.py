@@ -17,9 +17,9 @@ Capability = Tuple[int, int]  # compute capability: (7, 0) is 7.0
 
 
 class Card(NamedTuple):
-    """What nvidia-smi says of a card."""
+    """A card as nvidia-smi shows it."""
 
-    capability: Optional[Capability]  # None: an nvidia-smi that does not know the question
+    capability: Optional[Capability]  # None: an old nvidia-smi, which does not know it
     driver: str  # "535.104.05"
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class Card(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """All cards of the machine, and what went wrong where there should be some."""
+    """The cards of the machine, and the reason why there are none although nvidia-smi is installed."""
 
     cards: List[Card]
     problem: str
@@ -39,14 +39,14 @@ def dotted(capability: Capability) -> str:
     return "{}.{}".format(*capability)
 
 
-def is_there() -> bool:
-    """Whether this machine has the program, which comes with NVIDIA's driver."""
+def has_nvidia_smi() -> bool:
+    """Whether this machine has the program nvidia-smi, which comes with NVIDIA's driver."""
     return shutil.which("nvidia-smi") is not None
 
 
 def shown_cards() -> Shown:
-    """What nvidia-smi shows. Where there is no such program, nothing is wrong: there are no cards."""
-    if not is_there():
+    """The cards that nvidia-smi shows. A machine without the program has no cards, which is no problem."""
+    if not has_nvidia_smi():
         return Shown([], "")
     lines, problem = _ask("compute_cap,driver_version")
     cards = [card for card in map(_card, lines) if card is not None]
@@ -57,7 +57,7 @@ def shown_cards() -> Shown:
 
 
 def _ask(fields: str) -> Tuple[List[str], str]:
-    """The lines that it answers a query with, and what to say if they are no answer."""
+    """The lines of nvidia-smi's answer to a query, and the problem to report if no line names a card."""
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False)
@@ -71,7 +71,7 @@ def _ask(fields: str) -> Tuple[List[str], str]:
 
 
 def _card(line: str) -> Optional[Card]:
-    """Of ``8.0, 535.104.05``, or ``[N/A], 535.104.05``."""
+    """The card of a line such as ``8.0, 535.104.05`` or ``[N/A], 535.104.05``; None for other lines."""
     capability, _, driver = (part.strip() for part in line.partition(","))
     known = re.fullmatch(r"(\d+)\.(\d)", capability)
     if not re.fullmatch(_DRIVER, driver) or (known is None and not capability.startswith("[")):

@@ -1,4 +1,4 @@
-"""Which torch from PyPI has kernels for which card.
+"""The builds of torch on PyPI, the cards that each has kernels for, and the choice among them.
 
 Needs only the standard library: ``scripts/install.sh`` asks it before anything is installed.
 """
@@ -25,15 +25,15 @@ class Build(NamedTuple):
 
 
 class Fairseq(NamedTuple):
-    """What a range of Pythons runs."""
+    """A release of fairseq, for a range of Python versions, with the builds of torch that work with it."""
 
     pythons: str
     name: str
-    builds: Tuple[Build, ...]  # that work with it; the first is taken wherever it can be
+    builds: Tuple[Build, ...]  # the first is taken wherever it serves
 
 
 class Choice(NamedTuple):
-    """What to install for the cards of a machine."""
+    """The torch to install for the cards of a machine."""
 
     requirement: str  # "torch==2.10.0"
     reason: str  # why it is taken; empty where some card can't be used
@@ -71,6 +71,7 @@ OLDEST_DRIVERS: Dict[int, int] = {10: 440, 11: 450, 12: 525, 13: 580}  # major n
 
 
 def fairseq_of(python: Tuple[int, int]) -> Fairseq:
+    """The release of fairseq that a Python runs."""
     return NEW_FAIRSEQ if python >= (3, 11) else OLD_FAIRSEQ
 
 
@@ -114,9 +115,9 @@ def serves(build: Build, card: Card) -> bool:
 
 
 def choose(python: Tuple[int, int], cards: Sequence[Card]) -> Choice:
-    """The torch that a Python takes: the first that serves all cards, or else most of them.
+    """The torch to install: the first build that serves all cards, or else the one that serves most.
 
-    Where nvidia-smi does not tell what the cards are, the one with the most kernels of those that their driver runs.
+    If nvidia-smi does not show what the cards are, it is the build with the most kernels that their driver runs.
     """
     fairseq = fairseq_of(python)
     default = fairseq.builds[0]
@@ -139,7 +140,7 @@ def choose(python: Tuple[int, int], cards: Sequence[Card]) -> Choice:
 
 
 def doubt(requirement: str, cards: Sequence[Card]) -> str:
-    """What speaks against a torch that somebody asks for; empty where nothing is known to."""
+    """The reasons not to install the torch that somebody asks for; empty if none is known."""
     builds = [*OLD_FAIRSEQ.builds, *NEW_FAIRSEQ.builds]
     named = next((build for build in builds if build.requirement == requirement.replace(" ", "")), None)
     if named is None:
@@ -148,7 +149,7 @@ def doubt(requirement: str, cards: Sequence[Card]) -> str:
 
 
 def _obstacle(build: Build, card: Card) -> str:
-    """Why a build does not serve a card."""
+    """The reason why a build does not serve a card."""
     if card.capability is not None and not has_kernels(card.capability, build.kernels):
         return f"{build.requirement} has no kernels for a card of compute capability {dotted(card.capability)}"
     return (
@@ -158,7 +159,7 @@ def _obstacle(build: Build, card: Card) -> str:
 
 
 def _problem(fairseq: Fairseq, taken: Build, card: Card) -> str:
-    """Why a card can't be used, and what to do about it."""
+    """The reason why a card can't be used, and what to do about it."""
     what: List[str] = []
     mine = _with_kernels(fairseq, card)
     other = OLD_FAIRSEQ if fairseq is NEW_FAIRSEQ else NEW_FAIRSEQ

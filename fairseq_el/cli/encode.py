@@ -1,4 +1,4 @@
-"""``fairseq-el encode``: text as the pieces that fairseq-preprocess reads."""
+"""``fairseq-el encode``: splits text into the pieces that fairseq-preprocess reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _standard_input() -> bytes:
-    """Whole, whatever the encoding of this terminal is, before anything is written."""
+    """All bytes of standard input, whatever the encoding of this terminal is."""
     if sys.stdin is None:
         raise FairseqElError("the text must come from standard input, which is closed. Give it with < FILE")
     try:

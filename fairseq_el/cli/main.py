@@ -29,7 +29,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def report_errors(command: Callable[[], int], program: str) -> int:
-    """Runs a command, and says its errors in one line that begins with the name of the program.
+    """Runs a command, and prints its errors in one line that begins with the name of the program.
 
     Returns:
         the exit status; see ``_EXIT_STATUS``.

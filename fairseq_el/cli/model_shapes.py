@@ -1,4 +1,4 @@
-"""The shape of the model that the command line names, by a checkpoint or by an architecture."""
+"""The shape of the model that a command line names with ``--path`` or with ``--arch``."""
 
 from __future__ import annotations
 
@@ -38,10 +38,8 @@ def shape_of_checkpoint(path: str) -> ModelShape:
     checkpoint = load_checkpoint(path, "--path")
     settings: Any = flat_settings(checkpoint)
     try:
-        if (
-            str(settings.get("arch", settings.get("_name"))) in ARCH_CONFIG_REGISTRY
-        ):  # what is left to the architecture counts too
-            settings = settings_of(checkpoint)
+        if str(settings.get("arch", settings.get("_name"))) in ARCH_CONFIG_REGISTRY:
+            settings = settings_of(checkpoint)  # with the defaults of the architecture
         return shape_of_weights(checkpoint.weights, settings)
     except (KeyError, ValueError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else str(error)
@@ -51,34 +49,25 @@ def shape_of_checkpoint(path: str) -> ModelShape:
 
 
 def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
-    """
+    """The shape of the model that has these weights and settings.
+
     Raises:
-        KeyError: a weight or a setting that a Transformer has is not there.
+        KeyError: a weight or a setting is missing that every Transformer has.
         ValueError: a weight or a setting has a value that no Transformer has.
     """
     decoder_only = "encoder.embed_tokens.weight" not in weights
-    sides: Dict[str, int] = {}
-    for side in ("encoder", "decoder"):
-        if side == "encoder" and decoder_only:
-            sides.update(encoder_layers=0, encoder_dim=0, encoder_ffn_dim=0, encoder_heads=0)
-            continue
-        layers = {name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")}
-        ffn_dim, dim = _size(weights, f"{side}.layers.0.fc1.weight")
-        heads = _setting(settings, side, "attention_heads")
-        problem = size_problem(f"{side}_attention_heads", heads, HEADS)
-        if problem is not None:
-            raise ValueError(f"has odd settings: {problem}")
-        sides.update({f"{side}_layers": len(layers), f"{side}_dim": dim, f"{side}_ffn_dim": ffn_dim})
-        sides[f"{side}_heads"] = heads
+    encoder = {"layers": 0, "dim": 0, "ffn_dim": 0, "heads": 0} if decoder_only else _side(weights, settings, "encoder")
+    decoder = _side(weights, settings, "decoder")
     distinct = {(tensor.data_ptr(), tensor.shape): tensor.numel() for tensor in parameters_of(weights).values()}
     parameters = sum(distinct.values())
-    if fairseq.__version__.startswith("0.12.2"):
-        dim, ffn_dim = sides["encoder_dim"], sides["encoder_ffn_dim"]
-        parameters += sides["encoder_layers"] * (4 * dim * (dim + 1) + 2 * dim * ffn_dim + dim + ffn_dim)
+    if fairseq.__version__.startswith("0.12.2"):  # holds the weights of the encoder's layers twice
+        dim, ffn_dim = encoder["dim"], encoder["ffn_dim"]
+        parameters += encoder["layers"] * (4 * dim * (dim + 1) + 2 * dim * ffn_dim + dim + ffn_dim)
     side = "decoder" if decoder_only else "encoder"
     return ModelShape(
-        **sides,
-        vocab_size=_size(weights, "decoder.embed_tokens.weight")[0],
+        **{f"encoder_{name}": value for name, value in encoder.items()},
+        **{f"decoder_{name}": value for name, value in decoder.items()},
+        vocab_size=_rows_and_columns(weights, "decoder.embed_tokens.weight")[0],
         parameters=parameters,
         decoder_only=decoder_only,
         pre_norm=bool(_setting(settings, side, "normalize_before")),
@@ -86,8 +75,18 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
     )
 
 
-def _size(weights: Dict[str, Tensor], name: str) -> Tuple[int, int]:
-    """Rows and columns of a weight."""
+def _side(weights: Dict[str, Tensor], settings: Any, side: str) -> Dict[str, int]:
+    """The numbers of the ``"encoder"`` or the ``"decoder"``."""
+    layers = {name.split(".")[2] for name in weights if name.startswith(f"{side}.layers.")}
+    ffn_dim, dim = _rows_and_columns(weights, f"{side}.layers.0.fc1.weight")
+    heads = _setting(settings, side, "attention_heads")
+    problem = size_problem(f"{side}_attention_heads", heads, HEADS)
+    if problem is not None:
+        raise ValueError(f"has odd settings: {problem}")
+    return {"layers": len(layers), "dim": dim, "ffn_dim": ffn_dim, "heads": heads}
+
+
+def _rows_and_columns(weights: Dict[str, Tensor], name: str) -> Tuple[int, int]:
     if weights[name].dim() != 2:
         raise ValueError(f"has a {name} of {weights[name].dim()} dimensions, and it must have 2")
     rows, columns = weights[name].shape

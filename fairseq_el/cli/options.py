@@ -1,4 +1,4 @@
-"""Types of options: numbers within limits. argparse refuses anything else in one line."""
+"""Types of option values: numbers within limits, and sizes. argparse refuses other values in one line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Callable
 from fairseq_el.errors import shortened
 from fairseq_el.units import parse_size
 
-MOST = 2**31 - 1  # what fairseq and torch count with
+MOST = 2**31 - 1  # the largest number that fairseq and torch count to
 
 
 def whole(least: int, most: int = MOST) -> Callable[[str], int]:
-    """The type of whole numbers from ``least`` to ``most``."""
+    """The type of a whole number from ``least`` to ``most``."""
 
     def parse(text: str) -> int:
         digits = text.lstrip("0") or "0"
-        # int() is not asked for numbers of thousands of digits.
+        # int() takes long for thousands of digits.
         value = int(digits) if re.fullmatch(r"[0-9]+", text) and len(digits) <= len(str(most)) else None
         if value is None or not least <= value <= most:
             too_large = text.isdecimal() and len(digits) >= len(str(most))
@@ -36,6 +36,7 @@ layers = whole(1, 1000)
 
 
 def finite(text: str) -> float:
+    """A number, neither infinite nor NaN."""
     try:
         value = float(text)
     except ValueError:
@@ -46,7 +47,7 @@ def finite(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """Bytes, as ``16GiB``."""
+    """A number of bytes, such as ``16GiB``."""
     try:
         return parse_size(text)
     except ValueError as error:
@@ -54,7 +55,7 @@ def size(text: str) -> int:
 
 
 def size_of_memory(text: str) -> int:
-    """Bytes of a machine, which has some."""
+    """The bytes of a machine's memory: more than 0."""
     found = size(text)
     if found == 0:
         raise argparse.ArgumentTypeError(f"must be above 0, as 16GiB; got {text!r}")

@@ -42,7 +42,7 @@ def add_command(
     Args:
         commands: of :func:`add_subcommands`.
         run: does what the command does, and returns the exit status. Its argument has the options, ``command_line``
-            (as it was given) and ``rest``. None for a command that has subcommands.
+            (as it was given) and ``rest`` besides. None for a command that has subcommands.
         summary: a few words, for the list of commands.
         description: of several lines, printed as they are; or of one, which is wrapped.
         example: of several lines, printed as they are.
@@ -69,12 +69,12 @@ def add_subcommands(parser: argparse.ArgumentParser, metavar: str, title: str) -
         metavar: stands for a command in usage and errors, as ``"COMMAND"``.
         title: heads their list in ``--help``, as ``"commands"``.
     """
-    # argparse has the name of the chosen one in dest. Nested parsers need different ones.
+    # argparse keeps the chosen name under dest; nested parsers need different ones.
     return parser.add_subparsers(dest=metavar.lower(), metavar=metavar, title=title, required=True)
 
 
 def parse(parser: Parser, given: List[str]) -> argparse.Namespace:
-    """The options of the command that ``given`` calls, with ``rest`` and ``command_line``; see :func:`add_command`.
+    """The options of the command that ``given`` calls, with ``rest``; see :func:`add_command`.
 
     Errors end the program with status 2. They name the ``--help`` of the command that was called.
     """

@@ -1,4 +1,4 @@
-"""``fairseq-el plan``: how large a batch fits in memory."""
+"""``fairseq-el plan``: plans the largest batch that fits in memory."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="words of the vocabulary, for --arch; not needed for bart_* (default: 50264) and for --path",
     )
-    work = parser.add_argument_group("the batch")
-    work.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
-    work.add_argument(
+    batch = parser.add_argument_group("the batch")
+    batch.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
+    batch.add_argument(
         "--src-len",
         type=positive,
         required=True,
         metavar="N",
         help="tokens of the longest source; for language models, of the longest prompt",
     )
-    work.add_argument(
+    batch.add_argument(
         "--tgt-len",
         type=positive,
         required=True,
         metavar="N",
         help="words to generate at most (--max-len-b), a prompt not counted",
     )
-    work.add_argument("--dtype", choices=DTYPES, required=True, help="of weights and activations: fp16 for --fp16")
-    work.add_argument(
+    batch.add_argument("--dtype", choices=DTYPES, required=True, help="of weights and activations: fp16 for --fp16")
+    batch.add_argument(
         "--batch", type=positive, metavar="N", help="show this batch size instead of the largest that fits"
     )
     machine = parser.add_argument_group("the machine")

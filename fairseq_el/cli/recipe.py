@@ -6,35 +6,44 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fairseq_el.cli.parser import add_command
+from fairseq_el.cli.parser import add_command, add_subcommands
 from fairseq_el.cli.streams import flush_output, write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.recipes import STEPS, read_recipe, refuse_others_directories
 
 _DESCRIPTION = """\
-Runs one step of an experiment that a YAML file describes:
-
-  download    brings the files it needs, or says which you must bring
-  preprocess  splits text into tokens and cuts what is too long
-  generate    decodes with EL-attention, in batches as large as fairseq-el plan says
-  score       writes hypotheses in order, and their scores
-
-A step that is done is skipped; one that was killed is done again from the last whole file."""
+Runs one step of an experiment that a YAML file describes. A step that is done is skipped; one that was killed is done
+again from the last whole file."""
 
 _EXAMPLE = """\
 example:
 
   fairseq-el recipe download configs/cnndm.yaml --work cnndm"""
 
+_SUMMARIES = {
+    "download": "bring the files that it needs, or say which you must bring",
+    "preprocess": "split text into tokens, and cut what is too long",
+    "generate": "decode with EL-attention, in batches as large as fairseq-el plan says",
+    "score": "write hypotheses in order, and their scores",
+}
+
 
 def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "recipe", run, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
-    parser.add_argument("step", metavar="STEP", choices=STEPS, help=", ".join(STEPS))
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, as those in configs/")
+    parser = add_command(commands, "recipe", None, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
+    _add_work(parser, default=None)
+    steps = add_subcommands(parser, "STEP", "steps")
+    for name in STEPS:
+        step = add_command(steps, name, run, _SUMMARIES[name], f"{_SUMMARIES[name].capitalize()}.")
+        step.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, as those in configs/")
+        _add_work(step, default=argparse.SUPPRESS)  # what was given before STEP stays
+
+
+def _add_work(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
+        default=default,
         help="directory of all files of the experiment (default: recipes/NAME, by the name of CONFIG)",
     )
 

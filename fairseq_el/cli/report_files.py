@@ -1,4 +1,4 @@
-"""Where commands write reports and pictures: checked before anything is computed, and made when it is written."""
+"""Checks of the files and directories that commands write reports and pictures to, before anything is computed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 def check_plot(path: Path, force: bool, inputs: Paths = (), option: str = "--plot") -> None:
-    """
+    """Checks the file of a picture.
+
     Args:
-        inputs: what the command reads.
+        inputs: the files that the command reads.
 
     Raises:
-        OptionError: it can't be written there, or would overwrite something.
+        OptionError: the file can't be written, or something would be overwritten.
         FairseqElError: matplotlib is missing.
     """
     _need_matplotlib(option)
@@ -28,12 +29,13 @@ def check_plot(path: Path, force: bool, inputs: Paths = (), option: str = "--plo
 
 
 def check_file(path: Path, force: bool, option: str, inputs: Paths = ()) -> None:
-    """
+    """Checks the file that an option names.
+
     Args:
-        inputs: what the command reads.
+        inputs: the files that the command reads.
 
     Raises:
-        OptionError: it can't be written there, or would overwrite something.
+        OptionError: the file can't be written, or something would be overwritten.
     """
     refuse_to_overwrite(path, option, force, inputs)
     _need_directory_or_room(path.absolute().parent, f"{option} {path}")
@@ -42,15 +44,16 @@ def check_file(path: Path, force: bool, option: str, inputs: Paths = ()) -> None
 def check_directory(
     directory: Path, names: Sequence[str], force: bool, inputs: Paths = (), plot: Optional[Path] = None
 ) -> None:
-    """
+    """Checks the directory of ``--out``.
+
     Args:
-        names: of the files that will be written in it.
-        inputs: what the command reads.
-        plot: of the option ``--plot``.
+        names: the files that will be written in it.
+        inputs: the files that the command reads.
+        plot: the file of ``--plot``.
 
     Raises:
-        OptionError: it can't be a directory, a file in it would be overwritten, or would be that of ``--plot``.
-        FairseqElError: matplotlib is missing, and one of them is a picture.
+        OptionError: it can't be a directory, or a file in it would be overwritten or is that of ``--plot``.
+        FairseqElError: one of the files is a picture, and matplotlib is missing.
     """
     if any(name.endswith(_PICTURES) for name in names):
         _need_matplotlib("--out")

@@ -1,4 +1,4 @@
-"""``fairseq-el score``: BLEU, chrF and ROUGE of what was decoded."""
+"""``fairseq-el score``: BLEU, chrF and ROUGE of decoded text."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _read_output(path: str, format_: str) -> GenerateOutput:
 
 
 def _of_other_ends(texts: Sequence[str]) -> str:
-    """For a message about a number of lines: characters that end lines elsewhere."""
+    """A remark on characters that end lines elsewhere, for a message about a number of lines; empty without any."""
     count = sum(len(text.splitlines()) > 1 for text in texts)
     return f" (only a newline ends a line; {count} have other line ends in them, such as CR or U+2028)" if count else ""
 

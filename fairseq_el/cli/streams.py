@@ -1,4 +1,4 @@
-"""What commands write to standard output, and errors to standard error."""
+"""Standard output and standard error: results, notes and errors, also where a stream is closed or its disk full."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from fairseq_el.errors import FairseqElError
 
 
 def write_line(text: str) -> None:
-    """
+    """Writes a result to standard output.
+
     Raises:
-        FairseqElError: standard output has an encoding without some character of the text.
-        OSError: it can't be written to.
+        FairseqElError: the encoding of standard output lacks a character of the text.
+        OSError: standard output can't be written to.
     """
     try:
         with _named():
@@ -27,14 +28,14 @@ def write_line(text: str) -> None:
 
 
 def flush_output() -> None:
-    """Writes what is still in memory, while it can be told that the disk is full or that nobody reads it."""
+    """Writes what is still in memory, while an error can still be reported: a full disk, or a reader that is gone."""
     with _named():
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """Has errors of a stream say which one it is."""
+    """Names standard output in its errors."""
     try:
         yield
     except OSError as error:
@@ -43,7 +44,7 @@ def _named() -> Iterator[None]:
 
 
 def drop_unwritable_output() -> None:
-    """Throws away what can't be written, which the interpreter would try again at its end, with a traceback."""
+    """Drops what can't be written. The interpreter would try again at its end, and print a traceback."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -66,7 +67,7 @@ def say_error(message: str, program: str) -> None:
 
 
 def open_closed_streams() -> None:
-    """Has what is written to a stream that the caller has closed (``>&-``) go nowhere, as ``print`` does."""
+    """Opens streams that the caller has closed (``>&-``): what is written to them goes nowhere, as with ``print``."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (until the process ends)

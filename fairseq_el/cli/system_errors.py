@@ -1,4 +1,4 @@
-"""What the operating system refused: what, where, and what to do about it."""
+"""Errors of the operating system in plain words: what failed, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADVICE = {
 
 
 def explain_system(error: BaseException) -> Optional[str]:
-    """What to tell a user about an exception; None if it is no refusal of the system."""
+    """The message for a user about an exception of the operating system; None for other exceptions."""
     if isinstance(error, OSError):
         where = " to ".join(shortened(str(name)) for name in (error.filename, error.filename2) if name is not None)
         what = error.strerror or summary_of(error)

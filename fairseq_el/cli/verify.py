@@ -1,4 +1,4 @@
-"""``fairseq-el verify``: does EL-attention write what stock fairseq writes?"""
+"""``fairseq-el verify``: checks that EL-attention writes the hypotheses that stock fairseq writes."""
 
 from __future__ import annotations
 
@@ -69,30 +69,39 @@ def run(options: argparse.Namespace) -> int:
         )
     for path in [path for ensemble in options.path for path in split_paths(ensemble)]:
         require_file(path, "--path must be a checkpoint that fairseq wrote")
-    tasks = [options.task or load_checkpoint(split_paths(path)[0], "--path").task for path in options.path]
-    if len(tasks) == 1:
-        if _PREFIX + tasks[0] not in TASK_REGISTRY:
-            known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))
-            raise OptionError(f"--task must be one of {', '.join(known)}; got {shortened(tasks[0])}")
-        el = ["--task", _PREFIX + tasks[0], "--el-ngram-blocking", "stock"]
-        runs = {"stock": [options.path[0], "--task", tasks[0]], "EL": [options.path[0], *el]}
-    else:
-        runs = {path: [path, "--task", task] for path, task in zip(options.path, tasks)}
-        if len(runs) == 1:
-            raise OptionError(f"--path must name two different checkpoints; got {options.path[0]} twice")
+    compared = _compared(options)
     if "--cpu" not in options.rest:
-        usable_device()  # the programs' own warning is in their logs, and stock fairseq explains nothing
+        usable_device()  # warns here: the warning of fairseq-generate is in its log, and stock fairseq has none
     found = {}
-    for name in tqdm(list(runs), desc="fairseq-generate", unit="run", leave=False, disable=None):
-        found[name] = _decode(name, [options.data, "--path", *runs[name], *options.rest])
+    for name in tqdm(list(compared), desc="fairseq-generate", unit="run", leave=False, disable=None):
+        found[name] = _decode(name, [options.data, "--path", *compared[name], *options.rest])
     one, other = found.values()
     agreement = compare_hypotheses(one, other)
     write_line(_as_json(agreement, list(found)) if options.json else _as_text(agreement, list(found)))
     return 1 if agreement.differing else 0
 
 
+def _compared(options: argparse.Namespace) -> Dict[str, List[str]]:
+    """The two ways to decode, by name: checkpoint and task for fairseq-generate.
+
+    Raises:
+        OptionError: the task has no twin with EL-attention, or the checkpoints are one.
+    """
+    tasks = [options.task or load_checkpoint(split_paths(path)[0], "--path").task for path in options.path]
+    if len(tasks) == 1:
+        if _PREFIX + tasks[0] not in TASK_REGISTRY:
+            known = sorted(name[len(_PREFIX) :] for name in TASK_REGISTRY if name.startswith(_PREFIX))
+            raise OptionError(f"--task must be one of {', '.join(known)}; got {shortened(tasks[0])}")
+        el = ["--task", _PREFIX + tasks[0], "--el-ngram-blocking", "stock"]
+        return {"stock": [options.path[0], "--task", tasks[0]], "EL": [options.path[0], *el]}
+    compared = {path: [path, "--task", task] for path, task in zip(options.path, tasks)}
+    if len(compared) == 1:
+        raise OptionError(f"--path must name two different checkpoints; got {options.path[0]} twice")
+    return compared
+
+
 def _decode(name: str, arguments: List[str]) -> Dict[int, List[Hypothesis[str]]]:
-    """One run of fairseq-generate.
+    """The hypotheses that one run of fairseq-generate writes.
 
     Raises:
         FairseqElError: it failed, or wrote no hypotheses.

@@ -58,7 +58,8 @@ def orthogonal_directions(num_heads: int, num_features: int, head_dim: int, seed
     num_blocks = -(-num_features // head_dim)
     normal = torch.randn(num_heads, num_blocks, head_dim, head_dim, generator=generator, dtype=torch.float64)
     rotations, triangle = torch.linalg.qr(normal)
-    directions: Tensor = rotations * triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)  # all equally likely
+    signs = triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    directions: Tensor = rotations * signs  # all rotations are equally likely
     lengths = torch.randn(num_heads, num_blocks, head_dim, head_dim, generator=generator, dtype=torch.float64).norm(
         dim=3
     )

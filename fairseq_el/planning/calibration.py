@@ -39,17 +39,17 @@ class LayerSize:
     def __str__(self) -> str:
         return f"{self.batch} x {self.beam} x {self.src_len:,}, {self.heads} heads, width {self.width:,}"
 
-    def operations(self, operation: str, element_size: int) -> Tuple[Operation, ...]:
-        """The operations that one in ``OPERATIONS`` is made of; ``"copy"`` copies a memory."""
-        if operation == "copy":
+    def operations(self, name: str, element_size: int) -> Tuple[Operation, ...]:
+        """The operations that were measured as ``name``, which is in ``OPERATIONS``; ``"copy"`` copies a memory."""
+        if name == "copy":
             return (Operation("copy", 0, 2 * self.batch * self.src_len * self.width * element_size),)
         model = CrossAttentionShape(1, self.heads, self.width, self.width)
-        backend = "el" if operation == "el" else "shared-kv"
-        made_of = cross_attention_operations(backend, model, self.batch, self.beam, self.src_len, element_size)
-        return made_of.once if operation == "projection" else made_of.step
+        backend = "el" if name == "el" else "shared-kv"
+        found = cross_attention_operations(backend, model, self.batch, self.beam, self.src_len, element_size)
+        return found.once if name == "projection" else found.step
 
 
-TINY_LAYER = LayerSize(1, 1, 8, 1, 64)  # next to no work: what is left is calling it
+TINY_LAYER = LayerSize(1, 1, 8, 1, 64)  # takes little more than the time of a call
 DECIDED_BY = {"stream": "copy", "bandwidth": "shared-kv", "shared": "el", "dense": "projection"}
 LAYER_SIZES = (
     LayerSize(16, 4, 1024, 16, 1024),
@@ -74,17 +74,17 @@ class OperationTime:
 
     @property
     def error(self) -> float:
-        """The error of the prediction as a share of what was measured; negative if it is too short."""
+        """The error of the prediction, as a share of the measured time; negative if it is too short."""
         return self.predicted / self.measured - 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The rates of a device by dtype, and the times that they were fitted to.
+    """The rates of a device by dtype, and the measurements that they come from.
 
     Attributes:
-        cores: processors that this process had while it multiplied on a CPU; fewer than torch's threads if other
-            programs were running, or if there are fewer, and then the rates are wrong.
+        cores: cores that this process had while it multiplied on a CPU. If they are fewer than torch's threads, other
+            programs were running, or the machine has fewer, and the rates are wrong.
     """
 
     device: str
@@ -187,13 +187,14 @@ def _seconds(call: Callable[[], object], device: str) -> float:
 
 
 def fit(measured: Dict[Tuple[str, LayerSize], float], element_size: int, start: Rates) -> Rates:
-    """Finds the rates with which predictions come closest to the seconds measured, by operation and size.
+    """The rates with which predictions come closest to measured seconds.
 
-    One rate is found after the other, each from the measurements that it decides. Closest is the least sum of absolute
-    logarithms of predicted over measured: like a median, it is not moved by a few measurements that went wrong.
+    Each rate is fitted to the measurements that it decides, one after the other. The distance is the sum of
+    ``|log(predicted / measured)|``: like a median, it bears a few measurements that went wrong.
 
     Args:
-        start: rates within a factor of a thousand.
+        measured: seconds by operation and size.
+        start: rates that are right within a factor of a thousand.
     """
     tiny = {key: seconds for key, seconds in measured.items() if key[1] == TINY_LAYER}
     rates = _fit_one(start, "launch", tiny, element_size)
@@ -216,5 +217,5 @@ def _fit_one(rates: Rates, field: str, measured: Dict[Tuple[str, LayerSize], flo
 
 
 def predict(operation: str, size: LayerSize, element_size: int, rates: Rates) -> float:
-    """Seconds of an operation by the cost model."""
+    """Seconds of one layer by the cost model."""
     return operations_seconds(size.operations(operation, element_size), rates)

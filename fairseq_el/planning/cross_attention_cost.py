@@ -1,8 +1,7 @@
-"""How long cross-attention takes with each of its backends, and which one a batch is decoded with.
+"""The time that cross-attention takes with each backend, and the choice of the backend for a batch.
 
-A roofline for every operation: the larger of its FLOPs at the machine's rate and its bytes at the machine's bandwidth.
-What the operations are is in :mod:`fairseq_el.planning.operations`; the machine's numbers are in
-:mod:`fairseq_el.planning.rates`.
+An operation takes the larger of its FLOPs at the machine's rate and its bytes at the machine's bandwidth (a roofline).
+:mod:`fairseq_el.planning.operations` lists the operations, :mod:`fairseq_el.planning.rates` the machine's numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from fairseq_el.planning.operations import BACKENDS, CrossAttentionShape, Operat
 from fairseq_el.planning.rates import Rates, load_rates
 from fairseq_el.units import format_seconds, format_size
 
-# The model is off by more than a tenth now and then; below that, less memory decides.
+# The cost model is off by more than a tenth now and then. Where a backend saves less, the one that keeps less is taken.
 WORTHWHILE = 0.9
 
 
@@ -25,9 +24,9 @@ class Choice:
 
     Attributes:
         backend: a name in ``BACKENDS``.
-        reason: one sentence with the figures.
-        seconds: what each backend would take, for all layers and steps.
-        state_bytes: what each backend would keep, the encoder's output included.
+        reason: one sentence with the numbers.
+        seconds: the time of each backend, for all layers and steps.
+        state_bytes: the bytes that each backend keeps, the encoder's output included.
     """
 
     backend: str
@@ -48,16 +47,16 @@ def operations_seconds(operations: Iterable[Operation], rates: Rates) -> float:
 def cross_attention_seconds(
     backend: str, model: CrossAttentionShape, batch: int, beam: int, src_len: int, steps: int, dtype: str, rates: Rates
 ) -> float:
-    """Seconds of cross-attention for all layers and ``steps`` steps, what is done once per batch included.
+    """Seconds of cross-attention in all layers: of ``steps`` steps, and of what is done once per batch.
 
-    All sentences are taken to stay to the end.
+    It assumes that all sentences stay to the last step.
 
     Args:
         backend: as for :func:`cross_attention_operations`.
-        dtype: a name in ``DTYPES``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
-    work = cross_attention_operations(backend, model, batch, beam, src_len, DTYPES[dtype].num_bytes)
-    per_layer = operations_seconds(work.once, rates) + steps * operations_seconds(work.step, rates)
+    operations = cross_attention_operations(backend, model, batch, beam, src_len, DTYPES[dtype].num_bytes)
+    per_layer = operations_seconds(operations.once, rates) + steps * operations_seconds(operations.step, rates)
     return model.layers * per_layer
 
 
@@ -81,15 +80,17 @@ def choose_backend(
     budget: Optional[int] = None,
     rates: Optional[Rates] = None,
 ) -> Choice:
-    """The faster backend, if it fits; ``"el"``, which keeps least, unless ``"shared-kv"`` saves at least a tenth.
+    """The backend for a batch: ``"shared-kv"`` if it fits and saves at least a tenth of the time, or else ``"el"``.
+
+    ``"el"`` keeps least.
 
     Args:
         model: numbers of the model; ``CrossAttentionShape.of(shape)``.
-        steps: how many are likely, see :func:`expected_steps`.
+        steps: the likely number, see :func:`expected_steps`.
         device: ``"cpu"``, ``"cuda"`` or torch's name of another.
-        dtype: a name in ``DTYPES``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
         budget: bytes that cross-attention may keep, the encoder's output included (default: any number).
-        rates: of the machine (default: :func:`load_rates` of device and dtype).
+        rates: the machine's (default: :func:`load_rates` of device and dtype).
     """
     known = load_rates(device, dtype) if rates is None else rates
     numbers = (batch, beam, src_len)

@@ -33,12 +33,12 @@ def num_cores() -> int:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that nobody uses now: of the current card (``"cuda"``), of another (``"cuda:1"``), or of RAM (``"cpu"``).
+    """Bytes that are free: on the current card (``"cuda"``), on another (``"cuda:1"``), or in RAM (``"cpu"``).
 
-    On a card this counts what torch's pool keeps and no tensor uses: to the card it is taken, to torch it is free.
+    On a card, this includes the memory that torch's pool keeps and no tensor uses: it is taken, but torch may use it.
 
     Raises:
-        OptionError: there is no such card, or the system does not say.
+        OptionError: there is no such card, or the system does not say how much is free.
     """
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
@@ -58,7 +58,7 @@ def free_memory(device: str) -> int:
 
 
 def process_memory(device: str) -> int:
-    """Bytes that this process uses beside the :func:`free_memory`: its tensors on the card, or its pages in RAM."""
+    """Bytes that this process uses, beside :func:`free_memory`: its tensors on the card, or its pages in RAM."""
     if device.startswith("cuda"):
         return int(torch.cuda.memory_allocated(torch.device(device).index))
     try:
@@ -68,15 +68,16 @@ def process_memory(device: str) -> int:
 
 
 def torch_attention(device: str, dtype: str, capability: Optional[Tuple[int, int]] = None) -> TorchAttention:
-    """How this torch computes attention where something is masked, as padding is.
+    """The way in which this torch computes attention under a mask, such as that of padding.
 
-    On CUDA only the memory-efficient kernel takes a mask, from torch 2.1 on. Its heads: tensor cores read 16 bytes at a
-    time (``check_head_dim_size_mem_efficient`` and ``minimum_gemm_alignment`` in ``cuda/sdp_utils.cpp`` of torch's
-    ``aten/src/ATen/native/transformers``; what casts is ``_scaled_dot_product_attention_math`` in ``attention.cpp``).
+    On CUDA only the memory-efficient kernel takes a mask, from torch 2.1 on. The width of its heads is limited because
+    tensor cores read 16 bytes at a time. Source: torch's ``aten/src/ATen/native/transformers``, in
+    ``cuda/sdp_utils.cpp`` ``check_head_dim_size_mem_efficient`` and ``minimum_gemm_alignment``, and in
+    ``attention.cpp`` ``_scaled_dot_product_attention_math``, which casts.
 
     Args:
-        dtype: a name in ``DTYPES``.
-        capability: of the card (default: that of the one here, or if there is none, of an A100).
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
+        capability: the card's compute capability (default: that of the card here, or of an A100 where there is none).
     """
     version = torch_version()
     if device != "cuda":
@@ -95,5 +96,5 @@ def _alignment_on_card(version: Tuple[int, ...], dtype: str, capability: Tuple[i
 
 
 def holds_projections() -> bool:
-    """Whether this torch's attention still has queries, keys and values when it projects what it read."""
+    """Whether this torch's attention still holds queries, keys and values while it projects its output."""
     return torch_version() < (2, 12)

@@ -1,4 +1,4 @@
-"""The numbers of a model that its memory depends on."""
+"""The shape of a model: the numbers that its memory depends on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A fairseq Transformer, with an encoder or without: a language model (``decoder_only``), encoder numbers are 0.
+    """The shape of a fairseq Transformer.
 
-    Those of an encoder without layers are 0 too, but for its width.
+    A language model has no encoder (``decoder_only``): the encoder's numbers are 0. An encoder without layers has a
+    width, and its other numbers are 0.
 
     Attributes:
-        parameters: how many numbers the weights have, shared ones counted once.
-        pre_norm: whether layers normalise their input (``--encoder-normalize-before``); one more tensor is alive then.
-        gelu: whether the activation is fairseq's GELU, which computes in float32 and copies to and from it.
+        parameters: numbers of all weights, shared ones counted once.
+        pre_norm: layers normalise their input (``--encoder-normalize-before``). One more tensor is alive then.
+        gelu: the activation is fairseq's GELU, which computes in float32, on copies.
     """
 
     encoder_layers: int
@@ -45,7 +46,7 @@ def shape_of(model: Any) -> ModelShape:
     """The shape of a fairseq Transformer, BART or language model, read off its modules.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the model is built in another way.
     """
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     try:

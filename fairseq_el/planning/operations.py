@@ -1,4 +1,4 @@
-"""Arithmetic and memory traffic of a decoder's operations: FLOPs and bytes, from the numbers of a model alone.
+"""The operations of a decoder, each with its FLOPs and the bytes that it reads and writes.
 
 Symbols: ``B`` sentences, ``b`` beams, ``h`` heads, ``d`` width of the decoder, ``m`` width of the memory (the encoder's
 output; usually ``d``), ``n`` source length, ``L`` decoder layers, ``s`` bytes per element.
@@ -15,7 +15,7 @@ from typing import Iterable, Tuple
 from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import default_node_share
 
-# How cross-attention may be computed: the two of this package, and the two of stock fairseq to compare with.
+# Ways to compute cross-attention: the two of this package, and the two of stock fairseq to compare with.
 BACKENDS = ("el", "shared-kv")
 STOCK = ("stock", "stock-shared")
 
@@ -25,10 +25,10 @@ class Operation:
     """One product, softmax or copy.
 
     Attributes:
-        flops: how many.
-        bytes: read and written.
-        rate: which of :class:`Rates`' FLOP/s it runs at, ``"dense"`` or ``"shared"``.
-        bandwidth: which of their bytes/s it reads and writes at, ``"stream"`` or ``"bandwidth"``.
+        flops: floating-point operations.
+        bytes: bytes read and written.
+        rate: the field of :class:`Rates` with its FLOP/s, ``"dense"`` or ``"shared"``.
+        bandwidth: the field of :class:`Rates` with its bytes/s, ``"stream"`` or ``"bandwidth"``.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class CrossAttentionShape:
-    """The numbers of a model that the cost of its cross-attention depends on: ``L``, ``h``, ``d`` and ``m``."""
+    """The numbers of a model that its cross-attention's cost depends on: ``L``, ``h``, ``d`` and ``m``."""
 
     layers: int
     heads: int
@@ -49,17 +49,18 @@ class CrossAttentionShape:
 
     @classmethod
     def of(cls, shape: ModelShape) -> CrossAttentionShape:
+        """Those of a whole model."""
         return cls(shape.decoder_layers, shape.decoder_heads, shape.decoder_dim, shape.encoder_dim)
 
 
 @dataclass(frozen=True)
 class CrossAttentionOperations:
-    """What one backend does.
+    """The operations of cross-attention with one backend.
 
     Attributes:
-        step: the operations of one layer in one step.
-        once: the operations of one layer that are done once per batch.
-        state_bytes: what is kept between steps, for all layers together, the encoder's output included.
+        step: operations of one layer in one step.
+        once: operations of one layer that are done once per batch.
+        state_bytes: bytes kept between steps for all layers, the encoder's output included.
     """
 
     step: Tuple[Operation, ...]
@@ -68,18 +69,19 @@ class CrossAttentionOperations:
 
 
 def flops(operations: Iterable[Operation]) -> int:
+    """FLOPs of all operations."""
     return sum(operation.flops for operation in operations)
 
 
 def traffic(operations: Iterable[Operation]) -> int:
-    """Bytes read and written."""
+    """Bytes that all operations read and write."""
     return sum(operation.bytes for operation in operations)
 
 
 def cross_attention_operations(
     backend: str, model: CrossAttentionShape, batch: int, beam: int, src_len: int, element_size: int
 ) -> CrossAttentionOperations:
-    """Cross-attention without the query and output projections, which all backends share.
+    """The operations of cross-attention, without the query and output projections, which all backends share.
 
     Args:
         backend: ``"el"``, ``"shared-kv"``, or stock fairseq's: ``"stock"`` (cached keys and values per beam) or
@@ -111,7 +113,10 @@ def cross_attention_operations(
 
 
 def _el(model: CrossAttentionShape, batch: int, beam: int, src_len: int, element_size: int) -> Tuple[Operation, ...]:
-    """``4 B b n m h + 4 B b d m`` FLOPs; of the bytes, ``2 B n m s`` are the memory and ``2 d m s`` weights."""
+    """EL-attention (Yan et al. 2021, arXiv 2105.04779): ``4 B b n m h + 4 B b d m`` FLOPs.
+
+    It reads ``2 B n m s`` bytes of the memory and ``2 d m s`` bytes of weights.
+    """
     rows, s = batch * beam, element_size
     query_size = rows * model.width * s
     expanded_size = rows * model.heads * model.memory_width * s
@@ -135,8 +140,8 @@ def _kv(
     """Attention over keys and values kept per sentence: ``4 B b n d`` FLOPs, ``2 B n d s`` bytes of keys and values.
 
     Args:
-        fused: scores stay in registers and caches, as in torch's fused attention; stock fairseq writes them to memory,
-            and computes their softmax in float32, with copies to and from it where they are of another type.
+        fused: scores stay in registers and caches, as in torch's fused attention. Stock fairseq writes them to memory
+            and takes their softmax in float32, on copies where they are of another dtype.
     """
     rows, s = batch * beam, element_size
     outside = 2 * (rows + batch * length) * width * s  # queries and outputs, keys and values
@@ -151,8 +156,10 @@ def _kv(
 def decoder_step_operations(
     backend: str, shape: ModelShape, batch: int, beam: int, src_len: int, past: int, element_size: int
 ) -> Tuple[Operation, ...]:
-    """All operations of the decoder in one step, with the past in the stock cache (stock) or in the tree of beams
-    with keys and values (``"el"`` and ``"shared-kv"``). Search, layer norms and activations are left out.
+    """The operations of the whole decoder in one step, without search, layer norms and activations.
+
+    Stock fairseq has the past in its cache; ``"el"`` and ``"shared-kv"`` have it in the tree of beams, as keys and
+    values.
 
     Args:
         past: words of every hypothesis so far.

@@ -1,4 +1,4 @@
-"""How fast a machine is at what decoding does: five numbers per device and dtype, measured or by default.
+"""The rates of a machine in decoding: five numbers for each device and dtype, measured or by default.
 
 ``fairseq-el calibrate`` measures them and writes ``fairseq_el/rates.json`` in the user's cache directory
 (``$XDG_CACHE_HOME``, or ``~/.cache``); the environment variable ``FAIRSEQ_EL_RATES`` names another file.
@@ -27,14 +27,14 @@ _UNUSABLE = (FairseqElError, ValueError, TypeError, KeyError, AttributeError, Ov
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device does in one dtype.
+    """The rates of a device in one dtype.
 
     Attributes:
         dense: FLOP/s of large products, such as the projection of a batch's keys (a thousand rows and more).
         shared: FLOP/s of EL-attention's products, which have beams times heads rows per sentence.
         bandwidth: bytes/s that attention over keys and values reads, which has as many rows per head as beams.
         stream: bytes/s that everything else reads and writes: what a large copy does.
-        launch: seconds that any operation takes beside its work: the call, small copies, the launch of kernels.
+        launch: seconds that every operation takes besides: the call, small copies, the launch of kernels.
     """
 
     dense: float
@@ -46,12 +46,12 @@ class Rates:
 
 @dataclass(frozen=True)
 class Processor:
-    """What rates belong to: they say nothing about another one.
+    """The processor or card that rates were measured on. They are not used on another one.
 
     Attributes:
-        name: of the processor or card.
-        threads: that torch uses (0 on a card).
-        torch: its version.
+        name: the name of the processor or card.
+        threads: threads that torch uses (0 on a card).
+        torch: the version of torch.
     """
 
     name: str
@@ -89,8 +89,8 @@ def default_rates(device: str, dtype: str) -> Rates:
     """The rates of a machine that was not calibrated.
 
     Args:
-        device: ``"cpu"``, or any other, which is taken to be like a card.
-        dtype: a name in ``DTYPES``.
+        device: ``"cpu"``, or any other, which counts as a card.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
     return (_CPU if device == "cpu" else _CUDA)[dtype]
 
@@ -105,10 +105,12 @@ def rates_path() -> Path:
 
 
 def refuse_to_replace_others_file() -> None:
-    """Before anything is measured. In the user's cache directory, the file is this package's, even if it is damaged.
+    """Checks, before anything is measured, that rates may be written to :func:`rates_path`.
+
+    In the user's cache directory, the file is this package's, even if it is damaged.
 
     Raises:
-        OptionError: there is something at :func:`rates_path` that was never written by :func:`save_rates`.
+        OptionError: :func:`save_rates` never wrote what is there.
     """
     path, chosen = rates_path(), bool(os.environ.get("FAIRSEQ_EL_RATES"))
     kind = kind_of(path)
@@ -135,11 +137,11 @@ def this_processor(device: str) -> Processor:
 
 
 def load_rates(device: str, dtype: str) -> Rates:
-    """The rates that were measured here, or default ones where there are none; a file that is no use is logged.
+    """The rates that were measured on this machine, or else the default ones. A file that can't be used is logged.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or torch's name of another.
-        dtype: a name in ``DTYPES``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
     path, default = rates_path(), default_rates(device, dtype)
     if not os.path.lexists(path):
@@ -159,7 +161,7 @@ def load_rates(device: str, dtype: str) -> Rates:
 
 
 def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
-    """Writes what was measured on a device, by dtype, and keeps what the file says about other devices.
+    """Writes the rates of a device, by dtype, and keeps those of other devices.
 
     The file is always whole: it is written under another name and takes the old one's place at the end.
 
@@ -174,7 +176,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
     try:
         devices = dict(_read(path))
     except _UNUSABLE:
-        devices = {}  # missing, or no use to anybody
+        devices = {}  # there is no file, or a damaged one
     devices[device] = {
         "processor": asdict(this_processor(device)),
         "rates": {dtype: asdict(value) for dtype, value in rates.items()},
@@ -185,7 +187,7 @@ def save_rates(device: str, rates: Mapping[str, Rates]) -> Path:
 
 
 def _read(path: Path) -> Dict[str, Any]:
-    """What the file says, by device."""
+    """The content of the file, by device."""
     content = read_json(path)
     if content["version"] != _VERSION:
         raise ValueError(f"it is of version {content['version']!r}, and {_VERSION} is read")

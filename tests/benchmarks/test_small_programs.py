@@ -47,7 +47,7 @@ def test_curves(tmp_path, script):
 
 def test_messages_are_kept_out_of_the_output(tmp_path):
     """Of a program whose output is read: in one file, they could come in the middle of a hypothesis."""
-    run = importlib.import_module("compare").run
+    run = importlib.import_module("compare").run_logged
     program = "import sys; print('D-0', end=' ', flush=True); print('said', file=sys.stderr); print('x'); sys.exit({})"
     messages = run([sys.executable, "-c", program.format(0)], tmp_path / "a.log")
     assert (tmp_path / "a.log").read_text() == "D-0 x\n" and messages.read_text() == "said\n"

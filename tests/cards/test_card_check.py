@@ -61,7 +61,7 @@ def test_one_message_about_a_card_without_kernels(fake_torch, nvidia_smi):
     ],
 )
 def test_the_command_is_for_this_python(capability, kernels, python, version, cuda, what, fake_torch, monkeypatch):
-    monkeypatch.setattr(check, "is_there", lambda: False)
+    monkeypatch.setattr(check, "has_nvidia_smi", lambda: False)
     monkeypatch.setattr(check, "shown_cards", lambda: types.SimpleNamespace(cards=[]))
     fake_torch(capability, kernels, version, cuda)
     monkeypatch.setattr(check.sys, "version_info", python)

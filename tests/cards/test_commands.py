@@ -14,7 +14,7 @@ from fairseq_el.cli import calibrate, verify
 from fairseq_el.cli.main import main
 
 NEWEST = ["sm_75", "sm_80"]
-generate = importlib.import_module("fairseq_el.recipes.generate")  # the package has a function of that name
+generate = importlib.import_module("fairseq_el.recipes.generate_step")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_calibrate_warns(fake_torch, nvidia_smi, monkeypatch, caplog):
 
 
 def test_recipes(fake_torch, nvidia_smi, monkeypatch, caplog):
-    output = types.SimpleNamespace(is_made=lambda: False, refuse_to_replace=lambda: None)
+    output = types.SimpleNamespace(is_up_to_date=lambda: False, refuse_to_replace=lambda: None)
     monkeypatch.setattr(generate, "output_of", lambda recipe, work: output)
     monkeypatch.setattr(generate, "data_of", start)
     fake_torch()

@@ -370,8 +370,8 @@ def test_memory_is_free_before_the_next_attempt(kind, monkeypatch):
             dead_at_next.append([reference() is None for reference in alive])
             alive.clear()
         if number == 2:
-            memory = states[0].encoder_out["encoder_out"][0]
-            alive.extend(map(weakref.ref, [states[0], states[0].ancestry, memory]))
+            memory = states[0].source.encoder_out["encoder_out"][0]
+            alive.extend(map(weakref.ref, [states[0], states[0].tree.ancestry, memory]))
             if states[0].num_sentences > 1:
                 try:
                     raise ValueError("on the way")

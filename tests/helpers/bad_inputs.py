@@ -429,7 +429,8 @@ def url(address: str) -> Change:
 
 
 RECIPES: List[Row] = [
-    ("recipe", nothing, "required: STEP, CONFIG"),
+    ("recipe", nothing, "required: STEP"),
+    ("recipe score", nothing, "required: CONFIG"),
     ("recipe polish recipe.yaml", nothing, "invalid choice: 'polish'"),
     ("recipe score nowhere.yaml", nothing, "CONFIG must be a YAML file that can be read; nowhere.yaml does not exist"),
     ("recipe score hf", nothing, "hf is a directory"),
