@@ -17,28 +17,11 @@ DOCUMENTS = sorted(
     for path in REPOSITORY.glob(pattern)
     if path.name != "CHANGELOG.md"
 )
-CLEAN = [
-    "_compat",
-    "_torch_version",
-    "architectures",
-    "checkpoint_loading",
-    "conversion",
-    "dtypes",
-    "errors",
-    "failure_report",
-    "files",
-    "measure",
-    "policy",
-    "recipes",
-    "scoring",
-    "slim",
-    "subprocesses",
-    "tasks",
-    "tokenization",
-    "units",
+CLEAN = [  # packages and modules whose docstrings are held to the rules so far
+    *("_compat", "_torch_version", "architectures", "bench", "checkpoint_loading", "conversion", "dtypes", "errors"),
+    *("failure_report", "files", "measure", "policy", "recipes", "scoring", "slim", "subprocesses", "tasks"),
+    *("tokenization", "units"),
 ]
-
-NOT_YET = ["On a card"]  # sections of docs/benchmarks.md that are still to be rewritten
 
 MOST_WORDS = 35
 FORBIDDEN = ("can't be had", "is none of", "what must be", "of which")
@@ -81,10 +64,7 @@ def complaints(paragraph: str) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_documents(path):
-    text = path.read_text(encoding="utf-8")
-    for section in NOT_YET:
-        text = re.sub(rf"^## {section}\n.*?(?=^## )", "", text, flags=re.M | re.S)
-    found = [problem for one in paragraphs(text) for problem in complaints(one)]
+    found = [problem for one in paragraphs(path.read_text(encoding="utf-8")) for problem in complaints(one)]
     assert not found, "\n".join(found)
 
 

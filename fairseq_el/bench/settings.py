@@ -81,7 +81,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Settings:
-        """The settings of which :meth:`as_dict` gave these values."""
+        """The settings that :meth:`as_dict` turned into these values."""
         numbers = {name: tuple(values[name]) for name in ("batches", "src_lens")}
         methods = tuple(Method(**method) for method in values["methods"])
         return cls(**{**values, **numbers, "methods": methods, "baseline": Method(**values["baseline"])})

@@ -11,7 +11,7 @@ from fairseq_el.errors import OptionError
 
 
 def device_of(asked: Optional[str]) -> str:
-    """Where to compute: as ``--device`` says, or on a card if there is one.
+    """The device to compute on: that of ``--device``, or a card if there is one.
 
     Raises:
         OptionError: there is no card.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fairseq_el.cli import calibrate as command
+from fairseq_el.cli import main
 from fairseq_el.errors import FairseqElError
 from fairseq_el.planning import default_rates, load_rates
 from fairseq_el.planning.calibration import LAYER_SIZES, Calibration, OperationTime
@@ -82,3 +83,10 @@ def test_a_file_that_can_not_be_written(path):
     path.parent.write_text("a file")
     with pytest.raises(FairseqElError, match=r"could not be written to .*rates\.json: .*FAIRSEQ_EL_RATES"):
         run()
+
+
+def test_the_old_spelling(path, capsys):
+    assert main(["bench", "--calibrate", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["file"] == str(path)
+    assert output.err == "fairseq-el: note: bench --calibrate is fairseq-el calibrate now\n"

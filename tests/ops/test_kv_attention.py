@@ -44,14 +44,17 @@ def keys_and_values(inputs):
     return result
 
 
-@given(SIZES, st.integers(0, 10**6), st.sampled_from(["no mask", "hidden", "bias"]), st.sampled_from([1.0, 0.3]))
-def test_equals_multihead_attention_in_float64(sizes, seed, mask, scale):
+MASKS = st.sampled_from(["no mask", "hidden", "bias"])
+
+
+@given(SIZES, st.integers(0, 10**6), MASKS, st.sampled_from([1.0, 0.3]), st.sampled_from([None, 1, 3]))
+def test_equals_multihead_attention_in_float64(sizes, seed, mask, scale, k):
     inputs = make_inputs(sizes, seed)
     if mask == "no mask":
         inputs["attn_mask"] = None
-    expected, _ = multihead_attention(**{**inputs, "query": inputs["query"] * scale})
+    expected, _ = multihead_attention(**{**inputs, "query": inputs["query"] * scale}, k=k)
     attn_mask = as_bias(inputs["attn_mask"], torch.float64) if mask == "bias" else inputs["attn_mask"]
-    output = kv_attention(inputs["query"], *keys_and_values(inputs), attn_mask, scale=scale)
+    output = kv_attention(inputs["query"], *keys_and_values(inputs), attn_mask, scale=scale, k=k)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
 
 

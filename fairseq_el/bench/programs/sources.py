@@ -58,7 +58,7 @@ class Sources:
         return len(self._dataset)
 
     def cut(self, index: int, src_len: int) -> Tensor:
-        """The sentence cut to ``src_len`` tokens, of which the last one, eos, is kept: as BART's command line does."""
+        """The sentence cut to ``src_len`` tokens. The last one, eos, stays, as in BART's command line."""
         tokens: Tensor = self._dataset[index]["source"]
         return tokens if tokens.numel() <= src_len else torch.cat([tokens[: src_len - 1], tokens[-1:]])
 
