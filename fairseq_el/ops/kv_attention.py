@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 
 _FUSED = torch_version() >= (2, 1)  # before, torch's fused attention has no scale

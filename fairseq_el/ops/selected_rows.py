@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 
 _NO_BFLOAT16 = torch_version() < (2, 1)  # in embedding bags on a CPU
 

@@ -14,7 +14,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.search import BeamSearch
 from tiny import build_language_model, build_model, dictionary
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.decoding import (
     DecodeState,
     ELCrossAttention,
