@@ -107,7 +107,7 @@ NEEDS_WEIGHTS_ONLY = pytest.mark.skipif(
         (["to-el", "unnamed.pt"], 'It has no "cfg" and no "args"'),
         (["to-el", "archless.pt"], "must say its architecture in cfg.model or args; it has none"),
         (["to-el", "lightconv.pt"], "to-el needs one of fairseq's architectures .* has lightconv"),
-        (["to-stock", "good.pt"], "to-stock needs an architecture el_.*which is stock's already"),
+        (["to-stock", "good.pt"], "to-stock needs an architecture el_.*which is fairseq's own already"),
         (["strip", "good.pt", "good.pt"], "strip takes one checkpoint, or several with --average or --merge; got 2"),
         (["strip", "good.pt", "good.pt", "--merge"], r"names end in -shard0\.pt, .*; got good.pt, good.pt"),
         (["strip", "good.pt", "--merge", "--average"], "not allowed with argument"),

@@ -297,6 +297,7 @@ SIZES: List[Row] = [  # settings that say more, or something else, than the weig
     ("convert to-hf bart --out new --data nowhere", nothing, "the dictionary must lie beside the checkpoint"),
     ("convert to-hf hf --out new", nothing, "CKPT must be a checkpoint, or a directory with model.pt; hf has no"),
     (TO, content("bart/generate.args", "--beam many\n"), "generate.args must hold options"),
+    (TO, content("bart/generate.args", "--el-forbidden many\n"), "generate.args must hold options"),
     (TO, content("bart/generate.args", b"\xff\n"), "generate.args must be text"),
     (TO, content("bart/generate.args", "'\n"), "generate.args must hold options"),
     ("convert to-hf bart --out bart", nothing, "bart"),
