@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import pytest
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -133,6 +134,19 @@ def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: boo
         sources, [len(s) for s in sources], words, tgt_dict=words, left_pad_source=left_pad_source, shuffle=False
     )
     return dataset.collater([dataset[i] for i in range(len(lengths))])
+
+
+def hypotheses(generator: Any, models: list[nn.Module], sample: dict[str, Any], **options: Any) -> list[Any]:
+    """Tokens and score of each hypothesis of each sentence."""
+    found = generator.generate(models, sample, **options)
+    return [[(h["tokens"].tolist(), float(h["score"])) for h in sentence] for sentence in found]
+
+
+def assert_same_hypotheses(mine: list[Any], theirs: list[Any], **tolerance: float) -> None:
+    """The same tokens, and scores within a tolerance of ``pytest.approx``: hypotheses as above."""
+    assert [[tokens for tokens, _ in each] for each in mine] == [[tokens for tokens, _ in each] for each in theirs]
+    for each, expected in zip(mine, theirs):
+        assert [score for _, score in each] == pytest.approx([score for _, score in expected], **tolerance)
 
 
 def snapshot(model: nn.Module) -> list[Any]:
