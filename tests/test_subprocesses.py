@@ -1,4 +1,4 @@
-"""Programs in processes of their own: what is said of one that failed."""
+"""Programs in processes of their own, and the message for one that failed."""
 
 from __future__ import annotations
 

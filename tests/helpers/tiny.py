@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,13 @@ def assert_same_hypotheses(mine: list[Any], theirs: list[Any], **tolerance: floa
     assert [[tokens for tokens, _ in each] for each in mine] == [[tokens for tokens, _ in each] for each in theirs]
     for each, expected in zip(mine, theirs):
         assert [score for _, score in each] == pytest.approx([score for _, score in expected], **tolerance)
+
+
+def save_with_cfg(path: Path, model: nn.Module, settings: Any) -> None:
+    """A checkpoint as fairseq 0.12 writes it: the model's settings under ``cfg``, nothing under ``args``."""
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
+    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)
 
 
 def snapshot(model: nn.Module) -> list[Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import fairseq
 import pytest
-import yaml
 from random_models import TINY_BART, write_random_model
+from recipe_files import HERE, write_recipe
 from tiny_data import HARD_LINES, write_byte_bpe
 
 from fairseq_el.cli import main
@@ -22,15 +22,7 @@ from fairseq_el.recipes.preprocess_step import Language, data_of, write_tokens
 from fairseq_el.tokenization import LineTokenizer
 
 ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"
-RECIPE = {
-    "task": "translation",
-    "text": ["test.source", "test.target"],
-    "checkpoint": "model.pt",
-    "dictionary": "dict.source.txt",
-    "bpe": {"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"},
-    "max_source": 10,
-    "decoding": {"beam": 1, "max_len_b": 5},
-}
+BPE = {"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}
 FILES = ["test.source", "test.target", "model.pt", "dict.source.txt", "encoder.json", "vocab.bpe"]
 
 
@@ -43,8 +35,8 @@ def inputs(tmp_path_factory) -> Path:
         (work / f"dict.{language}.txt").write_text("".join(f"{piece} 1\n" for piece in range(256)))
     write_byte_bpe(work)
     write_random_model(work, TINY_BART)
-    files = {name: {"where": "Here."} for name in FILES}
-    (work / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "files": files}))
+    files = dict.fromkeys(FILES, HERE)
+    write_recipe(work / "recipe.yaml", files=files, text=FILES[:2], dictionary="dict.source.txt", bpe=BPE)
     return work
 
 
