@@ -11,8 +11,7 @@ from tiny import batch, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.bench import Method, Settings
-from fairseq_el.bench.forced_scores import ReferenceScores
-from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords
+from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords, ReferenceScores
 from fairseq_el.bench.worker import Session
 from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError

@@ -26,8 +26,7 @@ from fairseq_el.decoding import (
     enable_el_attention,
     share_encoder_out,
 )
-from fairseq_el.generation.beams import Beams, Candidates
-from fairseq_el.generation.best_candidates import best_candidates
+from fairseq_el.generation.hypotheses import Beams, Candidates, best_candidates
 from fairseq_el.ops import block_repeated_ngrams, log_probabilities
 
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
