@@ -150,6 +150,18 @@ def assert_same_hypotheses(mine: list[Any], theirs: list[Any], **tolerance: floa
         assert [score for _, score in each] == pytest.approx([score for _, score in expected], **tolerance)
 
 
+def assert_same_logits(model: nn.Module, hf_model: nn.Module, words: Dictionary) -> None:
+    """A BART of fairseq and one of Hugging Face give the same logits for a padded batch."""
+    source = batch(words, [9, 4, 6], seed=1, left_pad_source=False)["net_input"]
+    previous = torch.randint(4, len(words), (3, 7), generator=torch.Generator().manual_seed(2))
+    previous[:, 0] = words.eos()
+    mask = source["src_tokens"].ne(words.pad()).long()
+    with torch.no_grad():
+        expected = model(source["src_tokens"], source["src_lengths"], previous)[0]
+        found = hf_model(input_ids=source["src_tokens"], attention_mask=mask, decoder_input_ids=previous).logits
+    assert (found - expected).abs().max() <= 1e-5
+
+
 def save_with_cfg(path: Path, model: nn.Module, settings: Any) -> None:
     """A checkpoint as fairseq 0.12 writes it: the model's settings under ``cfg``, nothing under ``args``."""
     history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
