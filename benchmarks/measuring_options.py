@@ -11,11 +11,9 @@ from typing import Any, Callable, Optional, Sequence
 
 import torch
 
-from fairseq_el.cli.devices import device_of
 from fairseq_el.cli.main import report_errors
-from fairseq_el.cli.options import not_negative, threads
+from fairseq_el.cli.options import check_directory, check_plot, device_of, not_negative, threads
 from fairseq_el.cli.parser import Parser
-from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.measure import CAN_TRACK
@@ -77,7 +75,7 @@ def check_measuring(options: argparse.Namespace) -> None:
 
 
 def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Before anything is measured; see :mod:`fairseq_el.cli.report_files` for what is raised."""
+    """Before anything is measured; see :mod:`fairseq_el.cli.options` for what is raised."""
     if options.plot is not None:
         check_plot(options.plot, options.force)
     if options.out is not None:
