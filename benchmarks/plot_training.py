@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from fairseq_el.cli.report_files import check_plot
+from fairseq_el.cli.options import check_plot
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files import write_whole
 

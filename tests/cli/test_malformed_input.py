@@ -28,7 +28,7 @@ from tiny import build_model, dictionary, settings
 
 from fairseq_el import checkpoint_loading
 from fairseq_el.cli import convert, main
-from fairseq_el.cli.system_errors import explain_system
+from fairseq_el.cli.main import explain_system
 from fairseq_el.errors import summary_of
 from fairseq_el.failure_report import explain_loading
 
