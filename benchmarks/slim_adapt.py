@@ -1,11 +1,11 @@
-"""A model that learns while it reads: one gradient step on the first half of a sequence, bits per byte on the second.
+"""Measures whether one gradient step on the first half of a text helps on its second half, in bits per byte.
 
     python benchmarks/slim_adapt.py DATA --path checkpoint.pt [--slice-length C] [--lr LR[,LR...]] [--samples N]
 
-Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of
-L bytes, from the trained weights each time, a step of plain gradient descent on the mean loss of its first L/2 bytes is
-made, whole and in slices; then the second half is predicted, which sees all bytes before it either way. DATA is as for
---task byte_language_modeling.
+Makes the table of "Does a step of adaptation help?" in docs/slim.md, after Likhosherstov et al., "Sub-Linear Memory:
+How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of L bytes, from the trained weights each
+time, a step of plain gradient descent on the mean loss of its first L/2 bytes is made, whole and in slices; then the
+second half is predicted, which sees all bytes before it either way. DATA is as for --task byte_language_modeling.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def load(path: str, data: Path) -> tuple:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": str(data)})
     except FairseqElError:
         raise
-    except Exception as error:  # of whatever kind: a file that is no checkpoint
+    except Exception as error:  # any kind, where the file is no checkpoint
         raise FairseqElError(explain(error) or explain_loading(path, error)) from error
     if not isinstance(getattr(models[0], "decoder", None), SlimDecoder):
         raise OptionError(f"--path must be a slim_performer_lm; {path} is a {type(models[0]).__name__}")

@@ -1,10 +1,11 @@
-r"""The price of Top-k in quality: decodes and scores a test set with every k of a list, and prints two tables.
+r"""Measures what Top-k costs in quality: decodes and scores a test set with every k of a list.
 
     python benchmarks/topk_quality.py DATA --out DIR --path model.pt [--attention LIST] [--ffn LIST] \
         [--finetune N] [any option of fairseq-generate]
     python benchmarks/topk_quality.py DATA --out DIR --scratch N --train "--arch transformer ..." [...]
 
-DATA is a directory of fairseq-preprocess, for the task translation. Every k has two or three runs of its own: its
+Makes the tables of "What does Top-k cost in quality?" in docs/benchmarks.md. DATA is a directory of
+fairseq-preprocess, for the task translation. Every k has two or three runs of its own: its
 model's training, if any; fairseq-generate; fairseq-el score. `full` is the ordinary model. A k of --attention is for
 all three kinds of attention, one of --ffn for all feed-forward layers, never both at a time.
 

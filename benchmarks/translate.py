@@ -1,9 +1,10 @@
-r"""Translates pieces of sentences with a model that is fairseq's no more, as ``fairseq-generate --beam 5`` does.
+r"""Translates pieces of sentences with a converted model, in Hugging Face or CTranslate2, as fairseq-generate would.
 
     python benchmarks/translate.py hf DIR < SOURCE > HYPOTHESES     # DIR is of fairseq-el convert to-hf
     python benchmarks/translate.py ct2 DIR < SOURCE > HYPOTHESES    # DIR is of ct2-fairseq-converter
 
-One sentence per line, pieces separated by spaces. Score it with fairseq-el score --post-process sentencepiece.
+Makes the hypotheses that docs/convert.md scores. One sentence per line, pieces separated by spaces. Score it with
+fairseq-el score --post-process sentencepiece.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ CLEAN = [  # packages and modules whose docstrings are held to the rules so far
     *("_compat", "_torch_version", "architectures", "bench", "checkpoint_loading", "conversion", "dtypes", "errors"),
     *("failure_report", "files", "measure", "policy", "recipes", "scoring", "slim", "subprocesses", "tasks"),
     *("tokenization", "units"),
+    *("cli/bench", "cli/calibrate", "../benchmarks", "../scripts"),
 ]
 
 MOST_WORDS = 35
