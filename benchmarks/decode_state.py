@@ -5,7 +5,7 @@
 Makes the tables of "What is in the decode state?", "How much do beams share?" and "Does a large batch take what the
 plan says?" in docs/benchmarks.md. DATA is a directory of fairseq-preprocess; without --all its first batch is
 decoded. With --tgt-len every hypothesis is made that long, without it they end where they end. One JSON object is
-printed:
+printed::
 
   cross_bytes            encoder output (stock keeps the source's embeddings with it), its mask, and cached keys and
                          values of encoder-decoder attention, at the end

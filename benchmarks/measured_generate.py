@@ -2,13 +2,14 @@
 
     python benchmarks/measured_generate.py REPORT.json DATA --path model.pt [any option of fairseq-generate]
 
-Bytes are counted from the live tensors, for stock at every decoder layer call and for EL-attention after every step:
+Bytes are counted from the live tensors. For stock that is at every decoder layer call, for EL-attention after every
+step. They are::
 
   cross-attention  the encoder's output and its padding mask as layers get them, and the keys and values that
                    encoder-decoder attention has cached
   self-attention   what decoder self-attention keeps
 
-The report has the largest sums seen, the peak resident memory of this process, and the peak of the CUDA allocator.
+The report has the largest sums, the peak resident memory of this process, and the peak of the CUDA allocator.
 """
 
 from __future__ import annotations

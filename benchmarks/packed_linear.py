@@ -3,9 +3,8 @@
     python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
 
 Makes the tables of "When does packing a weight pay?" in docs/benchmarks.md, by which `should_pack` in
-fairseq_el/policy.py decides. Layers of one shape are computed one after the other, so many that they take
-`--megabytes` together: no weight is still in a cache of the processor where all of them are not in a decoder either.
-Runs take turns; medians are printed.
+fairseq_el/policy.py decides. Layers of one shape are computed one after the other. They take `--megabytes` together:
+as in a decoder, weights are not still in a cache of the processor. Runs take turns; medians are printed.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
-    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # now a command of its own
     _add_methods(parser.add_argument_group("methods"))
     _add_sentences(parser.add_argument_group("what is decoded"))
     _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _require_dictionaries(data: Path) -> None:
-    """Refuses data without dictionaries before programs start, each of which would take seconds to find out."""
+    """Refuses data without dictionaries before programs start: each would take seconds to find out."""
     if not any(data.glob("dict.*.txt")):
         raise OptionError(
             f"DATA must be a directory that fairseq-preprocess wrote for a pair of languages; {data} has no "
