@@ -27,6 +27,7 @@ from fairseq_el.planning import (
 )
 from fairseq_el.planning.cross_attention_cost import operations_seconds
 from fairseq_el.planning.operations import flops, traffic
+from fairseq_el.planning.rates import DATA_SHEETS
 from fairseq_el.units import format_size
 
 KINDS = {
@@ -34,12 +35,6 @@ KINDS = {
     "stock-shared": "stock, shared by beams",
     "el": "`el`",
     "shared-kv": "`shared-kv`",
-}
-# Data sheets of NVIDIA: dense FLOP/s in 16 bits (tensor cores) and in float32 (without), bytes/s.
-CARDS = {
-    "V100 SXM2 16 GB": ({"fp16": 125e12, "fp32": 15.7e12}, 900e9),
-    "A100 SXM 80 GB": ({"fp16": 312e12, "fp32": 19.5e12}, 2039e9),
-    "H100 SXM": ({"fp16": 989e12, "fp32": 67e12}, 3350e9),
 }
 
 
@@ -115,13 +110,14 @@ def table_of_work(cross, whole, layers) -> str:
 def table_of_times(cross, whole, layers, dtype) -> str:
     """Milliseconds on every card: cross-attention of a step, the whole step, and what is done once per batch."""
     headers = ["ms"]
-    for card in CARDS:
-        headers += [f"{card}: cross-attention of a step", "the whole step", "once per batch"]
+    for card in DATA_SHEETS.values():
+        headers += [f"{card.name}: cross-attention of a step", "the whole step", "once per batch"]
     rows = []
     for name, title in KINDS.items():
         cells = [title]
-        for peaks, bandwidth in CARDS.values():
-            rates = Rates(dense=peaks[dtype], shared=peaks[dtype], bandwidth=bandwidth, stream=bandwidth, launch=0.0)
+        for card in DATA_SHEETS.values():
+            peak, bandwidth = card.flops[dtype], card.bandwidth
+            rates = Rates(dense=peak, shared=peak, bandwidth=bandwidth, stream=bandwidth, launch=0.0)
             parts = (cross[name].step * layers, whole[name], cross[name].once * layers)
             cells += [f"{1e3 * operations_seconds(part, rates):.2f}" for part in parts]
         rows.append(cells)

@@ -23,7 +23,7 @@ import omegaconf.base
 import torch
 from fairseq.logging import meters
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 
 SafeGlobal = Union[Any, Tuple[Any, str]]  # a class, or a class and the name that a pickle calls it by
 

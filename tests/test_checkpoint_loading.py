@@ -12,7 +12,7 @@ from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.logging import meters
 from omegaconf import OmegaConf
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.failure_report import explain
 

@@ -1,22 +1,23 @@
-"""Reads, checks and writes a fairseq checkpoint as it is in its file."""
+"""Reads, checks and writes a fairseq checkpoint as it is in its file, and reads the dictionaries beside it."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import re
+import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional, Union
 
 import torch
+from fairseq.data import Dictionary
 from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.checksums import check_sums
-from fairseq_el.errors import FairseqElError, shortened
+from fairseq_el.errors import FairseqElError, shortened, summary_of
 from fairseq_el.failure_report import explain_loading
 from fairseq_el.files import require_file, write_whole
 
@@ -186,6 +187,38 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
     return Checkpoint(state, path)
 
 
+def has_sums(path: Union[str, Path]) -> bool:
+    """Returns whether a file has checksums.
+
+    Files of torch before 1.6 have none, and in files that were written without them all are 0.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(record.CRC for record in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return False
+
+
+def check_sums(path: Union[str, Path]) -> None:
+    """Compares the checksums of a file, where it has them: a damaged number looks like any other when it is loaded.
+
+    Raises:
+        FairseqElError: a record does not hold what was written.
+    """
+    if not has_sums(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile, zlib and struct each raise their own
+        damaged = f"of its records one that can't be read ({type(error).__name__})"
+    if damaged is not None:
+        raise FairseqElError(
+            f"{path} is damaged: the checksum of {damaged} is not that of what it holds. Compare the file's checksum "
+            "with the original's, and copy it again"
+        )
+
+
 def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
     """Writes a checkpoint, with a progress bar; an unfinished file never has its name.
 
@@ -230,3 +263,35 @@ class _Counted:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def dictionary_names(checkpoint: Checkpoint) -> List[str]:
+    """Lists the files that fairseq's tasks read: ``dict.txt``, and one for each language."""
+    settings = [checkpoint.state.get("args"), get_setting(checkpoint.state.get("cfg"), "task")]
+    names = ["dict.txt"]
+    for name in ("source_lang", "target_lang"):
+        languages = [get_setting(of, name) for of in settings if of is not None]
+        names.extend(f"dict.{language}.txt" for language in languages if _is_name(language))
+    return list(dict.fromkeys(names))
+
+
+def _is_name(language: Any) -> bool:
+    """Returns whether it can be a part of a file's name."""
+    return isinstance(language, str) and re.fullmatch(r"[^/\0]{1,100}", language) is not None
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """Reads a dictionary.
+
+    Raises:
+        OptionError: the file does not exist.
+        FairseqElError: the file is not a dictionary.
+    """
+    require_file(path, "a dictionary must be a file")
+    try:
+        return Dictionary.load(str(path))
+    except Exception as error:  # fairseq raises its own, of many classes
+        raise FairseqElError(
+            f"{path} must be a dictionary, with a word and its count on each line, no word twice; "
+            f"{summary_of(error)}. Copy it again from where the model was trained"
+        ) from error

@@ -17,9 +17,7 @@ from fairseq_el.conversion.building import (
     settings_of,
     without_storage,
 )
-from fairseq_el.conversion.checkpoint import Checkpoint, parameters_of
-from fairseq_el.conversion.checksums import has_sums
-from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
+from fairseq_el.conversion.checkpoint import Checkpoint, dictionary_names, has_sums, parameters_of, read_dictionary
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.decoding import unsupported_reasons
 from fairseq_el.errors import FairseqElError, summary_of

@@ -8,8 +8,8 @@ from typing import Iterable, Union
 
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files.manifest import refuse_unless_own
-from fairseq_el.files.path_kinds import DIRECTORY, FILE, followed, kind_of
-from fairseq_el.files.staging import refuse_if_being_made
+from fairseq_el.files.reading import DIRECTORY, FILE, kind_of
+from fairseq_el.files.staging import followed, refuse_if_being_made
 
 Paths = Iterable[Union[str, Path, None]]
 

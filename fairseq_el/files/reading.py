@@ -1,22 +1,53 @@
-"""Files that a user names: read whole, or refused in one sentence."""
+"""Files that a user names: what a path leads to, and its content, or one sentence that refuses it."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import os
+import re
 import shlex
+import stat
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, Union
 
 from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
-from fairseq_el.files.path_kinds import DIRECTORY, FIFO, FILE, kind_in
 
+FILE, DIRECTORY, FIFO = "a file", "a directory", "a FIFO"
+_KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_STREAM = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/.*")
 BYTE_ORDER_MARK = "\ufeff"
 _DEEPEST = 100  # levels of dictionaries and lists in each other
 _HINTS = {FIFO: ", which may never end: write what comes out of it to a file first", DIRECTORY: ""}
 _UTF_16_AND_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LOOKED_AT = 4096  # bytes
+
+
+def kind_in(mode: int) -> str:
+    """Names the kind that ``st_mode`` of ``os.stat`` has."""
+    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+def kind_of(path: Path) -> Optional[str]:
+    """Names the kind of what a path leads to; None if there is nothing. Links are followed."""
+    if _STREAM.fullmatch(os.path.abspath(path)):
+        return "a stream of a process"
+    try:
+        return kind_in(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link that leads to itself"
+        raise
 
 
 def require_file(path: Union[str, Path], rule: str) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.path_kinds import followed
 
 fcntl: Any
 try:
@@ -48,6 +47,11 @@ class OtherProcess:
     pid: int
     host: str
     alive: bool
+
+
+def followed(path: Path) -> Path:
+    """The path that a link leads to; a path without links as it is."""
+    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from typing import Any, Callable, Dict, Optional
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files.manifest import refuse_unless_own, write_manifest
-from fairseq_el.files.path_kinds import FILE, followed, kind_of
-from fairseq_el.files.staging import REPLACED, staging_directory
+from fairseq_el.files.reading import FILE, kind_of
+from fairseq_el.files.staging import REPLACED, followed, staging_directory
 
 _APPEARED = "{} was not there before, and another process has made it meanwhile. Nothing was replaced"
 

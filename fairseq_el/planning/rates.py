@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import torch
 
@@ -73,26 +73,55 @@ _CPU = {
     "fp64": Rates(dense=106e9, shared=76e9, bandwidth=16.7e9, stream=20e9, launch=13e-6),
 }
 
-# CUDA: the data sheet of a V100 SXM2 (125 TFLOP/s in fp16, 15.7 in fp32, 7.8 in fp64; 900 GB/s): half of its FLOP/s and
-# three quarters of its bandwidth, which is what large products and copies usually reach. Not measured. bf16 is as fp16,
-# on the cards that have it. launch is what torch needs to queue one kernel.
-_CUDA_FP16 = Rates(dense=62.5e12, shared=62.5e12, bandwidth=675e9, stream=675e9, launch=10e-6)
-_CUDA = {
-    "fp16": _CUDA_FP16,
-    "bf16": _CUDA_FP16,
-    "fp32": Rates(dense=7.85e12, shared=7.85e12, bandwidth=675e9, stream=675e9, launch=10e-6),
-    "fp64": Rates(dense=3.9e12, shared=3.9e12, bandwidth=675e9, stream=675e9, launch=10e-6),
+
+@dataclass(frozen=True)
+class DataSheet:
+    """The peaks of a card, as NVIDIA states them.
+
+    Attributes:
+        name: the name of the card.
+        flops: dense FLOP/s by dtype: in 16 bits those of tensor cores, in float32 and float64 those without.
+        bandwidth: bytes/s of its memory.
+    """
+
+    name: str
+    flops: Mapping[str, float]
+    bandwidth: float
+
+
+# By compute capability, which cards of one chip share: an H200 counts as an H100, an A30 as an A100.
+DATA_SHEETS: Dict[Tuple[int, int], DataSheet] = {
+    (7, 0): DataSheet("V100 SXM2 16 GB", {"fp16": 125e12, "fp32": 15.7e12, "fp64": 7.8e12}, 900e9),
+    (8, 0): DataSheet("A100 SXM 80 GB", {"fp16": 312e12, "fp32": 19.5e12, "fp64": 9.7e12}, 2039e9),
+    (9, 0): DataSheet("H100 SXM", {"fp16": 989e12, "fp32": 67e12, "fp64": 34e12}, 3350e9),
 }
+_UNKNOWN_CARD = (7, 0)
 
 
 def default_rates(device: str, dtype: str) -> Rates:
     """The rates of a machine that was not calibrated.
 
+    Those of a card come from the data sheet of a card of its compute capability: half of the FLOP/s and three quarters
+    of the bandwidth, which large products and copies usually reach. A card of any other kind counts as a V100.
+
     Args:
         device: ``"cpu"``, or any other, which counts as a card.
         dtype: a name in ``fairseq_el.dtypes.DTYPES``.
     """
-    return (_CPU if device == "cpu" else _CUDA)[dtype]
+    if device == "cpu":
+        return _CPU[dtype]
+    sheet = DATA_SHEETS.get(_capability(device), DATA_SHEETS[_UNKNOWN_CARD])
+    flops = sheet.flops["fp16" if dtype == "bf16" else dtype] / 2
+    bandwidth = 0.75 * sheet.bandwidth
+    # torch needs 10 us to queue a kernel.
+    return Rates(dense=flops, shared=flops, bandwidth=bandwidth, stream=bandwidth, launch=10e-6)
+
+
+def _capability(device: str) -> Tuple[int, int]:
+    """The compute capability of the NVIDIA card that torch uses now; that of an unknown card where there is none."""
+    if device != "cuda" or torch.version.hip is not None or not torch.cuda.is_available():
+        return _UNKNOWN_CARD
+    return torch.cuda.get_device_capability()
 
 
 def rates_path() -> Path:

@@ -12,7 +12,7 @@ from fairseq.tasks.translation import TranslationTask
 from torch import nn
 
 from fairseq_el.errors import CheckpointMismatchError
-from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.option_checks import CommandLine
 
 logger = logging.getLogger(__name__)
 

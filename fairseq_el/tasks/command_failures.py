@@ -11,8 +11,7 @@ from typing import Optional
 from omegaconf import DictConfig
 
 from fairseq_el.errors import as_message
-from fairseq_el.tasks.command_line import CommandLine
-from fairseq_el.tasks.option_checks import command_problems
+from fairseq_el.tasks.option_checks import CommandLine, command_problems
 
 
 def explain_by_options(error: BaseException) -> Optional[str]:

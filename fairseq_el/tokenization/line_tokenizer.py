@@ -11,8 +11,8 @@ from fairseq.data.data_utils import post_process
 
 from fairseq_el.errors import FairseqElError, summary_of
 from fairseq_el.tokenization.added_tokens import AddedToken, AddedTokens
-from fairseq_el.tokenization.codec_description import read_codec
 from fairseq_el.tokenization.codecs import Codec, Gpt2Codec, SentencepieceCodec
+from fairseq_el.tokenization.el_pieces import read_codec
 
 BPE_FILES = {  # files that each BPE needs
     "gpt2": ("encoder", "vocab"),

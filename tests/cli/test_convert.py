@@ -13,7 +13,7 @@ from commands import EXAMPLE
 from converting import convert, error
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.cli import main
 
 MODEL = EXAMPLE / "model.pt"

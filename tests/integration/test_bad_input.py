@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import EXAMPLE, USER_DIR, run
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 
 MODEL = EXAMPLE / "model.pt"
 

@@ -19,8 +19,7 @@ from tokenization.test_line_tokenizer import HARD
 
 from fairseq_el.cli import main
 from fairseq_el.recipes import read_recipe
-from fairseq_el.recipes.preprocess_step import data_of
-from fairseq_el.recipes.tokenized_text import Language, write_tokens
+from fairseq_el.recipes.preprocess_step import Language, data_of, write_tokens
 from fairseq_el.tokenization import LineTokenizer
 
 ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"

@@ -11,8 +11,13 @@ from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
 from fairseq_el.conversion.building import check_before_building, settings_of
-from fairseq_el.conversion.checkpoint import Checkpoint, load_checkpoint, parameters_of
-from fairseq_el.conversion.dictionary_files import dictionary_names, read_dictionary
+from fairseq_el.conversion.checkpoint import (
+    Checkpoint,
+    dictionary_names,
+    load_checkpoint,
+    parameters_of,
+    read_dictionary,
+)
 from fairseq_el.conversion.hf.families import (
     ACTIVATIONS,
     BART,

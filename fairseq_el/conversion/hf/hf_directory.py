@@ -11,8 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.checkpoint import is_plain_tensor
-from fairseq_el.conversion.checksums import check_sums
+from fairseq_el.conversion.checkpoint import check_sums, is_plain_tensor
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.failure_report import explain_loading
 from fairseq_el.files import read_json, require_file

@@ -1,9 +1,12 @@
-"""Description of a converted model's tokenizer, ``pieces.json``: its kind, and the files beside it."""
+"""The tokenizer of a converted model: ``pieces.json``, which describes it, and ``--bpe el_pieces``."""
 
-from __future__ import annotations
-
+# No postponed annotations here: fairseq reads the types of the fields.
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List
+
+from fairseq.data.encoders import register_bpe
+from fairseq.dataclass import FairseqDataclass
 
 from fairseq_el.errors import FairseqElError, OptionError, summary_of
 from fairseq_el.files import read_json, require_file
@@ -87,3 +90,30 @@ def _open(described: _Described) -> Codec:
     if kind == "tokenizers":
         return TokenizersCodec(described.file("file"), added, described.texts("renamed"), described.flag("clean_up"))
     raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")
+
+
+@dataclass
+class PiecesConfig(FairseqDataclass):
+    el_pieces: str = field(
+        default=DESCRIPTION, metadata={"help": f"{DESCRIPTION} of the directory that fairseq-el convert from-hf wrote"}
+    )
+
+
+@register_bpe("el_pieces", dataclass=PiecesConfig)
+class PiecesBPE:
+    """BPE of fairseq by a converted model's tokenizer.
+
+    Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text.
+    """
+
+    def __init__(self, cfg: PiecesConfig):
+        self._codec = read_codec(Path(cfg.el_pieces))
+
+    def encode(self, x: str) -> str:
+        return " ".join(self._codec.encode(x))
+
+    def decode(self, x: str) -> str:
+        return self._codec.decode(x.split())
+
+    def is_beginning_of_word(self, x: str) -> bool:
+        return self.decode(x).startswith(" ") or x.startswith("\u2581")
