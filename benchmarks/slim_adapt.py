@@ -30,7 +30,7 @@ from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import write_whole
 from fairseq_el.measure import peak_bytes
 from fairseq_el.slim import SlimDecoder, slim_cross_entropy
-from fairseq_el.slim.byte_language_modeling import SPLITS
+from fairseq_el.slim.tasks import SPLITS
 from fairseq_el.units import format_size
 
 

@@ -1,9 +1,9 @@
 """The policy of decoding: how pools of nodes grow, how batches are cut into parts, and which weights are packed."""
 
-# Positions of the source that are projected together where keys and values are kept: what is in flight stays small, and
-# on a CPU in its cache.
+# Positions of the source that are projected together where keys and values are kept: intermediate results stay small,
+# and on a CPU in its cache.
 PROJECTED_AT_ONCE = 2048
-MANY_ROWS = 1024  # of a product, such as the encoder's: those of a step are mostly fewer
+MANY_ROWS = 1024  # from so many rows on, a product is taken for the encoder's; those of a step mostly have fewer
 LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
 
 

@@ -9,7 +9,7 @@ from fairseq_el.decoding.attention import (
     set_class_without_el,
 )
 from fairseq_el.decoding.decode_state import DecodeState
-from fairseq_el.decoding.decoder import Features, can_share_past, decode_prompts, decode_step
+from fairseq_el.decoding.decoder import can_share_past, decode_prompts, decode_step
 from fairseq_el.decoding.enable import (
     BACKENDS,
     DEFAULT_BACKEND,
@@ -22,8 +22,7 @@ from fairseq_el.decoding.enable import (
     models_in,
     self_attention_of,
 )
-from fairseq_el.decoding.encoder import NetInput, encode
-from fairseq_el.decoding.encoder_output import EncoderOut, SharedEncoderOut, share_encoder_out
+from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, share_encoder_out
 from fairseq_el.decoding.layers import drops_out
 from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
@@ -35,8 +34,6 @@ __all__ = [
     "DecodeState",
     "ELCrossAttention",
     "ELSelfAttention",
-    "EncoderOut",
-    "Features",
     "KVSelfAttention",
     "Linears",
     "NetInput",

@@ -33,7 +33,7 @@ class ScoreLimit:
     """The number of scores of a query that enter its softmax, the largest ones.
 
     Attributes:
-        k: so many.
+        k: the number of scores.
         query_chunk: how many queries are scored at a time, where keys are kept.
     """
 

@@ -1,8 +1,8 @@
-"""The past of all beams as one tree of nodes per sentence: pools of nodes, and who descends from which.
+"""The past of all beams as one tree of nodes per sentence: pools of nodes, and the ancestry of each beam.
 
-A *node* is one word at one place of one hypothesis. For every decoder layer there is a pool of nodes per sentence; what
-a node is, is the layer's business (its input for EL-attention, a key and a value otherwise). One *ancestry* mask,
-shared by all layers, says which nodes lie on the path of which beam:
+A *node* is one word at one place of one hypothesis. Every decoder layer has a pool of nodes per sentence, and chooses
+what it keeps of a node: its input for EL-attention, a key and a value otherwise. One *ancestry* mask, shared by all
+layers, marks the nodes that lie on each beam's path:
 
 - following the beams after a step of the search permutes rows of the mask. No cache is copied;
 - a past that beams share is stored once, whatever their number; a prompt is just the first nodes;

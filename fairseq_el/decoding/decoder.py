@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairseq_el.decoding.decode_state import DecodeState
-from fairseq_el.decoding.encoder_output import SharedEncoderOut
+from fairseq_el.decoding.encoder import SharedEncoderOut
 from fairseq_el.decoding.layers import has_active_dropout, is_plain_decoder_layer, run_decoder_layer
 
 
@@ -44,13 +44,13 @@ def decode_prompts(
         tokens: the prompts of these sentences, the decoder's first symbol included, padded at their ends.
             *Shape:* ``(B', t)``.
         lengths: of the prompts of all sentences of the batch (default: ``t``). *Shape:* ``(B)``.
-        part: the sentences ``tokens`` are of (default: all).
+        part: the sentences of ``tokens`` (default: all).
         options: of :func:`_extract_features`.
     """
     state = _state(incremental_state)
     state.begin_prompt(tokens.size(1), lengths, tokens.device, part)
     positions = None
-    if decoder.embed_positions is not None:  # those of a step each, whatever the words: a prompt may hold padding
+    if decoder.embed_positions is not None:  # those that steps would use, whatever the words: a prompt may hold padding
         any_word = 0 if decoder.padding_idx != 0 else 1
         positions = decoder.embed_positions(torch.full_like(tokens[:1], any_word))
     return _extract_features(decoder, tokens, positions, encoder_out, part, incremental_state, **options)
@@ -97,7 +97,8 @@ def _extract_features(
         positions: embedded. *Shape:* ``(1 or rows, t, d)``.
         need_attn: return attention weights.
         need_inner_states: return inner states; otherwise each is freed when the next is there.
-        alignment_layer, alignment_heads: as fairseq has them: of which layer, and mean over how many heads.
+        alignment_layer, alignment_heads: the layer whose attention is returned (default: the last), and how many of its
+            heads enter the mean (default: all).
     """
     memory = padding_mask = None
     if encoder_out is not None:

@@ -17,7 +17,7 @@ from torch import nn
 from fairseq_el.cards.check import check_card_of, check_input
 from fairseq_el.decoding.attention import SELF_ATTENTION, ELCrossAttention
 from fairseq_el.decoding.decoder import reorder_shared_state, shared_forward
-from fairseq_el.decoding.encoder_output import share_encoder_out
+from fairseq_el.decoding.encoder import share_encoder_out
 from fairseq_el.decoding.support import (
     cross_attentions,
     has_linear_attention,
@@ -109,7 +109,7 @@ def disable_el_attention(models: Models) -> Models:
 
 
 def el_attention_enabled(models: Any) -> bool:
-    """Whether a model (or every model of an ensemble or hub interface) decodes with EL-attention."""
+    """Returns whether a model, or every model of an ensemble or hub interface, decodes with EL-attention."""
     return all(is_el_model(model) for model in models_in(models))
 
 
@@ -140,7 +140,7 @@ def _softmax_models(models: Any) -> List[Any]:
 
 
 def is_el_model(model: Any) -> bool:
-    """Whether this one model decodes with EL-attention; False for an ensemble or a hub interface."""
+    """Returns whether this one model decodes with EL-attention; False for an ensemble or a hub interface."""
     return "el_backend" in getattr(getattr(model, "decoder", None), "__dict__", {})
 
 

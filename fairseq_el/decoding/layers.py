@@ -1,8 +1,9 @@
 """fairseq's Transformer layers for inference, batch first, over a :class:`DecodeState`.
 
 They compute what stock's layers do and leave out what inference has no use for: nothing is transposed between modules,
-linear layers come from :class:`Linears`, activations are not taken through float32 by hand. Layers with anything else
-in them (extra norms of NormFormer, adapters, hooks, active dropout) are left to stock: :func:`is_plain_decoder_layer`.
+linear layers come from :class:`Linears`, and activations are not taken through float32 by hand. Layers with anything
+else in them (extra norms of NormFormer, adapters, hooks, active dropout) are left to stock:
+:func:`is_plain_decoder_layer`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _calls_nothing_else(layer: nn.Module) -> bool:
 
 
 def drops_out(module: nn.Module) -> bool:
-    """Whether a module is dropout that draws random numbers now."""
+    """Returns whether a module is dropout that draws random numbers now."""
     return isinstance(module, FairseqDropout) and module.p > 0 and (module.training or module.apply_during_inference)
 
 
@@ -92,7 +93,7 @@ def run_encoder_layer(layer: Any, x: Tensor, attn_mask: Optional[Tensor], linear
 
     Args:
         x: *Shape:* ``(B, n, d)``.
-        attn_mask: what hides padding, as :func:`kv_attention` takes it. *Shape:* ``(B, 1, n)``.
+        attn_mask: the mask of padding, as :func:`kv_attention` takes it. *Shape:* ``(B, 1, n)``.
     """
     pre_norm = layer.normalize_before
     y = _attend_source(layer.self_attn, layer.self_attn_layer_norm(x) if pre_norm else x, attn_mask, linears)

@@ -46,12 +46,12 @@ def unsupported_reasons(model: nn.Module) -> List[str]:
 
 
 def has_linear_attention(decoder: Any) -> bool:
-    """Whether a decoder says that its attention is linear: it keeps sums of the past and no words of it."""
+    """Returns whether a decoder says that its attention is linear: it keeps sums of the past, not its words."""
     return getattr(decoder, "has_linear_attention", False)
 
 
 def is_decoder_only(model: nn.Module) -> bool:
-    """Whether it is a language model: a decoder without an encoder."""
+    """Returns whether a model is a language model: a decoder without an encoder."""
     return not hasattr(model, "encoder")
 
 

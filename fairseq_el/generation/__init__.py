@@ -1,13 +1,13 @@
 """Beam search and sampling for EL models and every other fairseq model.
 
 - :mod:`generator`: the generators that users call, with their settings; :mod:`hub` gives them to hub interfaces.
-- :mod:`loop`: the search of one batch. Its values: :mod:`rules`, :mod:`active_batch`, :mod:`beams`,
-  :mod:`length_limits`. When hypotheses end: :mod:`ended_hypotheses`.
-- :mod:`step`: the interface of what computes a step; :mod:`step_choice` chooses. :mod:`reference_step` is built of
-  :mod:`ensemble` (the models), :mod:`forced_prefix` (prompts), :mod:`word_rules` and :mod:`best_candidates`.
+- :mod:`loop`: the search of one batch. It decides which hypotheses end, and which code computes the steps.
+- :mod:`rules`, :mod:`batch`, :mod:`hypotheses`: what the search works with, its settings, sentences and beams.
+- :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
+  :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
 - :mod:`transformers_search`: words and ends of hypotheses by the rules of transformers' ``generate()``.
 - :mod:`backend_choice`: what cross-attention keeps, where it is chosen for every batch.
-- :mod:`batch` takes batches apart, and :mod:`failures` is for those that fail.
+- :mod:`failures`: batches that do not fit into memory, and sentences without a hypothesis.
 """
 
 from fairseq_el.decoding import DecodeState

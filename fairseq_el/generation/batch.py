@@ -26,7 +26,8 @@ _COUNTS_WORDS = fairseq.__version__.startswith("0.12.2")
 class WholeBatch(NamedTuple):
     """Decisions of a batch for all its sentences. Parts of it keep to them, so that they get the same hypotheses.
 
-    They keep its padding too: the width of sources decides how long outputs may be, that of prefixes which rules hold.
+    They keep its padding too: the width of sources decides how long outputs may be, and the width of prefixes decides
+    which rules hold.
     """
 
     max_len: int  # words of the longest output, without eos

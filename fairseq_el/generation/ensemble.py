@@ -34,14 +34,14 @@ def _known(name: str, classes: Sequence[type]) -> List[Any]:
 
 
 class ModelDecoder:
-    """One model. EL models decode from a state that beams share, others as a stock generator would have them.
+    """One model of an ensemble. EL models decode from a state that beams share; others decode as in stock.
 
     Symbols: ``B`` sentences, ``b`` beams, ``d`` width of the decoder, ``V`` words of the vocabulary, ``n`` positions of
     the source.
 
     Attributes:
-        state: what beams share; None if the model decodes as in stock.
-        is_softmax: log-probabilities are one softmax over the logits of the output projection.
+        state: the state that beams share; None if the model decodes as in stock.
+        is_softmax: whether log-probabilities are one softmax over the logits of the output projection.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ModelDecoder:
         return self._first.repeat_interleave(self.beam_size, dim=0)
 
     def keep_first(self, sentences: Optional[Tensor]) -> None:
-        """Drops what is kept of prompts, except of these sentences. *Shape:* ``(B')``, or None for none at all."""
+        """Keeps the features of prompts for these sentences only, ``(B')``; None drops all."""
         if self._first is not None:
             self._first = None if sentences is None else self._first.index_select(0, sentences)
 
@@ -198,8 +198,8 @@ class EnsembleDecoder:
 
     Attributes:
         models: one decoder for each model.
-        encoder_tokens: positions that encoders and prompts have in flight at a time.
-        need_attn: return encoder-decoder attention.
+        encoder_tokens: positions that encoders, and passes over prompts, read at a time.
+        need_attn: whether steps return encoder-decoder attention.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_el.generation.ensemble import EnsembleDecoder, mean_attention
 from fairseq_el.generation.hypotheses import Kept
-from fairseq_el.generation.rules import SearchRules, without_nan
+from fairseq_el.generation.rules import SearchRules, for_beams, without_nan
 from fairseq_el.policy import output_rows_at_once, sentences_at_once
 
 
@@ -20,7 +20,7 @@ class Prompt:
 
     Attributes:
         words: the forced words, padded at their ends. *Shape:* ``(B, p)``.
-        lengths: how many are forced, of each sentence.
+        lengths: the number of forced words of each sentence.
         longest, shortest: the most and the fewest of them.
         first_step: where the search begins.
         log_probs: of the forced words; None if there are none, or before :meth:`read`. *Shape:* ``(B, p)``.
@@ -74,7 +74,7 @@ class Prompt:
         firsts = [model.first() for model in decoders.models]
         if outputs is None:
             return firsts
-        at_end = self._rows(self._ends == step, decoders.models[0].beam_size).unsqueeze(2)
+        at_end = for_beams(self._ends == step, decoders.models[0].beam_size).unsqueeze(2)
         return [torch.where(at_end, first, output) for first, output in zip(firsts, outputs)]
 
     def add_attention(self, step: int, attn: Optional[Tensor], beam_size: int) -> Optional[Tensor]:
@@ -82,16 +82,16 @@ class Prompt:
         if self.attention is None or step > self.longest:
             return attn
         begun = self.attention[:, step].repeat_interleave(beam_size, dim=0)
-        return begun if attn is None else torch.where(self._rows(self._ends >= step, beam_size), begun, attn)
+        return begun if attn is None else torch.where(for_beams(self._ends >= step, beam_size), begun, attn)
 
     def force(self, step: int, log_probs: Tensor, part: slice, beam_size: int) -> None:
         """Leaves sentences that are still in their prompt only the next word of it. ``log_probs``: ``(rows, V)``."""
         if step >= self.longest:
             return
         assert self.log_probs is not None
-        forced = self._rows(self._ends[part] > step, beam_size)  # (rows, 1)
-        words = self.words[part, step].repeat_interleave(beam_size).unsqueeze(1)
-        known = self.log_probs[part, step].repeat_interleave(beam_size).unsqueeze(1).to(log_probs)
+        forced = for_beams(self._ends[part] > step, beam_size)  # (rows, 1)
+        words = for_beams(self.words[part, step], beam_size)
+        known = for_beams(self.log_probs[part, step], beam_size).to(log_probs)
         values = torch.where(forced, known, log_probs.gather(1, words))
         log_probs.masked_fill_(forced, float("-inf")).scatter_(1, words, values)
 
@@ -105,11 +105,6 @@ class Prompt:
             self.log_probs = self.log_probs.index_select(0, kept.on_device)
         if self.attention is not None:
             self.attention = self.attention.index_select(0, kept.on_device)
-
-    @staticmethod
-    def _rows(of_sentences: Tensor, beam_size: int) -> Tensor:
-        """``(B)`` to ``(B * b, 1)``."""
-        return of_sentences.repeat_interleave(beam_size).unsqueeze(1)
 
 
 def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecoder, rules: SearchRules) -> Tensor:
@@ -126,9 +121,9 @@ def _log_probs_of(words: Tensor, features: List[Tensor], decoders: EnsembleDecod
 
 
 def forced_lengths(rules: SearchRules, prefix_tokens: Tensor, max_len: int) -> Optional[List[int]]:
-    """Words that each prefix forces; None where prefixes can't be read in one pass and the search is forced along.
+    """Words that each prefix forces; None where prefixes can't be read in one pass.
 
-    That is so with a language model beside, and where a prefix is padded but at its end or has an eos in it.
+    They can't with a language model (``--lm-path``), nor where a prefix has padding before its end, or an eos in it.
 
     Args:
         prefix_tokens: *Shape:* ``(B, p)``.

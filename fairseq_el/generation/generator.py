@@ -25,7 +25,7 @@ from fairseq_el.generation.rules import SearchRules, TransformersRules
 from fairseq_el.generation.step import BeamStep
 
 DEFAULT_ENCODER_TOKENS = 2048
-MANY_STEPS = 10_000  # of all batches that are still to come
+MANY_STEPS = 10_000  # those of all batches to come, with a model that can't change any more
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -34,31 +34,31 @@ class ELSequenceGenerator(SequenceGenerator):
     It decodes EL models, other fairseq models, and ensembles of both, with every search strategy. With EL models
 
     - words forced by ``prefix_tokens`` are read in one pass, once for all beams;
-    - the encoder, prompts and the output projection run over parts of a large batch, so that what they compute in
-      between takes little memory. Results do not depend on it.
+    - the encoder, prompts and the output projection run over parts of a large batch, so that their intermediate
+      results take little memory. Hypotheses do not depend on it.
 
     A batch that does not fit into memory is decoded in halves, and these in halves, with the same hypotheses and one
     warning that names the batch size to use (:mod:`fairseq_el.generation.failures.halves`).
 
-    Where stock goes wrong it does not:
+    It does not share these errors of stock:
 
     - the beam size is set in models that keep it (stock BART) before every batch, for beam size 1 too, so one model
       object can serve generators of different beam sizes;
-    - diverse beam search works on every batch: stock 0.12.3 indexes a buffer of the batch by the sentences' numbers in
-      the whole data set and ends in an IndexError where these exceed the batch's size; here they count from 0 then;
+    - diverse beam search works on every batch. Stock 0.12.3 indexes a buffer of the batch by the sentences' numbers in
+      the whole data set, and ends in an IndexError where these exceed the batch's size. Here they then count from 0;
     - ``--no-repeat-ngram-size`` forbids repeated n-grams on every device. Stock 0.12 compares with the end of a padded
       buffer unless its CUDA extension is built, and so forbids nothing (:attr:`ngram_blocking_as_stock` does the same);
     - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
 
     Attributes:
-        encoder_tokens: positions that the encoder (or a prompt's pass) has in flight at a time.
+        encoder_tokens: positions that the encoder, or a pass over prompts, reads at a time.
         record_attention: whether hypotheses get their encoder-decoder attention, as in stock. It takes
             ``B * b * n * t`` numbers, as much as all else for long inputs.
         memory_budget: bytes that cross-attention may keep of the source where the backend is ``"auto"`` (default: half
             of the memory that is free).
         ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
         transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
-        first_symbol: that hypotheses begin with, if it is not the eos that ends them.
+        first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
             ``min_len`` and ``max_len`` alone hold, which count the prompt.
         on_step: called after every step with its number and the decode states of the models, for measurements.

@@ -36,8 +36,27 @@ class Candidates(NamedTuple):
     beams: Tensor  # the beam to append it to, from 0 to b - 1
 
     def of(self, kept: Kept) -> Candidates:
-        """Those of the sentences that stay."""
+        """Returns the candidates of the sentences that stay."""
         return Candidates(*(tensor.index_select(0, kept.on_device) for tensor in self))
+
+
+def hypothesis(tokens: Tensor, score: Tensor, positional: Tensor, attn: Optional[Tensor] = None) -> Dict[str, Any]:
+    """Makes the dictionary that fairseq's generators return for a hypothesis.
+
+    Args:
+        tokens: its words, eos included. *Shape:* ``(t)``.
+        score: the score by which hypotheses are compared. *Shape:* ``()``.
+        positional: the words' log-probabilities. *Shape:* ``(t)``.
+        attn: encoder-decoder attention, if it is recorded. *Shape:* ``(n, t)``.
+    """
+    return {
+        "tokens": tokens,
+        "score": score,
+        "attention": torch.empty(0) if attn is None else attn,
+        "alignment": torch.empty(0),
+        "positional_scores": positional,
+        "steps": tokens.size(0),  # for --print-step
+    }
 
 
 class Beams:

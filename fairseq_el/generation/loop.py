@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
-from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError
+from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
@@ -129,22 +129,9 @@ class EndedHypotheses:
         attn = None
         if beams.attention is not None:
             attn = beams.attention.index_select(0, rows)[:, :, 1 : step + 2]  # (k, n, t)
-        self._add([self._batch.sentences[i] for i, _ in taken], tokens, scores, positional, attn)
-
-    def _add(
-        self, sentences: List[int], tokens: Tensor, scores: Tensor, positional: Tensor, attn: Optional[Tensor]
-    ) -> None:
-        nothing = torch.empty(0)
-        for i, sentence in enumerate(sentences):
-            self._of_sentence[sentence].append(
-                {
-                    "tokens": tokens[i],
-                    "score": scores[i],
-                    "attention": nothing if attn is None else attn[i],
-                    "alignment": nothing,
-                    "positional_scores": positional[i],
-                    "steps": tokens.size(1),  # for --print-step
-                }
+        for k, (i, _) in enumerate(taken):
+            self._of_sentence[self._batch.sentences[i]].append(
+                hypothesis(tokens[k], scores[k], positional[k], None if attn is None else attn[k])
             )
 
     def keep(self, kept: Kept) -> None:

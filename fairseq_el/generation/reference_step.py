@@ -175,7 +175,7 @@ class ReferenceStep(BeamStep):
         )
 
     def worth_dropping(self, step: int, num_finished: int) -> bool:
-        """An eighth at a time, but at once where a finished sentence would leave traces.
+        """Drops an eighth at a time, or at once where a finished sentence would leave traces.
 
         Search strategies and dropout (with which beams share no past) draw random numbers for it, and within prefixes
         fairseq checks what it has written.

@@ -130,7 +130,10 @@ class SearchRules:
         return type(self.strategy) is BeamSearch
 
     def penalize(self, scores: Tensor) -> Tensor:
-        """Takes padding away, and ``--unkpen`` from the unknown word. ``scores``: ``(rows, V)``, changed in place."""
+        """Forbids padding, and subtracts ``--unkpen`` from the score of the unknown word.
+
+        ``scores``: ``(rows, V)``, changed in place.
+        """
         scores[:, self.pad] = float("-inf")
         scores[:, self.unk] -= self.unk_penalty
         return scores
@@ -168,12 +171,12 @@ def without_nan(log_probs: Tensor) -> Tensor:
 
 
 class LengthLimits:
-    """The steps in which the hypotheses of each of ``B`` sentences may end, and must.
+    """The steps from which on hypotheses may end, and in which they must, for each of ``B`` sentences.
 
     A step appends one word; the first step is 0.
 
     Attributes:
-        prompts: forced words of each sentence, which is the step that appends its first own word.
+        prompts: the number of forced words of each sentence, and so the step that appends its first own word.
         may_end: the first step in which each sentence may end.
         last: the step that appends the last word of each sentence.
     """
@@ -195,19 +198,19 @@ class LengthLimits:
         if step >= max(self.may_end[part]):
             return None
         prompts, may_end, _ = self._on_device[:, part]
-        return _rows((prompts <= step) & (may_end > step), beam_size)
+        return for_beams((prompts <= step) & (may_end > step), beam_size)
 
     def ending(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
         """Rows that get their last word; None if no row. *Shape:* ``(rows, 1)``."""
         if step < min(self.last[part]):
             return None
-        return _rows(self._on_device[2, part] <= step, beam_size)
+        return for_beams(self._on_device[2, part] <= step, beam_size)
 
     def first_own(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
         """Rows that get the first word after their prompt; None if no row. *Shape:* ``(rows, 1)``."""
         if step not in self.prompts[part]:
             return None
-        return _rows(self._on_device[0, part] == step, beam_size)
+        return for_beams(self._on_device[0, part] == step, beam_size)
 
     def keep(self, kept: Kept) -> None:
         """Drops all other sentences."""
@@ -217,8 +220,8 @@ class LengthLimits:
         self._on_device = self._on_device.index_select(1, kept.on_device)
 
 
-def _rows(of_sentences: Tensor, beam_size: int) -> Tensor:
-    """``(B)`` to ``(B * b, 1)``."""
+def for_beams(of_sentences: Tensor, beam_size: int) -> Tensor:
+    """Repeats a value of each sentence for its beams, ``(B)`` to ``(B * b, 1)``."""
     return of_sentences.repeat_interleave(beam_size).unsqueeze(1)
 
 
@@ -267,7 +270,7 @@ def longest_output(rules: SearchRules, src_len: int, src_lengths: Tensor, prefix
         prefix_tokens: forced words, padded. *Shape:* ``(B, p)``.
 
     Raises:
-        LengthLimitsError: that is less than they must have.
+        LengthLimitsError: that is less than ``min_len``.
     """
     if rules.match_source_len:
         max_len = int(src_lengths.max())

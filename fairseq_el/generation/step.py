@@ -19,7 +19,7 @@ class BeamStep(ABC):
     :class:`~fairseq_el.generation.loop.SearchLoop` decides which hypotheses end and which sentences are finished. All
     that is computed for beams in between is behind this interface, so that native code or captured graphs can take the
     place of :class:`~fairseq_el.generation.reference_step.ReferenceStep`. That one decodes everything, and others must
-    give what it gives. :func:`~fairseq_el.generation.loop.choose_step` says which one a batch gets.
+    give the same results. :func:`~fairseq_el.generation.loop.choose_step` says which one a batch gets.
 
     The loop calls, in this order::
 
@@ -35,7 +35,7 @@ class BeamStep(ABC):
 
     **Shapes and dtypes.** Rows of beams are ``B * b``, beams of a sentence side by side, sentences in the order of
     ``batch.sentences``. Words are int64. Scores are cumulative log-probabilities, in the dtype that the models' are in,
-    or float32 before the first. A score of minus infinity is no candidate; NaN never is a score.
+    or float32 before the first. A candidate with a score of minus infinity does not count. No score is NaN.
 
     **Shared.** The loop reads :attr:`beams` between :meth:`candidates` and :meth:`advance`, and keeps none of its
     tensors: what it takes, it copies. So they may be the same storage in every step, and so may those of
@@ -106,7 +106,7 @@ class BeamStep(ABC):
     def worth_dropping(self, step: int, num_finished: int) -> bool:
         """Returns whether finished sentences shall leave now, ``num_finished`` of those still decoded (maybe none).
 
-        It moves the state of all others. A class that returns False until the end is right, but computes in vain. It
+        Dropping moves the state of all others. Returning False until the end is correct, but computes in vain. A class
         must return True where the strategy or dropout would draw random numbers for finished sentences.
         """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.forced_prefix import Prompt
-from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError
+from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import LengthLimits, SearchRules, TransformersRules
 from fairseq_el.generation.word_rules import WordRules
 
@@ -198,24 +198,15 @@ class _BestHypotheses:
             setattr(self, name, tensor.index_select(0, sentences))
 
     def hypotheses(self, sentence: int) -> List[Dict[str, Any]]:
-        """Those of a sentence as fairseq has them."""
-        nothing = torch.empty(0)
+        """Returns the hypotheses of a sentence, best first."""
         lengths, there = self._lengths[sentence].tolist(), self._is_there[sentence].tolist()
         found = []
         for rank, length in enumerate(lengths):
             if there[rank]:
                 positional = self._cumulative[sentence, rank, :length].clone()
                 positional[1:] = positional[1:] - positional[:-1]  # from cumulative to each word's own
-                found.append(
-                    {
-                        "tokens": self._words[sentence, rank, :length],
-                        "score": self._scores[sentence, rank],
-                        "attention": nothing,
-                        "alignment": nothing,
-                        "positional_scores": positional,
-                        "steps": length,
-                    }
-                )
+                words = self._words[sentence, rank, :length]
+                found.append(hypothesis(words, self._scores[sentence, rank], positional))
         return found
 
 

@@ -41,7 +41,7 @@ class WordRules:
         rules, batch, beam_size = self.rules, self.batch, self.rules.beam_size
         rows = beams.rows(part)
         has_read = prompt is not None and prompt.log_probs is not None
-        blocks_first = has_read and not rules.blocks_ngrams_as_stock  # a forced word may repeat what it likes
+        blocks_first = has_read and not rules.blocks_ngrams_as_stock  # a forced word may repeat an n-gram
         if blocks_first:
             rules.block_ngrams(scores, beams.tokens[rows], step)
         self._limit_length(step, scores, part)

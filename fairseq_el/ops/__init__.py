@@ -1,9 +1,13 @@
 """Operations in pure torch. Nothing here imports fairseq.
 
-EL-attention: ``el_attention``, ``kv_attention`` and their ``masked_softmax``. Beam search: ``top_scores``,
-``ngram_block``, ``keep_rows``, ``packed_linear``. Top-k attention: ``topk_attention``, ``topk_feed_forward`` and
-``selected_rows``. SLiM Performers: ``feature_maps``, ``linear_attention``, ``sliced_loss``. Each file begins with its
-source and equation; ``tests/helpers/reference.py`` has the same operations as simply as can be.
+- EL-attention: :mod:`el_attention`, and :mod:`kv_attention` with the masked softmax of both.
+- Beam search: :mod:`top_scores`, :mod:`ngram_block`, :mod:`packed_linear`.
+- Top-k attention: :mod:`topk_attention`, :mod:`topk_feed_forward`, and :mod:`selected_rows`, which also keeps the rows
+  of sentences that a search still decodes.
+- SLiM Performers: :mod:`feature_maps`, :mod:`linear_attention`, :mod:`sliced_loss`.
+
+Each file begins with its source and equation; ``tests/helpers/reference.py`` has the same operations as simply as can
+be.
 """
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention

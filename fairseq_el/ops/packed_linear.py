@@ -24,7 +24,7 @@ _OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 
 @functools.lru_cache(maxsize=None)
 def can_pack(device_type: str, dtype: torch.dtype) -> bool:
-    """Whether weights of this kind can be packed here: by this torch, for this processor."""
+    """Returns whether this torch can pack weights of this kind, for this processor."""
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
@@ -72,5 +72,5 @@ class PackedLinear:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no number is infinite or NaN, found without a copy of the tensor."""
+    """Returns whether no number is infinite or NaN, without a copy of the tensor."""
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))

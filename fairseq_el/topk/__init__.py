@@ -6,8 +6,7 @@ query count from their attribute ``score_limit``, which :func:`enable_topk_atten
 """
 
 from fairseq_el.topk.architectures import TopkBARTModel, TopkTransformerLanguageModel, TopkTransformerModel
-from fairseq_el.topk.enable import disable_topk_attention, enable_topk_attention, topk_enabled
-from fairseq_el.topk.options import TopkOptions, apply_topk
+from fairseq_el.topk.enable import TopkOptions, apply_topk, disable_topk_attention, enable_topk_attention, topk_enabled
 
 __all__ = [
     "TopkBARTModel",

@@ -12,7 +12,7 @@ from fairseq.models.transformer_lm import TransformerLanguageModel, TransformerL
 
 from fairseq_el.architectures import ModelWithOptions, register_architectures
 from fairseq_el.errors import OptionError
-from fairseq_el.topk.options import TopkOptions, apply_topk
+from fairseq_el.topk.enable import TopkOptions, apply_topk
 
 
 @dataclass

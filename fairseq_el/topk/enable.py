@@ -1,8 +1,11 @@
-"""Turning Top-k attention on and off in a fairseq model, in place. Parameters and the state dict are untouched."""
+"""Turning Top-k attention on and off in a fairseq model, in place, and the options for it.
 
-from __future__ import annotations
+Parameters and the state dict are untouched.
+"""
 
+# No postponed annotations here: fairseq reads the types of the fields.
 import logging
+from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, Iterable, List, Optional, TypeVar
 
 from fairseq.modules import MultiheadAttention
@@ -44,8 +47,8 @@ def enable_topk_attention(
     Args:
         models: a fairseq Transformer, with an encoder or without, a list of them, or a hub interface.
         attention: k of attention (default: attention stays as it is).
-        places: where: ``encoder``, ``decoder`` (self-attention) and ``cross``, with commas between them, or ``all``;
-            elsewhere attention becomes ordinary, whatever it was before.
+        places: the attention modules to change: ``encoder``, ``decoder`` (self-attention) and ``cross``, with commas
+            between them, or ``all``. Attention in other places becomes ordinary, whatever it was before.
         ffn: k of feed-forward layers with relu or gelu (default: they stay as they are).
         query_chunk: how many queries are scored at a time, at most.
 
@@ -85,7 +88,7 @@ def disable_topk_attention(models: Models) -> Models:
 
 
 def topk_enabled(model: Any) -> bool:
-    """Whether any part of a model is Top-k."""
+    """Returns whether any part of a model is Top-k."""
     return _any_topk(attentions_in(model).values(), feed_forwards(model).values())
 
 
@@ -224,7 +227,7 @@ def _any_topk(attentions: Iterable[MultiheadAttention], layers: Iterable[Any]) -
 
 
 def _use_fused_layers(model: nn.Module, use: bool) -> None:
-    """Keeps fairseq 0.12.2 from its fused encoder layers, which call none of a layer's modules; or lets it again.
+    """Forbids or allows the fused encoder layers of fairseq 0.12.2, which call none of a layer's modules.
 
     The encoder decides by its first layer for all of them, so either all layers are changed or none.
     """
@@ -233,3 +236,50 @@ def _use_fused_layers(model: nn.Module, use: bool) -> None:
             layer.__dict__[_FUSED] = True
         elif not use and layer.__dict__.get(_FUSED, False):
             layer.__dict__.update({_FUSED: False, _WAS_FUSED: True})
+
+
+@dataclass
+class TopkOptions:
+    """The options of Top-k attention. Put it before the configuration of a model or a task."""
+
+    topk_attention: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "attend to the K largest scores of every query only (Gupta et al. 2021); another function than the "
+            "checkpoint was trained with, unless K is as large as what there is to attend to"
+        },
+    )
+    topk_attention_in: str = field(
+        default=ALL_PLACES,
+        metadata={
+            "help": "where --topk-attention applies: encoder and decoder (self-attention) and cross, with commas "
+            "between them, or all"
+        },
+    )
+    topk_ffn: Optional[int] = field(
+        default=None,
+        metadata={"help": "keep the K largest hidden units of every token in feed-forward layers with relu or gelu"},
+    )
+    topk_query_chunk: int = field(
+        default=DEFAULT_QUERY_CHUNK,
+        metadata={
+            "help": f"queries that --topk-attention scores at a time, {DEFAULT_QUERY_CHUNK} at most; without dropout, "
+            "results do not depend on it"
+        },
+    )
+
+
+def apply_topk(model: Any, settings: Any) -> Any:
+    """Enables Top-k attention in ``model`` as the ``settings`` of a model or a task ask for it, and returns the model.
+
+    Raises:
+        OptionError: a value is out of range, or the model has no layers that can be Top-k.
+    """
+    options = TopkOptions()
+    for name in vars(options):
+        setattr(options, name, getattr(settings, name, getattr(options, name)))
+    if options == TopkOptions():
+        return model
+    return enable_topk_attention(
+        model, options.topk_attention, options.topk_attention_in, options.topk_ffn, options.topk_query_chunk
+    )

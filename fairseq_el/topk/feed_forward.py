@@ -80,7 +80,7 @@ def enable_topk_feed_forward(layer: Any, k: int) -> None:
 
 
 def is_topk_feed_forward(layer: Any) -> bool:
-    """Whether the feed-forward part of a layer is Top-k."""
+    """Returns whether the feed-forward part of a layer is Top-k."""
     return _SAVED in layer.__dict__
 
 

@@ -8,7 +8,7 @@ import torch
 from fairseq.data.encoders.bytes import Bytes
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.slim.byte_language_modeling import ByteLanguageModelingTask, byte_dictionary, split_of
+from fairseq_el.slim.tasks import ByteLanguageModelingTask, byte_dictionary, split_of
 
 
 def make_task(data, length=10):

@@ -9,7 +9,7 @@ from tiny import build_slim_performer, dictionary
 
 from fairseq_el.errors import CheckpointMismatchError, OptionError
 from fairseq_el.slim import SlimCrossEntropyCriterion
-from fairseq_el.slim.copying import CopyingTask
+from fairseq_el.slim.tasks import CopyingTask
 from fairseq_el.tasks.checkpoint_checks import check_dictionaries_on_load
 from fairseq_el.tasks.option_checks import CommandLine
 

@@ -1,7 +1,6 @@
 """Batches that fail: those that do not fit into memory, and those with a sentence that has no hypothesis.
 
-- :mod:`halves` decodes a batch that ran out of memory in smaller ones;
+- :mod:`halves` decodes a batch that ran out of memory in smaller ones, and puts torch's random numbers back before;
 - :mod:`out_of_memory` recognises such failures and says what to try;
-- :mod:`no_hypothesis` finds out why a sentence has no hypothesis;
-- :mod:`random_state` puts torch's random numbers back before a batch is decoded again.
+- :mod:`no_hypothesis` finds out why a sentence has no hypothesis.
 """

@@ -27,9 +27,9 @@ class _Dead(NamedTuple):
     """No hypothesis of a sentence had a word to go on with, or to end with.
 
     Attributes:
-        words: before that.
+        words: how many words it had before that.
         is_nan: whether scores were not numbers.
-        rules: that were in force.
+        rules: the rules in force.
     """
 
     words: int

@@ -53,7 +53,7 @@ class Size(NamedTuple):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an allocation failed, on any device; not what :func:`does_not_fit` has made of it."""
+    """Returns whether an allocation failed, on any device. An error of this package is not one."""
     if isinstance(error, FairseqElError):
         return False
     if isinstance(error, OSError):
@@ -62,7 +62,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_frames(error: Optional[BaseException]) -> None:
-    """Lets go of what the functions hold that an exception, and those that led to it, went through."""
+    """Frees the local variables of the functions that an exception, and those that led to it, passed through."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -80,8 +80,8 @@ def what_to_try(generator: Any, failed: Size, fitted: int, too_many: int) -> str
 
     Args:
         failed: the batch that did not fit.
-        fitted: so many of its sentences did.
-        too_many: so many did not.
+        fitted: a number of its sentences that did.
+        too_many: the smallest number that did not.
     """
     plan = _plan(generator, failed)
     if plan is not None and fitted <= plan.fits < too_many:
@@ -93,7 +93,7 @@ def what_to_try(generator: Any, failed: Size, fitted: int, too_many: int) -> str
 
 
 def does_not_fit(generator: Any, failed: Size, number: int, error: BaseException) -> str:
-    """The message for a single sentence, ``number`` in the data set, that there is no smaller batch for."""
+    """The message for a single sentence that does not fit. ``number``: its number in the data set."""
     what = f"Decoding sentence {number}, {failed.src_len} tokens, by itself with beam {generator.beam_size} and outputs"
     said = str(error).partition("\n")[0][:200]
     what += f" of up to {failed.max_len} words ran out of memory ({type(error).__name__}: {said})"
