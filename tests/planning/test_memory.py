@@ -161,7 +161,7 @@ def test_peak_of_projecting_the_source(dtype, monkeypatch):
     """One layer of a source that is projected at once, with nothing else that is large."""
     work = {"words": 4, "layers": 1, "src_len": 500, "tgt_len": 2, "beam": 1, "width": 64, "ffn": 64}
     run = Run("kv", dtype, **work, backend="shared-kv").decode()
-    assert run.plan(monkeypatch).step > 0.9 * 2 * 2000 * 64 * run.work.element_size
+    assert run.plan(monkeypatch).step > 0.9 * 2000 * 64 * run.work.element_size
     assert_close(run.planned_decoding(monkeypatch), run.decoding, TOLERANCE["kv"])
 
 
