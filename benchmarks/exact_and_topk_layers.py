@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import MOST_QUERIES, keep_largest, topk_attention, topk_feed_forward
 

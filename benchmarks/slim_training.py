@@ -1,30 +1,42 @@
-"""Memory and time of training a SLiM Performer, against slice and sequence length: ``--help`` says how."""
+"""How much memory does training a SLiM Performer in slices save, and what time does it cost?
+
+Makes the tables of "Is it better than the authors' program?", "What do slices save?" and "Does memory depend on the
+length?" in docs/slim.md. ``--help`` says how.
+"""
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
-from measuring_options import (
+from common import (
+    Panel,
+    Report,
     add_measuring,
     add_results,
     check_measuring,
     check_results,
-    give_results,
+    give_report,
     make_parser,
+    numbers,
     run_benchmark,
 )
-from slim_measuring import SlimSettings, measure_slim_training
-from slim_report import NAMES, SlimReport
+from slim_measuring import OURS, SlimResult, SlimSettings, measure_slim_training
 from tqdm import tqdm
 
 from fairseq_el.cli.options import layers, not_negative, positive
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
 from fairseq_el.slim.model import CONFIGURATIONS
+from fairseq_el.units import format_seconds, format_size
+
+NAMES = ("slim.json", "slim.md")
+_MEASURED = {"peak_bytes": ("activations at the peak, MiB", 1 << 20), "seconds_median": ("seconds", 1)}
 
 _DESCRIPTION = """\
 Computes the gradient of one random sequence, whole (C = 0) and in slices of C, counts the bytes of live tensors, times
@@ -43,10 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=layers, metavar="N", help="(default: the configuration's)")
     parser.add_argument("--width", type=positive, metavar="d", help="(default: the configuration's)")
     parser.add_argument("--feature-map", choices=FEATURE_MAPS, default="sqr", help="(default: %(default)s)")
-    parser.add_argument("--lengths", type=_numbers, metavar="L[,L...]", help="(default: the configuration's)")
+    parser.add_argument("--lengths", type=_lengths, metavar="L[,L...]", help="(default: the configuration's)")
     parser.add_argument(
         "--slices",
-        type=_numbers,
+        type=_lengths,
         metavar="C[,C...]",
         help="0 for the whole sequence; those above L are left out (default: 0,L/2,L/3,L/4,L/8,L/16)",
     )
@@ -63,8 +75,8 @@ def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
     check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        report = SlimReport(settings, measure_slim_training(settings, bar.set_description_str))
-    give_results(options, report)
+        results = measure_slim_training(settings, bar.set_description_str)
+    give_report(options, report_of(settings, results))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -101,8 +113,63 @@ def _settings(options: argparse.Namespace) -> SlimSettings:
     )
 
 
-def _numbers(text: str) -> Tuple[int, ...]:
-    return tuple(dict.fromkeys(not_negative(part) for part in text.split(",")))
+def _lengths(text: str) -> Tuple[int, ...]:
+    return numbers(text, not_negative)
+
+
+def report_of(settings: SlimSettings, results: Sequence[SlimResult]) -> Report:
+    """The picture is drawn against C, or against L where there are more of these."""
+    values = {
+        "settings": {**asdict(settings), "authors": str(settings.authors) if settings.authors else None},
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "results": [result.as_dict() for result in results],
+    }
+    firsts = {result.length: result for result in reversed(results)}
+    rows = [_row(settings, result, firsts[result.length]) for result in results]
+    return Report(NAMES, values, rows, _notes(settings), [[_panel(settings, results, key) for key in _MEASURED]])
+
+
+def _row(settings: SlimSettings, result: SlimResult, first: SlimResult) -> Dict[str, str]:
+    return {
+        "L": str(result.length),
+        "C": str(result.slice_length or "full"),
+        **({} if settings.authors is None else {"program": result.program}),
+        "activations": "-" if result.peak_bytes is None else format_size(result.peak_bytes),
+        "of the first": _ratio(result.peak_bytes, first.peak_bytes),
+        "time": "-" if result.median is None else format_seconds(result.median),
+        "to the first": _ratio(result.median, first.median),
+        "gap of gradient": f"{result.gap:.1e}",
+    }
+
+
+def _ratio(value: Optional[float], first: Optional[float]) -> str:
+    return "-" if value is None or not first else f"{value / first:.3g}"
+
+
+def _notes(s: SlimSettings) -> List[str]:
+    where = f"{s.threads} threads" if s.device == "cpu" else torch.cuda.get_device_name()
+    return [
+        f"{s.layers} layers, d {s.width}, feed-forward {s.ffn}, {s.heads} heads, {s.feature_map}, fp32, one "
+        f"sequence of L random bytes, forward and backward; {where}, torch {torch.__version__}.",
+        "activations: bytes of live tensors at the peak, without tokens, parameters and their gradients.",
+        f"time: median of {s.runs} rounds, all in turn in each. Ratios are to the first row of the same L.",
+        f"gap: |g - g'| / |g'| over all parameters, g' of {OURS} with the largest C.",
+        f"command: {s.command}",
+    ]
+
+
+def _panel(settings: SlimSettings, results: Sequence[SlimResult], key: str) -> Panel:
+    by_length = len(settings.lengths) > len(settings.slices)
+    title, unit = _MEASURED[key]
+    curves: Dict[str, List[Tuple[float, Optional[float]]]] = {}
+    for result in results:
+        label = f"C {result.slice_length or 'full'}" if by_length else f"L {result.length}"
+        label += "" if settings.authors is None else f", {result.program}"
+        value = result.as_dict()[key]
+        x = result.length if by_length else result.slice_length or result.length
+        curves.setdefault(label, []).append((x, value and value / unit))
+    return Panel(title, "L, bytes of a sequence" if by_length else "C, bytes of a slice", curves)
 
 
 if __name__ == "__main__":

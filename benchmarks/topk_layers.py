@@ -1,30 +1,42 @@
-"""Memory and time of top-k attention and feed-forward layers, beside exact ones: ``--help`` says how."""
+"""Does Top-k attention save memory, and is it faster? Live bytes and time of top-k layers beside exact ones.
+
+Makes the tables of "What does Top-k attention save?" in docs/benchmarks.md. ``--help`` says how.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, List, Optional, Sequence, Tuple
+from dataclasses import asdict
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
-from measuring_options import (
+from common import (
+    Panel,
+    Report,
     add_measuring,
     add_results,
     check_measuring,
     check_results,
-    give_results,
+    give_report,
     make_parser,
+    numbers,
     run_benchmark,
 )
-from topk_measuring import DIRECTIONS, Layers, TopkSettings, measure_topk_layers
-from topk_report import NAMES, TopkReport
+from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
+from topk_measuring import DIRECTIONS, Layers, TopkResult, TopkSettings, measure_topk_layers
 from tqdm import tqdm
 
 from fairseq_el.cli.options import positive, size_of_memory
 from fairseq_el.dtypes import DTYPES, supported_dtype
 from fairseq_el.errors import OptionError
+from fairseq_el.measure import growth_exponent
+from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.planning import free_memory
+from fairseq_el.units import format_seconds, format_size
+
+NAMES = ("topk.json", "topk.md", "topk.png")
+_MEASURED = {"peak_bytes": ("live bytes at the peak, GiB", 1 << 30), "seconds_median": ("seconds", 1)}
 
 _DESCRIPTION = """\
 Computes layers on random numbers, exactly and with the k largest scores of every query, counts the bytes of live
@@ -60,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_layers(parser: Any) -> None:
-    parser.add_argument("--layers", type=_numbers, default=(1,), metavar="L[,L...]", help="how many (default: 1)")
+    parser.add_argument("--layers", type=numbers, default=(1,), metavar="L[,L...]", help="how many (default: 1)")
     parser.add_argument("--k", type=positive, metavar="K", help="(default: 128; of a feed-forward layer 512)")
     parser.add_argument(
         "--chunk",
@@ -70,7 +82,7 @@ def _add_layers(parser: Any) -> None:
     )
     attention = parser.add_argument_group("attention")
     attention.add_argument(
-        "--lengths", type=_numbers, default=(1024, 2048, 4096), metavar="N[,N...]", help="queries and keys"
+        "--lengths", type=numbers, default=(1024, 2048, 4096), metavar="N[,N...]", help="queries and keys"
     )
     attention.add_argument("--batch", type=positive, default=1, metavar="B", help="(default: %(default)s)")
     attention.add_argument("--heads", type=positive, default=12, metavar="H", help="(default: %(default)s)")
@@ -78,8 +90,8 @@ def _add_layers(parser: Any) -> None:
     attention.add_argument("--no-causal", action="store_true", help="every query sees all keys")
     feed_forward = parser.add_argument_group("feed-forward layers")
     feed_forward.add_argument("--feed-forward", action="store_true", help="instead of attention")
-    feed_forward.add_argument("--tokens", type=_numbers, default=(4096,), metavar="N[,N...]", help="(default: 4096)")
-    feed_forward.add_argument("--hidden", type=_numbers, default=(3072,), metavar="F[,F...]", help="(default: 3072)")
+    feed_forward.add_argument("--tokens", type=numbers, default=(4096,), metavar="N[,N...]", help="(default: 4096)")
+    feed_forward.add_argument("--hidden", type=numbers, default=(3072,), metavar="F[,F...]", help="(default: 3072)")
     feed_forward.add_argument("--width", type=positive, default=768, metavar="D", help="(default: %(default)s)")
 
 
@@ -87,8 +99,8 @@ def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
     check_results(options, NAMES)
     with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        report = TopkReport(settings, measure_topk_layers(settings, bar.set_description_str))
-    give_results(options, report)
+        results = measure_topk_layers(settings, bar.set_description_str)
+    give_report(options, report_of(settings, results))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -157,15 +169,118 @@ def _feed_forward(options: argparse.Namespace) -> List[Layers]:
     ]
 
 
-def _numbers(text: str) -> Tuple[int, ...]:
-    return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
-
-
 def _directions(text: str) -> Tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     if not set(names) <= set(DIRECTIONS):
         raise argparse.ArgumentTypeError(f"must name directions out of {', '.join(DIRECTIONS)}; got {text!r}")
     return names
+
+
+def report_of(settings: TopkSettings, results: Sequence[TopkResult]) -> Report:
+    """Growth of bytes is fitted, and the picture is drawn, along the size that has most values."""
+    along = max(results[0].sizes, key=lambda name: len({result.sizes[name] for result in results}))
+    lines = _lines(results, along)
+    growth = {
+        name: _exponent([(result.sizes[along], result.peak_bytes) for result in line]) for name, line in lines.items()
+    }
+    labels = {"methods": [m.label for m in settings.methods], "baseline": settings.baseline.label}
+    values = {
+        "settings": {**asdict(settings), **labels},
+        "torch": torch.__version__,
+        "device": _where(settings),
+        "results": [_record(result) for result in results],
+        "growth_of_bytes": growth,
+    }
+    panels = [[_panel(lines, direction, along, key) for key in _MEASURED] for direction in settings.directions]
+    rows = [_row(result, _peak_of_baseline(settings, results, result)) for result in results]
+    return Report(NAMES, values, rows, _notes(settings, growth, along), panels)
+
+
+def _lines(results: Sequence[TopkResult], along: str) -> Dict[str, List[TopkResult]]:
+    """Results that differ in the size ``along`` only, by everything else."""
+    lines: Dict[str, List[TopkResult]] = {}
+    for result in results:
+        others = [f"{name} {size:,}" for name, size in result.sizes.items() if name != along]
+        lines.setdefault(", ".join([result.method.label, result.direction, *others]), []).append(result)
+    return lines
+
+
+def _panel(lines: Dict[str, List[TopkResult]], direction: str, along: str, key: str) -> Panel:
+    title, unit = _MEASURED[key]
+    curves = {}
+    for name, line in lines.items():
+        points = [(result.sizes[along], _record(result)[key]) for result in line if result.direction == direction]
+        curves[name.replace(f", {direction}", "")] = [(x, y and y / unit) for x, y in points]
+    return Panel(f"{direction}: {title}", along, curves)
+
+
+def _exponent(points: Sequence[Tuple[int, Optional[int]]]) -> Optional[float]:
+    counted = [(size, peak) for size, peak in points if peak]
+    return growth_exponent(*zip(*counted)) if counted else None
+
+
+def _record(result: TopkResult) -> Dict[str, Any]:
+    record = {**asdict(result), **result.sizes, "method": result.method.label, "seconds": list(result.seconds)}
+    del record["sizes"]
+    return {**record, "seconds_median": result.median}
+
+
+def _peak_of_baseline(settings: TopkSettings, results: Sequence[TopkResult], result: TopkResult) -> Optional[int]:
+    same = [r for r in results if (r.sizes, r.direction) == (result.sizes, result.direction)]
+    return next((r.peak_bytes for r in same if r.method == settings.baseline), None)
+
+
+def _row(result: TopkResult, of_baseline: Optional[int]) -> Dict[str, str]:
+    faster = result.faster
+    spread = "-" if faster is None else f"{faster.median:.2f} ({faster.minimum:.2f} to {faster.maximum:.2f})"
+    return {
+        **{name: f"{size:,}" for name, size in result.sizes.items()},
+        "direction": result.direction,
+        "method": result.method.label,
+        "live bytes": _bytes(result),
+        "of the baseline": f"{result.peak_bytes / of_baseline:.3f}" if result.peak_bytes and of_baseline else "-",
+        "time": "-" if result.median is None else format_seconds(result.median),
+        "times as fast (min to max)": spread,
+    }
+
+
+def _bytes(result: TopkResult) -> str:
+    if result.peak_bytes is not None:
+        return format_size(result.peak_bytes)
+    return "-" if result.expected_bytes is None else f"({format_size(result.expected_bytes)})"
+
+
+def _notes(s: TopkSettings, growth: Dict[str, Optional[float]], along: str) -> List[str]:
+    notes = [
+        f"{_described(s.layers[0])} {s.dtype}, {_where(s)}, torch {torch.__version__}.",
+        "Live bytes: of all tensors at the peak, counted: given inputs, weights and gradient of the output, and all "
+        "that is computed. Memory that an operator uses inside is not counted. In brackets: about what a method that "
+        "was left out (--memory) would need.",
+        "forward: without gradients. both: forward and backward; chunked computes every chunk again for it.",
+    ]
+    if s.runs:
+        notes.append(
+            f"Time: median of {s.runs} rounds, in each of which all take turns, after one in which bytes were "
+            f"counted. Times as fast: as {s.baseline.label}, in every round; the median of these."
+        )
+    known = [f"{name} {exponent:.2f}" for name, exponent in growth.items() if exponent is not None]
+    if known:
+        notes.append(f"Fitted growth of live bytes with {along}, as an exponent: {'; '.join(known)}.")
+    return [*notes, f"command: {s.command}"]
+
+
+def _described(layers: Layers) -> str:
+    if isinstance(layers, FeedForwardLayers):
+        return f"Feed-forward layer with ReLU: width {layers.width}, k {layers.k}, {layers.chunk} tokens at a time."
+    return (
+        f"Attention over given queries, keys and values: batch {layers.batch}, {layers.heads} heads of "
+        f"{layers.head_dim}, {'causal' if layers.causal else 'not causal'}, k {layers.k}, {layers.chunk} queries at a "
+        f"time, of topk {min(layers.chunk, MOST_QUERIES)}; further layers get theirs by three linear maps."
+    )
+
+
+def _where(settings: TopkSettings) -> str:
+    return torch.cuda.get_device_name() if settings.device == "cuda" else f"cpu, {settings.threads} threads"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Compatibility with fairseq: its version, checked before anything else is imported, and paths of ``--user-dir``."""
+"""Versions of fairseq and torch, and paths of ``--user-dir``. fairseq is checked before anything else is imported."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 _NEW_PYTHON = (3, 11)  # the first that official fairseq can not be imported on
 
@@ -57,3 +58,11 @@ def other_spellings(directory: str, fairseq_directory: str) -> List[str]:
     candidates += [os.path.join(fairseq_directory, name), os.path.join(fairseq_directory, "..", name)]
     others = dict.fromkeys(path for path in candidates if path != directory)
     return [path for path in others if os.path.exists(path) and os.path.samefile(path, directory)]
+
+
+def torch_version() -> Tuple[int, int]:
+    """The first two numbers of torch's version: ``(2, 10)`` for ``2.10.0+cu128``."""
+    import torch  # no earlier: where it is missing, check_fairseq says so
+
+    major, minor = re.findall(r"\d+", torch.__version__)[:2]
+    return int(major), int(minor)

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 
 # Before torch 2.1 a storage has no Python object that lives as long as it does.
 CAN_TRACK = torch_version() >= (2, 1)

@@ -8,11 +8,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from damage import Hostile
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.logging import meters
 from omegaconf import OmegaConf
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.checkpoint_loading import refused_classes
 from fairseq_el.failure_report import explain
 
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.skipif(
 
 class OfTheUser:
     pass
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("true",)
 
 
 def meter():

@@ -11,22 +11,21 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "fairseq_el"
 BELOW = {  # what each part of the package imports; "" is the package itself, for its path
     "_compat": "",
-    "_torch_version": "",
     "dtypes": "",
     "errors": "",
     "policy": "",
     "units": "",
-    "checkpoint_loading": "_torch_version",
-    "measure": "_torch_version",
+    "checkpoint_loading": "_compat",
+    "measure": "_compat",
     "subprocesses": "errors",
     "cards": "errors",
     "failure_report": "cards checkpoint_loading errors",
     "files": "errors",
-    "ops": "_torch_version",
+    "ops": "_compat",
     "decoding": "cards dtypes errors ops policy",
     "architectures": "decoding errors",
     "topk": "architectures decoding errors ops",
-    "planning": "_torch_version dtypes errors files measure ops policy units",
+    "planning": "_compat dtypes errors files measure ops policy units",
     "generation": "cards decoding dtypes errors ops planning policy units",
     "tasks": "cards decoding dtypes errors failure_report generation topk units",
     "slim": "errors ops tasks",
@@ -40,7 +39,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
         tokenization units
     """,
 }
-PURE = {"_compat", "_torch_version", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq
+PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq
 PUBLIC = {  # modules of a package that others import beside its __init__
     "cards.check": "cards/__init__ imports nothing, because scripts/choose_torch.py runs before torch is installed",
     "conversion.hf": "a package of its own, which only those need that convert models of Hugging Face",

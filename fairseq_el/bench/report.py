@@ -75,7 +75,10 @@ class Report:
 
     def write(self, directory: Path, force: bool) -> None:
         """Writes the files ``NAMES``. An unfinished file never has its final name; ``force`` replaces files."""
-        write_texts(directory, "bench", self.as_dict(), self.as_markdown(), force)
+        directory.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.as_dict(), indent=2) + "\n"
+        write_whole(directory / "bench.json", lambda path: path.write_text(text, "utf-8"), force)
+        write_whole(directory / "bench.md", lambda path: path.write_text(self.as_markdown(), "utf-8"), force)
         write_whole(directory / "bench.png", lambda path: plot(path, self.settings, self.results, self.growth), force)
 
     def _growth_notes(self) -> List[str]:
@@ -235,11 +238,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "none"
-
-
-def write_texts(directory: Path, stem: str, report: Dict[str, Any], markdown: str, force: bool) -> None:
-    """``<stem>.json`` for programs and ``<stem>.md`` for people, in a directory that is made if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2) + "\n"
-    write_whole(directory / f"{stem}.json", lambda path: path.write_text(text, "utf-8"), force)
-    write_whole(directory / f"{stem}.md", lambda path: path.write_text(markdown, "utf-8"), force)

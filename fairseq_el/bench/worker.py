@@ -17,9 +17,8 @@ from typing import Any, Dict, List, Optional, TextIO, Union
 
 import torch
 
-from fairseq_el.bench.forced_scores import ReferenceScores
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.programs import FairseqProgram, Program, ScoredOutput, load_program
+from fairseq_el.bench.programs import FairseqProgram, Program, ReferenceScores, ScoredOutput, load_program
 from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain

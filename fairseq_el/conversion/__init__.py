@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, described, relabelled, stripped, merged, built; their dictionaries."""
+"""Reads checkpoints of fairseq safely; describes, relabels, strips, averages and merges them; builds their models."""
 
 from fairseq_el.conversion.building import (
     StandInTask,
@@ -12,18 +12,17 @@ from fairseq_el.conversion.building import (
 )
 from fairseq_el.conversion.checkpoint import (
     Checkpoint,
+    check_sums,
     get_setting,
     load_checkpoint,
     parameters_of,
+    read_dictionary,
     save_checkpoint,
 )
 from fairseq_el.conversion.checkpoint_info import Description, describe, el_limits
-from fairseq_el.conversion.checksums import check_sums
-from fairseq_el.conversion.dictionary_files import read_dictionary
 from fairseq_el.conversion.limits import HEADS, size_problem
 from fairseq_el.conversion.relabel import to_el, to_stock
-from fairseq_el.conversion.shards import merge_shards
-from fairseq_el.conversion.strip import average, strip
+from fairseq_el.conversion.strip import average, merge_shards, strip
 
 __all__ = [
     "HEADS",

@@ -1,22 +1,23 @@
-"""Reads, checks and writes a fairseq checkpoint as it is in its file."""
+"""Reads, checks and writes a fairseq checkpoint as it is in its file, and reads the dictionaries beside it."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import re
+import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional, Union
 
 import torch
+from fairseq.data import Dictionary
 from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.checksums import check_sums
-from fairseq_el.errors import FairseqElError, shortened
+from fairseq_el.errors import FairseqElError, shortened, summary_of
 from fairseq_el.failure_report import explain_loading
 from fairseq_el.files import require_file, write_whole
 
@@ -159,6 +160,7 @@ def get_setting(settings: Any, name: str) -> Any:
 
 
 def set_setting(settings: Any, name: str, value: Any) -> None:
+    """Changes a setting of a namespace or a dictionary, even of a read-only one."""
     if isinstance(settings, argparse.Namespace):
         setattr(settings, name, value)
         return
@@ -170,12 +172,12 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
     """Reads a checkpoint into memory.
 
     Args:
-        option: what named the file, for messages.
+        option: the argument that names the file, for messages.
 
     Raises:
         OptionError: the file does not exist.
-        FairseqElError: it can't be read, is damaged, needs classes that fairseq does not write, or holds something
-            else.
+        FairseqElError: the file can't be read, is damaged, needs classes that fairseq does not write, or is not a
+            checkpoint of a model.
     """
     require_file(path, f"{option} must be a checkpoint that fairseq wrote")
     check_sums(path)
@@ -186,6 +188,38 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
     return Checkpoint(state, path)
 
 
+def has_sums(path: Union[str, Path]) -> bool:
+    """Returns whether a file has checksums.
+
+    Files of torch before 1.6 have none, and in files that were written without them all are 0.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(record.CRC for record in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return False
+
+
+def check_sums(path: Union[str, Path]) -> None:
+    """Compares the checksums of a file, where it has them: a damaged number looks like any other when it is loaded.
+
+    Raises:
+        FairseqElError: a record does not hold what was written.
+    """
+    if not has_sums(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile, zlib and struct each raise their own
+        damaged = f"a record that can't be read ({type(error).__name__})"
+    if damaged is not None:
+        raise FairseqElError(
+            f"{path} is damaged: the checksum of {damaged} is not that of what it holds. Compare the file's checksum "
+            "with the original's, and copy it again"
+        )
+
+
 def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
     """Writes a checkpoint, with a progress bar; an unfinished file never has its name.
 
@@ -193,7 +227,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
         replace: whether a file of that name may be replaced.
 
     Raises:
-        FairseqElError: there is one, and it may not be replaced.
+        FairseqElError: a file of that name exists and may not be replaced.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values())
 
@@ -204,7 +238,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
             counted: Any = _Counted(file, bar)
             try:
                 torch.save(state, counted)
-            except RuntimeError:  # torch's own about a write that failed, which does not say why
+            except RuntimeError:  # torch raises it when a write fails, and does not say why
                 if counted.error is None:
                     raise
                 raise counted.error from None
@@ -230,3 +264,35 @@ class _Counted:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def dictionary_names(checkpoint: Checkpoint) -> List[str]:
+    """Lists the files that fairseq's tasks read: ``dict.txt``, and one for each language."""
+    settings = [checkpoint.state.get("args"), get_setting(checkpoint.state.get("cfg"), "task")]
+    names = ["dict.txt"]
+    for name in ("source_lang", "target_lang"):
+        languages = [get_setting(of, name) for of in settings if of is not None]
+        names.extend(f"dict.{language}.txt" for language in languages if _is_name(language))
+    return list(dict.fromkeys(names))
+
+
+def _is_name(language: Any) -> bool:
+    """Returns whether a setting is a language that a file can be named for."""
+    return isinstance(language, str) and re.fullmatch(r"[^/\0]{1,100}", language) is not None
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """Reads a dictionary.
+
+    Raises:
+        OptionError: the file does not exist.
+        FairseqElError: the file is not a dictionary.
+    """
+    require_file(path, "a dictionary must be a file")
+    try:
+        return Dictionary.load(str(path))
+    except Exception as error:  # fairseq raises its own, of many classes
+        raise FairseqElError(
+            f"{path} must be a dictionary, with a word and its count on each line, no word twice; "
+            f"{summary_of(error)}. Copy it again from where the model was trained"
+        ) from error

@@ -2,9 +2,11 @@
 
 from fairseq_el.files.manifest import CHUNK, MANIFEST, inputs_of, is_unused_or_own, refuse_unless_own, sha256_of
 from fairseq_el.files.output_paths import Paths, need_directory, refuse_to_overwrite, refuse_to_overwrite_directory
-from fairseq_el.files.path_kinds import DIRECTORY, FILE, followed, kind_of
 from fairseq_el.files.reading import (
+    DIRECTORY,
+    FILE,
     TextLines,
+    kind_of,
     lines_of,
     nested_too_deep,
     one_line,
@@ -14,7 +16,7 @@ from fairseq_el.files.reading import (
     require_file,
     without_mark,
 )
-from fairseq_el.files.staging import PART, refuse_if_being_made, staging_directory
+from fairseq_el.files.staging import PART, followed, refuse_if_being_made, staging_directory
 from fairseq_el.files.whole_files import give_name, write_whole, write_whole_directory
 
 __all__ = [

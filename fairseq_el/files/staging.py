@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files.path_kinds import followed
 
 fcntl: Any
 try:
@@ -50,13 +49,18 @@ class OtherProcess:
     alive: bool
 
 
+def followed(path: Path) -> Path:
+    """The path that a link leads to; a path without links as it is."""
+    return Path(os.path.realpath(path))
+
+
 @contextlib.contextmanager
 def staging_directory(path: Path, alone: bool = False) -> Iterator[Path]:
-    """Makes a staging directory, and removes it afterwards with whatever is left in it.
+    """Makes a staging directory, and removes it afterwards with all that is left in it.
 
     Args:
         path: the one file or directory that is made in it; not a link.
-        alone: leave it to a process that makes the same already. Of two that begin at once, one goes on.
+        alone: give up if another process is making the same path already. Of two that begin at once, one goes on.
 
     Raises:
         FairseqElError: with ``alone``, there is such a process, or may be.

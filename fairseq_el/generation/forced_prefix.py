@@ -7,8 +7,8 @@ from typing import List, Optional
 import torch
 from torch import Tensor
 
-from fairseq_el.generation.beams import Kept
 from fairseq_el.generation.ensemble import EnsembleDecoder, mean_attention
+from fairseq_el.generation.hypotheses import Kept
 from fairseq_el.generation.rules import SearchRules, without_nan
 from fairseq_el.policy import output_rows_at_once, sentences_at_once
 

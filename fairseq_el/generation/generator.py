@@ -13,19 +13,16 @@ from torch import Tensor, nn
 from fairseq_el.cards.check import check_input
 from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_inference_only
 from fairseq_el.errors import FairseqElError, NoHypothesisError
-from fairseq_el.generation.active_batch import ActiveBatch
 from fairseq_el.generation.backend_choice import choose_for_batch
-from fairseq_el.generation.batch import WholeBatch, source_in
-from fairseq_el.generation.ended_hypotheses import Hypotheses
+from fairseq_el.generation.batch import ActiveBatch, WholeBatch, source_in
 from fairseq_el.generation.ensemble import EnsembleDecoder, OnStep
-from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
+from fairseq_el.generation.failures.halves import MemoryRecord, RandomState, decode_in_halves
 from fairseq_el.generation.failures.no_hypothesis import WatchedStep, explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
-from fairseq_el.generation.failures.random_state import RandomState
-from fairseq_el.generation.loop import SearchLoop
+from fairseq_el.generation.hypotheses import Hypotheses
+from fairseq_el.generation.loop import SearchLoop, choose_step
 from fairseq_el.generation.rules import SearchRules, TransformersRules
 from fairseq_el.generation.step import BeamStep
-from fairseq_el.generation.step_choice import choose_step
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # of all batches that are still to come

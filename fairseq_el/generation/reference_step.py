@@ -7,11 +7,10 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from fairseq_el.generation.active_batch import ActiveBatch
-from fairseq_el.generation.beams import Beams, Candidates, Kept
-from fairseq_el.generation.best_candidates import best_candidates
+from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
 from fairseq_el.generation.forced_prefix import Prompt
+from fairseq_el.generation.hypotheses import Beams, Candidates, Kept, best_candidates
 from fairseq_el.generation.rules import SearchRules, without_nan
 from fairseq_el.generation.step import BeamStep
 from fairseq_el.generation.transformers_search import TransformersWordRules

@@ -7,10 +7,9 @@ from typing import Optional
 
 from torch import Tensor
 
-from fairseq_el.generation.active_batch import ActiveBatch
-from fairseq_el.generation.beams import Beams, Candidates, Kept
-from fairseq_el.generation.ended_hypotheses import Hypotheses
+from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept
 from fairseq_el.generation.rules import SearchRules
 
 
@@ -20,7 +19,7 @@ class BeamStep(ABC):
     :class:`~fairseq_el.generation.loop.SearchLoop` decides which hypotheses end and which sentences are finished. All
     that is computed for beams in between is behind this interface, so that native code or captured graphs can take the
     place of :class:`~fairseq_el.generation.reference_step.ReferenceStep`. That one decodes everything, and others must
-    give what it gives. :func:`~fairseq_el.generation.step_choice.choose_step` says which one a batch gets.
+    give what it gives. :func:`~fairseq_el.generation.loop.choose_step` says which one a batch gets.
 
     The loop calls, in this order::
 

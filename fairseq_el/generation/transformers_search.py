@@ -11,12 +11,10 @@ from typing import Any, Dict, Iterable, List, Optional
 import torch
 from torch import Tensor
 
-from fairseq_el.generation.active_batch import ActiveBatch
-from fairseq_el.generation.beams import Beams, Candidates, Kept
-from fairseq_el.generation.ended_hypotheses import Hypotheses, NoWordLeftError
+from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.forced_prefix import Prompt
-from fairseq_el.generation.length_limits import LengthLimits
-from fairseq_el.generation.rules import SearchRules, TransformersRules
+from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError
+from fairseq_el.generation.rules import LengthLimits, SearchRules, TransformersRules
 from fairseq_el.generation.word_rules import WordRules
 
 NOTHING = -1e9  # the score of a hypothesis that is not there yet

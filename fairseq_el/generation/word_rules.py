@@ -6,10 +6,9 @@ from typing import Optional
 
 from torch import Tensor
 
-from fairseq_el.generation.active_batch import ActiveBatch
-from fairseq_el.generation.beams import Beams
-from fairseq_el.generation.ended_hypotheses import NoWordLeftError
+from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.forced_prefix import Prompt
+from fairseq_el.generation.hypotheses import Beams, NoWordLeftError
 from fairseq_el.generation.rules import SearchRules
 
 

@@ -8,8 +8,7 @@ source and equation; ``tests/helpers/reference.py`` has the same operations as s
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
-from fairseq_el.ops.keep_rows import keep_rows, storage_bytes
-from fairseq_el.ops.kv_attention import kv_attention
+from fairseq_el.ops.kv_attention import as_bias, kv_attention, masked_softmax
 from fairseq_el.ops.linear_attention import (
     Sums,
     linear_attention,
@@ -17,9 +16,9 @@ from fairseq_el.ops.linear_attention import (
     linear_attention_step,
     sums_of,
 )
-from fairseq_el.ops.masked_softmax import as_bias, masked_softmax
 from fairseq_el.ops.ngram_block import block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
+from fairseq_el.ops.selected_rows import keep_rows, storage_bytes
 from fairseq_el.ops.sliced_loss import Attend, attend_within, sliced_loss
 from fairseq_el.ops.top_scores import keep_largest, largest, log_probabilities, top_of_rows
 from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention

@@ -23,7 +23,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor
 
-from fairseq_el.ops.masked_softmax import masked_softmax
+from fairseq_el.ops.kv_attention import masked_softmax
 from fairseq_el.ops.selected_rows import sum_of_rows
 from fairseq_el.ops.top_scores import largest
 

@@ -1,7 +1,8 @@
-"""Products with a few selected rows of a matrix, for many queries at once, that touch only these rows.
+"""Selected rows of a tensor: products with a few rows of a matrix, and rows that stay when others are dropped.
 
-Each of the three has a sparse matrix as a factor, with ``k`` numbers in every row. torch's embedding bags compute two
-of them on every device and in every dtype. The third is the first with the sparse matrix transposed.
+:func:`sum_of_rows`, :func:`products_with_rows` and :meth:`Selection.sum_of_queries` serve many queries at once and
+touch the selected rows only. Each has a sparse matrix as a factor, with ``k`` numbers in every row. torch's embedding
+bags compute the first two on every device and in every dtype. The third is the first with the sparse matrix transposed.
 
 Symbols: ``P`` matrices with ``n`` rows of width ``d``; ``C`` queries of each, which select ``k`` rows each.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 
 _NO_BFLOAT16 = torch_version() < (2, 1)  # in embedding bags on a CPU
 
@@ -104,3 +105,33 @@ def _in_all(where: Tensor, num_rows: int) -> Tensor:
 
 def _dtype(table: Tensor) -> torch.dtype:
     return torch.float32 if _NO_BFLOAT16 and table.dtype == torch.bfloat16 and not table.is_cuda else table.dtype
+
+
+_AT_ONCE = 1 << 20  # bytes moved at a time, at least: few calls, and on a CPU what is moved stays in its cache
+
+
+def keep_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Selects rows as ``tensor.index_select(0, rows)`` does, into the front of the tensor's own storage.
+
+    An eighth of them is moved at a time, so no second tensor of that size is made.
+
+    Args:
+        tensor: overwritten. *Shape:* ``(N, ...)``.
+        rows: ascending, so that no row is overwritten before it is read. *Shape:* ``(N')`` with ``N' <= N``.
+
+    Returns:
+        a view of the first ``N'`` rows.
+    """
+    count = rows.numel()
+    of_a_row = max(tensor[:1].numel() * tensor.element_size(), 1)
+    at_once = max(_AT_ONCE // of_a_row, -(-count // 8), 1)
+    for begin in range(0, count, at_once):
+        part = slice(begin, min(begin + at_once, count))
+        tensor[part] = tensor.index_select(0, rows[part])
+    return tensor[:count]
+
+
+def storage_bytes(tensor: Tensor) -> int:
+    """Bytes of the storage that a tensor is a view of."""
+    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+    return int(storage.nbytes())

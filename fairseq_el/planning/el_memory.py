@@ -181,12 +181,12 @@ def _kv_attention_bytes(shape: ModelShape, load: Workload, length: int) -> int:
 
 
 def _projection_bytes(shape: ModelShape, load: Workload) -> int:
-    """Bytes in flight while the source is projected: keys or values of one part of the sentences, of one layer."""
-    sentence = load.src_len * shape.decoder_dim * load.element_size  # its keys, or its values
-    in_flight = min(load.batch, sentences_at_once(PROJECTED_AT_ONCE, load.src_len)) * sentence
+    """Bytes in flight while the source is projected: the keys, or the values, of one part and one layer."""
+    position = shape.decoder_dim * load.element_size
+    in_flight = min(load.batch, sentences_at_once(PROJECTED_AT_ONCE, load.src_len)) * load.src_len * position
     read_together = sentences_at_once(load.encoder_tokens, 1)
-    if read_together < load.batch:  # first symbols are read in parts; keys and values of one, before they are copied
-        in_flight += read_together * 2 * sentence
+    if read_together < load.batch:  # first symbols are read in parts; one part's, before it is copied
+        in_flight += read_together * load.src_len * 2 * position
     return in_flight
 
 

@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 
 import torch
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.errors import OptionError
 from fairseq_el.planning.workload import TorchAttention
 

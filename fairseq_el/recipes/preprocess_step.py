@@ -1,19 +1,21 @@
-"""Step ``preprocess``: makes raw text what ``fairseq-generate`` reads."""
+"""Step ``preprocess``: turns raw text into the binary data that ``fairseq-generate`` reads."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List
+
+from fairseq.data import Dictionary
+from tqdm import tqdm
 
 from fairseq_el.conversion import load_checkpoint, read_dictionary
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError
 from fairseq_el.files import read_json, read_lines
 from fairseq_el.recipes.recipe_file import Recipe, Say
 from fairseq_el.recipes.stamped_directory import StampedDirectory, checksums, require_files
-from fairseq_el.recipes.tokenized_text import Language, write_tokens
 from fairseq_el.subprocesses import run_program
 from fairseq_el.tokenization import LineTokenizer, files_of
 
@@ -54,7 +56,7 @@ def preprocess(recipe: Recipe, workdir: Path, say: Say) -> None:
     ``test.LANGUAGE`` the same cut to what the model reads.
 
     Raises:
-        FairseqElError: a file is missing or is not what it should be, or the dictionary is not the checkpoint's.
+        FairseqElError: a file is missing or can't be used, or the dictionary is not the checkpoint's.
     """
     data = data_of(recipe, workdir)
     if data.is_up_to_date():
@@ -126,7 +128,7 @@ def _shortened(words: List[str], shown: int = 8) -> str:
 
 
 def _check_lines(recipe: Recipe, workdir: Path) -> None:
-    """Checks that source and reference have the same lines, and that fairseq's programs see the same line ends."""
+    """Checks that there are as many references as sources, and that fairseq's programs see the same line ends."""
     counts = []
     for name in recipe.text:
         counts.append(len(read_lines(workdir / name, name).lines))
@@ -140,7 +142,7 @@ def _check_lines(recipe: Recipe, workdir: Path) -> None:
             )
     if counts[0] != counts[1]:
         raise FairseqElError(
-            "source and reference must be in the same line of their files, and there must be some; in "
+            "source and reference must have the same number of lines, at least one; in "
             f"{workdir}, {recipe.text[0]} has {counts[0]:,} lines and {recipe.text[1]} {counts[1]:,}"
         )
 
@@ -177,3 +179,91 @@ def _make_binary(recipe: Recipe, languages: List[Language], directory: Path) -> 
     run_program("fairseq_cli.preprocess", arguments, output, log)
     for file in (output, log, directory / "bin" / "preprocess.log"):  # times and paths, of no use after success
         file.unlink(missing_ok=True)
+
+
+@dataclass
+class Language:
+    """One side of the text, and the tokens that go around each line.
+
+    Attributes:
+        name: as in fairseq's file names.
+        raw: path of the text, one sample in each line.
+        dictionary: path of ``dict.txt``.
+        limit: how many tokens of a line are kept at most.
+        begin, end: tokens before and after every line.
+    """
+
+    name: str
+    raw: Path
+    dictionary: Path
+    limit: int
+    begin: List[str] = field(default_factory=list)
+    end: List[str] = field(default_factory=list)
+
+
+@dataclass
+class Counts:
+    """Numbers of lines and tokens of one language.
+
+    Attributes:
+        limit: how many tokens of a line were kept at most.
+        lines: number of lines.
+        empty: lines without a token.
+        cut: lines of more tokens than the limit.
+        longest: tokens of the longest line, before it was cut.
+        longest_kept: tokens of the longest line as the model reads it, special ones included.
+        unknown: tokens that are not in the dictionary.
+    """
+
+    limit: int
+    lines: int = 0
+    empty: int = 0
+    cut: int = 0
+    longest: int = 0
+    longest_kept: int = 0
+    unknown: int = 0
+
+    def as_text(self, name: str) -> str:
+        parts = [f"{name}: {self.lines:,} lines, the longest of {self.longest:,} tokens"]
+        parts.append(f"{self.cut:,} of more than {self.limit:,} were cut")
+        if self.empty:
+            parts.append(f"{self.empty:,} are empty")
+        if self.unknown:
+            parts.append(f"{self.unknown:,} tokens are not in the dictionary")
+        return "; ".join(parts)
+
+
+def write_tokens(language: Language, tokenizer: LineTokenizer, directory: Path) -> Counts:
+    """Writes ``test.bpe.LANGUAGE``, the whole text, and ``test.LANGUAGE``, which is cut.
+
+    Raises:
+        CheckpointMismatchError: the dictionary lacks tokens, though all tokens of this BPE must be in it.
+    """
+    words = read_dictionary(language.dictionary)
+    counts = Counts(language.limit)
+    encoded, cut = directory / f"test.bpe.{language.name}", directory / f"test.{language.name}"
+    # Lines end where Python, and so multiprocessing_bpe_encoder.py, ends them. A byte-order mark is not text.
+    with language.raw.open(encoding="utf-8-sig") as lines, encoded.open("w", encoding="utf-8") as whole, cut.open(
+        "w", encoding="utf-8"
+    ) as kept:
+        for line in tqdm(lines, desc=language.raw.name, unit="line", leave=False, disable=None):
+            tokens = tokenizer.encode(line.strip())
+            whole.write(tokens + "\n")
+            kept.write(" ".join(_cut(tokens.split(), language, words, counts)) + "\n")
+    if counts.unknown and tokenizer.knows_all:
+        raise CheckpointMismatchError(
+            f"every token of {tokenizer.name} BPE must be in the dictionary; {counts.unknown:,} of {language.raw} are "
+            f"not in {language.dictionary}. Take the dictionary that the model was trained with"
+        )
+    return counts
+
+
+def _cut(tokens: List[str], language: Language, words: Dictionary, counts: Counts) -> List[str]:
+    kept = [*language.begin, *tokens[: language.limit], *language.end]
+    counts.lines += 1
+    counts.empty += not tokens
+    counts.cut += len(tokens) > language.limit
+    counts.longest = max(counts.longest, len(tokens))
+    counts.longest_kept = max(counts.longest_kept, len(kept) + 1)  # and </s>
+    counts.unknown += sum(words.index(token) == words.unk() for token in tokens)
+    return kept

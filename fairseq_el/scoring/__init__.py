@@ -8,8 +8,16 @@ from fairseq_el.scoring.generate_output import (
     read_generate_output,
     read_hypotheses,
 )
-from fairseq_el.scoring.metrics import METRICS, Score, as_words, score_bleu, score_chrf
-from fairseq_el.scoring.rouge import SPLITS, SplitSentences, score_rouge, warn_of_dropped_letters
+from fairseq_el.scoring.metrics import (
+    METRICS,
+    SPLITS,
+    Score,
+    as_words,
+    score_bleu,
+    score_chrf,
+    score_rouge,
+    warn_of_dropped_letters,
+)
 
 __all__ = [
     "FORMATS",
@@ -19,7 +27,6 @@ __all__ = [
     "GenerateOutput",
     "Hypothesis",
     "Score",
-    "SplitSentences",
     "as_words",
     "compare_hypotheses",
     "is_generate_output",

@@ -16,18 +16,18 @@ from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
 from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command_failures import explain_by_options
-from fairseq_el.tasks.command_line import CommandLine
-from fairseq_el.tasks.el_options import el_options, memory_budget
+from fairseq_el.tasks.el_options import el_options, memory_budget, transformers_rules
 from fairseq_el.tasks.option_checks import (
+    CommandLine,
     command_problems,
     data_problems,
     data_warning,
     dictionary_problems,
     generation_problems,
     input_problems,
+    shard_of,
 )
-from fairseq_el.tasks.transformers_options import transformers_rules
-from fairseq_el.tasks.whole_data import WholeData, shard_of
+from fairseq_el.tasks.whole_data import WholeData
 from fairseq_el.topk import apply_topk
 
 logger = logging.getLogger(__name__)

@@ -1,19 +1,61 @@
-"""Checks of fairseq's options with which decoding would fail, or do something else than they say."""
+"""The command line of a fairseq program, and checks of its options: with some, decoding would fail or do otherwise."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import math
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 
 from fairseq import utils
+from omegaconf import DictConfig, OmegaConf
 
-from fairseq_el.tasks.command_line import CommandLine
-from fairseq_el.tasks.whole_data import shard_problems
+from fairseq_el.tasks.whole_data import Shard
 
 _NUMBERS = ("lenpen", "unkpen", "temperature", "max_len_a", "lm_weight", "sampling_topp", "diversity_rate")
 _POST_PROCESS = ("sentencepiece", "wordpiece", "letter", "silence", "_EOW", "subword_nmt", "@@ ", "@@", "none")
+
+
+class CommandLine:
+    """Options of all groups that a user gave a fairseq program."""
+
+    def __init__(self, options: Any = None):
+        """
+        Args:
+            options: all options, in one flat namespace or in fairseq's groups; None if they are unknown.
+        """
+        self._flat = options if isinstance(options, argparse.Namespace) else None
+        self._groups = options if isinstance(options, DictConfig) else None
+
+    @classmethod
+    def of_task(cls, cfg: Any) -> CommandLine:
+        """Finds the command line by a task's own configuration, which is one group of it.
+
+        The group has the whole as its parent, because interpolations need it. Tasks with ``add_args`` have one flat
+        namespace. A task that is made by hand has neither.
+        """
+        return cls(cfg._get_parent() if isinstance(cfg, DictConfig) else cfg)
+
+    def get(self, group: str, name: str, default: Any = None) -> Any:
+        """Returns an option, such as ``get("dataset", "num_shards", 1)``; the default if it is not set."""
+        found = None
+        if self._flat is not None:
+            found = getattr(self._flat, name, None)
+        elif self._groups is not None:
+            found = OmegaConf.select(self._groups, f"{group}.{name}")
+        return default if found is None else found
+
+    def find(self, name: str) -> Any:
+        """Returns an option of any group, or None."""
+        groups = [""] if self._groups is None else list(self._groups)
+        found = (self.get(group, name) for group in groups)
+        return next((value for value in found if value is not None), None)
+
+    @property
+    def reads_a_checkpoint(self) -> bool:
+        """Says whether this is fairseq-generate, -interactive, -eval-lm or -validate: training has no ``--path``."""
+        return self.get("common_eval", "path") is not None
 
 
 def command_problems(
@@ -53,12 +95,32 @@ def command_problems(
     return problems
 
 
+def shard_problems(command: CommandLine) -> List[str]:
+    """Finds what is wrong with ``--num-shards`` and ``--shard-id``."""
+    number, count = _shard_numbers(command)
+    if count < 1:
+        return [f"--num-shards must be at least 1; it is {count}. It is how many parts the data is cut into"]
+    if not 0 <= number < count:
+        return [f"--shard-id must be from 0 to {count - 1}, because --num-shards is {count}; it is {number}"]
+    return []
+
+
+def shard_of(command: CommandLine) -> Optional[Shard]:
+    """Returns the shard that a program is to decode; None for all sentences."""
+    number, count = _shard_numbers(command)
+    return Shard(number, count) if count > 1 else None
+
+
+def _shard_numbers(command: CommandLine) -> Tuple[int, int]:
+    return int(command.get("dataset", "shard_id", 0)), int(command.get("dataset", "num_shards", 1))
+
+
 def generation_problems(option: Callable[..., Any], limits_new_tokens: bool = False) -> List[str]:
     """Finds what is wrong with the options that a generator is built with.
 
     Args:
-        option: reads an option, as ``getattr`` without its object.
-        limits_new_tokens: whether ``--el-max-new-tokens`` is given, which ``--max-len-b`` then gives way to.
+        option: reads an option: ``option(name, default)`` returns the default if it is not set.
+        limits_new_tokens: whether ``--el-max-new-tokens`` is given. It then takes the place of ``--max-len-b``.
     """
     problems = list(_not_numbers(option))
     if int(option("nbest", 1)) == 0:
@@ -108,7 +170,7 @@ def data_problems(option: Callable[..., Any], datasets: Iterable[Any]) -> List[s
 
 
 def input_problems(option: Callable[..., Any]) -> List[str]:
-    """Finds generation options that do not go with sentences from the input, which fairseq-interactive reads."""
+    """Finds generation options that fairseq-interactive, which reads sentences from its input, can't use."""
     problems = []
     if option("score_reference", False):
         problems.append("--score-reference needs references, and fairseq-interactive has none; use fairseq-generate")
@@ -212,7 +274,7 @@ def _program_problems(command: CommandLine) -> List[str]:
 
 
 def data_warning(command: CommandLine, data: Any) -> str:
-    """Warns a user whose DATA are several directories that only one is read; empty if there is one."""
+    """Warns a user who gives several directories as DATA that only the first is read; empty if there is one."""
     paths = utils.split_paths(data) if isinstance(data, str) else []
     if len(paths) < 2 or not command.reads_a_checkpoint:
         return ""

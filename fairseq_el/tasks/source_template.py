@@ -10,7 +10,7 @@ from fairseq.data import BaseWrapperDataset, LanguagePairDataset
 from torch import Tensor
 
 from fairseq_el.errors import OptionError
-from fairseq_el.tasks.transformers_options import is_symbol
+from fairseq_el.tasks.el_options import is_symbol
 
 TEXT = "X"
 

@@ -14,9 +14,9 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.tasks.checkpoint_checks import Languages, Sizes, are_exchanged
-from fairseq_el.tasks.command_line import CommandLine
 from fairseq_el.tasks.el_options import ELOptions, add_el_options
 from fairseq_el.tasks.el_task import ELTask
+from fairseq_el.tasks.option_checks import CommandLine
 from fairseq_el.tasks.source_template import put_around_sources, source_template
 
 

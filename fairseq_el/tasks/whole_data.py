@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 from fairseq.data import BaseWrapperDataset
 from fairseq.tasks.fairseq_task import FairseqTask
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.tasks.command_line import CommandLine
 
 _PARAMETERS = list(inspect.signature(FairseqTask.get_batch_iterator).parameters)[2:]
 # fairseq 0.12.2 and 0.12.3 tell get_batch_iterator no program; what each program passes to it tells them apart.
@@ -122,10 +121,10 @@ class Shard:
                 f"--num-shards must be at most the number of sentences, {len(dataset)}; it is {self.count}, and shard "
                 f"{self.number} has none"
             )
-        return _Part(dataset, self)
+        return _ShardDataset(dataset, self)
 
 
-class _Part(BaseWrapperDataset):
+class _ShardDataset(BaseWrapperDataset):
     """Data set that puts only the sentences of a shard into batches; they keep their numbers."""
 
     def __init__(self, dataset: Any, shard: Shard):
@@ -135,23 +134,3 @@ class _Part(BaseWrapperDataset):
     def ordered_indices(self) -> Any:
         indices = np.asarray(super().ordered_indices())
         return indices[indices % self.shard.count == self.shard.number]
-
-
-def shard_problems(command: CommandLine) -> List[str]:
-    """Finds what is wrong with ``--num-shards`` and ``--shard-id``."""
-    number, count = _numbers(command)
-    if count < 1:
-        return [f"--num-shards must be at least 1; it is {count}. It is how many parts the data is cut into"]
-    if not 0 <= number < count:
-        return [f"--shard-id must be from 0 to {count - 1}, because --num-shards is {count}; it is {number}"]
-    return []
-
-
-def shard_of(command: CommandLine) -> Optional[Shard]:
-    """Returns the shard that a program is to decode; None for all sentences."""
-    number, count = _numbers(command)
-    return Shard(number, count) if count > 1 else None
-
-
-def _numbers(command: CommandLine) -> Any:
-    return int(command.get("dataset", "shard_id", 0)), int(command.get("dataset", "num_shards", 1))

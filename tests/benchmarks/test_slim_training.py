@@ -147,7 +147,7 @@ def test_the_command(tmp_path, capsys):
     assert report == json.loads((tmp_path / "new" / "slim.json").read_text())
     assert [(r["length"], r["slice_length"]) for r in report["results"]] == [(24, 0), (24, 5), (12, 0), (12, 5)]
     assert all(r["seconds_median"] > 0 for r in report["results"])
-    assert "| gap of gradient" in (tmp_path / "new" / "slim.md").read_text()
+    assert " gap of gradient |" in (tmp_path / "new" / "slim.md").read_text()
     assert (tmp_path / "pictures" / "slim.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "new").iterdir())) == 2
     assert main([*arguments, *files]) == 2 and "already; choose another" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.search import BeamSearch
 from tiny import build_language_model, build_model, dictionary
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.decoding import (
     DecodeState,
     ELCrossAttention,
@@ -26,8 +26,7 @@ from fairseq_el.decoding import (
     enable_el_attention,
     share_encoder_out,
 )
-from fairseq_el.generation.beams import Beams, Candidates
-from fairseq_el.generation.best_candidates import best_candidates
+from fairseq_el.generation.hypotheses import Beams, Candidates, best_candidates
 from fairseq_el.ops import block_repeated_ngrams, log_probabilities
 
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below

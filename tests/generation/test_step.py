@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import TinyELTask, batch, build_model, dictionary
 
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules, step_choice
-from fairseq_el.generation.beams import Beams, Candidates
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules, loop
+from fairseq_el.generation.hypotheses import Beams, Candidates
 from fairseq_el.generation.loop import SearchLoop
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.step import BeamStep
@@ -204,7 +204,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_loop_and_reference_keep_the_contract(case, monkeypatch):
     expected = decode(**CASES[case])
-    monkeypatch.setattr(step_choice, "IMPLEMENTATIONS", [CheckedStep, ReferenceStep])
+    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [CheckedStep, ReferenceStep])
     CheckedStep.seen.clear()
     assert_same(decode(**CASES[case]), expected, rtol=0, atol=0)
     (step,) = CheckedStep.seen
@@ -217,16 +217,16 @@ def test_loop_and_reference_keep_the_contract(case, monkeypatch):
 @pytest.mark.parametrize("case", ["beam search", "greedy", "n-grams", "penalties"])
 def test_another_implementation_finds_the_same(case, implementation, monkeypatch):
     expected = decode(**CASES[case])
-    monkeypatch.setattr(step_choice, "IMPLEMENTATIONS", [implementation, ReferenceStep])
+    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [implementation, ReferenceStep])
     AllAtOnceStep.calls.clear()
     assert_same(decode(**CASES[case]), expected, rtol=1e-5, atol=1e-5)
     assert AllAtOnceStep.calls == ([0] if implementation is AllAtOnceStep else [])
 
 
 def test_the_choice_is_logged_once_with_its_reason(monkeypatch, caplog):
-    monkeypatch.setattr(step_choice, "IMPLEMENTATIONS", [FromScratchStep, ReferenceStep])
-    monkeypatch.setattr(step_choice, "_logged", set())
-    with caplog.at_level(logging.INFO, logger=step_choice.__name__):
+    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [FromScratchStep, ReferenceStep])
+    monkeypatch.setattr(loop, "_logged", set())
+    with caplog.at_level(logging.INFO, logger=loop.__name__):
         for case in ("beam search", "sampling", "beam search", "sampling"):
             decode(**CASES[case])
     assert [record.getMessage() for record in caplog.records] == [
@@ -236,6 +236,6 @@ def test_the_choice_is_logged_once_with_its_reason(monkeypatch, caplog):
 
 
 def test_nothing_is_logged_where_there_is_no_choice(caplog):
-    with caplog.at_level(logging.INFO, logger=step_choice.__name__):
+    with caplog.at_level(logging.INFO, logger=loop.__name__):
         decode()
-    assert not caplog.records and [ReferenceStep] == step_choice.IMPLEMENTATIONS
+    assert not caplog.records and [ReferenceStep] == loop.IMPLEMENTATIONS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import topk_feed_forward
 

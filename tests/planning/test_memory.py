@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
-from fairseq_el._torch_version import torch_version
+from fairseq_el._compat import torch_version
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
 from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import can_pack

@@ -11,7 +11,7 @@ from fairseq_el.errors import CheckpointMismatchError, OptionError
 from fairseq_el.slim import SlimCrossEntropyCriterion
 from fairseq_el.slim.copying import CopyingTask
 from fairseq_el.tasks.checkpoint_checks import check_dictionaries_on_load
-from fairseq_el.tasks.command_line import CommandLine
+from fairseq_el.tasks.option_checks import CommandLine
 
 OPTIONS = {"tokens_per_sample": 12, "copy_symbols": 9, "copy_examples": 5, "copy_valid_examples": 3, "seed": 1}
 

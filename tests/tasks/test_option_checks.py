@@ -14,8 +14,7 @@ from tiny_data import fairseq, save_checkpoint, write_pairs, write_text
 
 from fairseq_el.errors import OptionError
 from fairseq_el.tasks.command_failures import explain_by_options
-from fairseq_el.tasks.command_line import CommandLine
-from fairseq_el.tasks.option_checks import command_problems
+from fairseq_el.tasks.option_checks import CommandLine, command_problems
 
 WORDS = dictionary()
 

@@ -11,9 +11,9 @@ from tiny import build_language_model, dictionary
 from fairseq_el import enable_el_attention
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules
+from fairseq_el.tasks.el_options import ELOptions, transformers_rules
 from fairseq_el.tasks.language_modeling import split_first
 from fairseq_el.tasks.source_template import source_template
-from fairseq_el.tasks.transformers_options import TransformersOptions, transformers_rules
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from fairseq_el.tasks.transformers_options import TransformersOptions, transform
     ],
 )
 def test_options_that_make_no_sense(options, message):
-    given = {**vars(TransformersOptions()), "el_search": "transformers", **options}
+    given = {**vars(ELOptions()), "el_search": "transformers", **options}
     with pytest.raises(OptionError, match=message):
         transformers_rules(SimpleNamespace(**given), {}.get, 20, False)
 
@@ -55,14 +55,14 @@ def test_options_that_make_no_sense(options, message):
     ],
 )
 def test_options_that_do_not_go_with_it(name, value):
-    options = SimpleNamespace(**{**vars(TransformersOptions()), "el_search": "transformers"})
+    options = SimpleNamespace(**{**vars(ELOptions()), "el_search": "transformers"})
     message = f"--{name.replace('_', '-')} does not go with --el-search transformers"
     with pytest.raises(OptionError, match=message):
         transformers_rules(options, {name: value}.get, 20, False)
 
 
 def test_other_searches_that_are_not_asked_for():
-    options = SimpleNamespace(**{**vars(TransformersOptions()), "el_search": "transformers"})
+    options = SimpleNamespace(**{**vars(ELOptions()), "el_search": "transformers"})
     given = {"sampling": False, "constraints": None, "diverse_beam_groups": -1, "diversity_rate": -1.0}
     assert transformers_rules(options, given.get, 20, False) == TransformersRules()
 

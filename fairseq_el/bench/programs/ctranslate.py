@@ -7,8 +7,7 @@ from typing import Any, List, Sequence
 from torch import Tensor
 
 from fairseq_el.bench.methods import Method, optional_module
-from fairseq_el.bench.programs.base import Program, ScoredOutput
-from fairseq_el.bench.programs.sources import Sources, configuration, task_of
+from fairseq_el.bench.programs.base import Program, ScoredOutput, Sources, configuration, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.errors import FairseqElError
 

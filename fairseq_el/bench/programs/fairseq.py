@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, fields
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
+import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.data import LanguagePairDataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.bench.methods import EL_KINDS, Method
-from fairseq_el.bench.programs.base import Program, ScoredOutput
-from fairseq_el.bench.programs.sources import Sources, configuration, task_of
+from fairseq_el.bench.programs.base import Program, ScoredOutput, Sources, configuration, forced_scores, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
-from fairseq_el.dtypes import DTYPES
+from fairseq_el.dtypes import DTYPES, place_of
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
@@ -110,6 +110,34 @@ class FairseqProgram(Program):
                 generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
             self._generators[tgt_len] = generator
         return self._generators[tgt_len]
+
+
+class ReferenceScores:
+    """Log-probabilities of outputs, read in one pass (teacher forced), one sentence at a time to use little memory.
+
+    Most programs write the same outputs, so what has been scored is remembered.
+    """
+
+    def __init__(self, model: Any, eos: int):
+        self._model, self._eos = model, eos
+        self._known: Dict[Tuple[Tuple[int, ...], Tuple[int, ...]], List[float]] = {}
+
+    def __call__(self, source: Tensor, tokens: List[int]) -> List[float]:
+        """The score of each of ``tokens``. ``source``: ``(n)``."""
+        key = (tuple(source.tolist()), tuple(tokens))
+        if key not in self._known:
+            self._known[key] = self._score(source, tokens)
+        return self._known[key]
+
+    def _score(self, source: Tensor, tokens: List[int]) -> List[float]:
+        device = place_of(self._model)[0]
+        read = source.to(device)
+
+        def logits(previous: Tensor) -> Tensor:
+            output: Tensor = self._model(read.unsqueeze(0), torch.tensor([read.numel()], device=device), previous)[0]
+            return output
+
+        return forced_scores(logits, tokens, self._eos, device)
 
 
 def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:

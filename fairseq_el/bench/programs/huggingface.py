@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_el.bench.forced_scores import forced_scores
 from fairseq_el.bench.methods import STOCK, Method, optional_module
-from fairseq_el.bench.programs.base import Program, ScoredOutput
+from fairseq_el.bench.programs.base import Program, ScoredOutput, forced_scores
 from fairseq_el.bench.programs.fairseq import FairseqProgram
 from fairseq_el.bench.settings import Settings
 from fairseq_el.conversion.hf import bart_to_hf

@@ -11,8 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_el.checkpoint_loading import load_listed_classes
-from fairseq_el.conversion.checkpoint import is_plain_tensor
-from fairseq_el.conversion.checksums import check_sums
+from fairseq_el.conversion.checkpoint import check_sums, is_plain_tensor
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.failure_report import explain_loading
 from fairseq_el.files import read_json, require_file
@@ -23,7 +22,7 @@ _INDEX = ".index.json"
 
 
 class HFDirectory:
-    """A directory with a model. ``config.json`` is read at once, weights when they are asked for.
+    """A directory with a Hugging Face model. ``config.json`` is read at once, weights by :meth:`tensors`.
 
     Raises:
         OptionError: the directory does not exist.
@@ -42,7 +41,7 @@ class HFDirectory:
         self.config = {**read_json(path / CONFIG), **_special_ids(self.json(GENERATION))}
 
     def has(self, name: str) -> bool:
-        """Returns whether there is something of that name. Reading it tells whether it is a file."""
+        """Returns whether something of that name exists, if only a broken link."""
         return os.path.lexists(self.path / name)
 
     def json(self, name: str) -> Dict[str, Any]:
@@ -101,7 +100,7 @@ def _read_safetensors(path: Path) -> Dict[str, Tensor]:
     load_file = safetensors_torch().load_file
     try:
         return load_file(str(path))
-    except Exception as error:  # safetensors has an exception of its own, and passes on those of Rust's files
+    except Exception as error:  # safetensors raises a class of its own, and others for what the disk does
         raise FairseqElError(explain_loading(str(path), error)) from error
 
 

@@ -2,7 +2,7 @@
 
 The halves are decoded one after the other, in their order, as parts of the whole batch (see
 :mod:`fairseq_el.generation.batch`). Their hypotheses are those of the whole, except where random numbers are drawn:
-they are drawn part by part.
+they are drawn part by part. :class:`RandomState` puts them back before anything is decoded again.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+import torch
 from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
-from fairseq_el.generation.ended_hypotheses import Hypotheses
 from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
@@ -23,7 +23,7 @@ from fairseq_el.generation.failures.out_of_memory import (
     return_unused_memory,
     what_to_try,
 )
-from fairseq_el.generation.failures.random_state import RandomState
+from fairseq_el.generation.hypotheses import Hypotheses
 from fairseq_el.generation.rules import SearchRules
 
 logger = logging.getLogger(__name__)
@@ -142,3 +142,24 @@ def _warning(generator: Any, fitted: _Batch, draws: bool) -> str:
         f"{hypotheses}. "
         + what_to_try(generator, failed[0], fitted.source.size(0), min(size.num_sentences for size in failed))
     )
+
+
+class RandomState:
+    """The state of the generators that decoding on a device draws from."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._states = self._now()
+
+    def _now(self) -> List[Tensor]:
+        on_card = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
+        return [torch.get_rng_state(), *on_card]
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._states[0])
+        for state in self._states[1:]:
+            torch.cuda.set_rng_state(state, self._device)
+
+    def has_moved(self) -> bool:
+        """Returns whether numbers were drawn since."""
+        return not all(map(torch.equal, self._states, self._now()))

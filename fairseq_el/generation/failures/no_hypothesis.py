@@ -12,10 +12,9 @@ from fairseq.search import LexicallyConstrainedBeamSearch, PrefixConstrainedBeam
 from torch import Tensor, nn
 
 from fairseq_el.decoding import SharedEncoderOut
-from fairseq_el.generation.active_batch import ActiveBatch
-from fairseq_el.generation.beams import Candidates
-from fairseq_el.generation.ended_hypotheses import NoWordLeftError
+from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.hypotheses import Candidates, NoWordLeftError
 from fairseq_el.generation.loop import SearchLoop
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.rules import SearchRules

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import dictionary
 
-from fairseq_el.generation.best_candidates import best_candidates
+from fairseq_el.generation.hypotheses import best_candidates
 
 
 @given(

@@ -1,9 +1,12 @@
-"""Description of a converted model's tokenizer, ``pieces.json``: its kind, and the files beside it."""
+"""The tokenizer of a converted model: ``pieces.json``, which describes it, and ``--bpe el_pieces``."""
 
-from __future__ import annotations
-
+# No postponed annotations here: fairseq reads the types of the fields.
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List
+
+from fairseq.data.encoders import register_bpe
+from fairseq.dataclass import FairseqDataclass
 
 from fairseq_el.errors import FairseqElError, OptionError, summary_of
 from fairseq_el.files import read_json, require_file
@@ -18,7 +21,7 @@ def read_codec(path: Path) -> Codec:
     """Opens the tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
 
     Raises:
-        FairseqElError: the file, or one that it names, is not what it should be.
+        FairseqElError: the description is not valid, or a file that it names is missing or can't be read.
     """
     described = _Described(path)
     try:
@@ -46,7 +49,7 @@ def files_of(path: Path) -> List[Path]:
 
 
 class _Described:
-    """Values of a description, each checked when it is asked for; one that is not allowed raises a ValueError."""
+    """Values of a description. Each is checked when it is read, and raises a ValueError if it is not allowed."""
 
     def __init__(self, path: Path):
         self._path, self._values = path, read_json(path)
@@ -67,7 +70,7 @@ class _Described:
         return texts
 
     def file(self, key: str) -> Path:
-        """Returns the path of a file that is named, which must lie beside the description, whoever wrote that."""
+        """Returns the path of a file that the description names. It must lie beside the description."""
         name = str(self.value(key, str))
         if Path(name).name != name:
             raise ValueError(f"{key} must be the name of a file beside it; it is {name!r}")
@@ -87,3 +90,30 @@ def _open(described: _Described) -> Codec:
     if kind == "tokenizers":
         return TokenizersCodec(described.file("file"), added, described.texts("renamed"), described.flag("clean_up"))
     raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")
+
+
+@dataclass
+class PiecesConfig(FairseqDataclass):
+    el_pieces: str = field(
+        default=DESCRIPTION, metadata={"help": f"{DESCRIPTION} of the directory that fairseq-el convert from-hf wrote"}
+    )
+
+
+@register_bpe("el_pieces", dataclass=PiecesConfig)
+class PiecesBPE:
+    """BPE of fairseq by a converted model's tokenizer.
+
+    Added tokens such as ``<hl>`` stay whole; special ones are left out of decoded text.
+    """
+
+    def __init__(self, cfg: PiecesConfig):
+        self._codec = read_codec(Path(cfg.el_pieces))
+
+    def encode(self, x: str) -> str:
+        return " ".join(self._codec.encode(x))
+
+    def decode(self, x: str) -> str:
+        return self._codec.decode(x.split())
+
+    def is_beginning_of_word(self, x: str) -> bool:
+        return self.decode(x).startswith(" ") or x.startswith("\u2581")

@@ -1,0 +1,96 @@
+"""The benchmarks of a card, on a CPU with tiny sizes: batches, steps, and what they refuse."""
+
+from __future__ import annotations
+
+import card_limit
+import pytest
+import step_graph
+import step_launches
+import torch
+
+from fairseq_el.errors import OutOfMemoryError
+
+TINY = [
+    "--layers",
+    2,
+    "--heads",
+    4,
+    "--width",
+    32,
+    "--vocab-size",
+    40,
+    "--src-len",
+    9,
+    "--nodes",
+    12,
+    "--dtype",
+    "fp32",
+]
+
+
+def printed(capsys, program, *arguments):
+    assert program.main(list(map(str, [*arguments, "--device", "cpu"]))) == 0
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def of(bart, *options):
+    return [bart.data, "--path", bart.path, "--src-len", 9, *options]
+
+
+@pytest.mark.parametrize("method", card_limit.METHODS)
+def test_batches_that_fit(method, tiny_bart, capsys):
+    lines = printed(capsys, card_limit, *of(tiny_bart, "--method", method, "--batches", "8,3", "--tgt-len", 4))
+    assert [line[1] for line in lines[-2:]] == ["3", "8"] and all(line[4] == "s" or line[4] for line in lines[-2:])
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("halved"), RuntimeError("CUDA out of memory")])
+def test_the_first_batch_that_does_not_fit_is_the_last(error, tiny_bart, capsys, monkeypatch):
+    decode = card_limit.FairseqProgram.decode
+
+    def limited(self, words):
+        if self._samples[0]["id"].numel() > 3:
+            raise error
+        return decode(self, words)
+
+    monkeypatch.setattr(card_limit.FairseqProgram, "decode", limited)
+    lines = printed(capsys, card_limit, *of(tiny_bart, "--batches", "3,5,8", "--tgt-len", 4))
+    assert " ".join(lines[-1]) == "| 5 | did not fit | - | - | - |" and lines[-2][1] == "3"
+
+
+def test_launches_of_a_step(tiny_bart, capsys):
+    lines = printed(capsys, step_launches, *of(tiny_bart, "--batches", 2, "--tgt-lens", "2,6", "--runs", 1))
+    cells = [cell.strip() for cell in " ".join(lines[-1]).strip("|").split("|")]
+    assert cells[0] == "2" and int(cells[3]) > 50
+
+
+def test_a_step_from_python(capsys):
+    lines = printed(capsys, step_graph, *TINY, "--batches", "1,2")
+    assert [line[1] for line in lines[-2:]] == ["1", "2"] and "graph" in lines[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a card")
+def test_a_step_from_a_graph(capsys):
+    assert step_graph.main([*map(str, TINY), "--batches", "1", "--device", "cuda"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].count("ms") == 4
+
+
+def test_attention_over_lengths(capsys):
+    lines = printed(capsys, step_graph, *TINY, "--batches", 2, "--lengths", "7,8")
+    assert [line[1:4:2] for line in lines[-2:]] == [["2", "7"], ["2", "8"]]
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "message"),
+    [
+        (step_graph, ["--heads", "3"], "--width must be a multiple of --heads; got 1024 and 3"),
+        (step_graph, ["--nodes", "2"], "--nodes must be at least --beam; got 2 and 4"),
+        (
+            step_launches,
+            ["data", "--path", "x", "--tgt-lens", "4,4"],
+            "a smaller and a larger number of words; got 4,4",
+        ),
+    ],
+)
+def test_what_is_refused(program, options, message, capsys):
+    assert program.main(options) == 2
+    assert message in capsys.readouterr().err
