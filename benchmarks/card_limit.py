@@ -1,4 +1,4 @@
-"""How many sentences does a card of a given memory decode at once, and how fast?
+"""Measures how many sentences a card of a given memory decodes at once, and how fast.
 
     python benchmarks/card_limit.py DATA --path model.pt --method el --self-attention kv --memory 16GiB \\
         --batches 32,320,900,1150,1300 --src-len 1024 --tgt-len 70 --dtype fp16

@@ -1,10 +1,11 @@
-r"""Decodes a data set with stock fairseq and with every kind of EL-attention, in turn, and prints one table.
+r"""Compares fairseq-generate with stock fairseq and with every kind of EL-attention: BLEU, bytes and time.
 
     python benchmarks/compare.py DATA --path model.pt [--runs N] [--time-only] [--methods LIST] \
         [any option of fairseq-generate]
 
-Every run is fairseq-generate in a process of its own. If a hypothesis differs from stock, no times are printed
-and the exit status is 1.
+Makes the tables of "How much smaller is the decode state of real models?" and, with --time-only, "Is a small real
+model faster?" in docs/benchmarks.md. Every run is fairseq-generate in a process of its own. If a hypothesis differs
+from stock, no times are printed and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def run_logged(command: list[str], log: Path) -> Path:
 
 
 def decode(method: str, options: list[str], directory: Path, result: Result, time_only: bool) -> None:
-    """One run of fairseq-generate; with ``time_only`` without the hooks that count bytes."""
+    """Runs fairseq-generate once; with ``time_only`` without the hooks that count bytes."""
     name = method.replace(", ", "-")
     report, log = directory / f"{name}.json", directory / f"{name}.log"
     counting = [str(REPOSITORY / "benchmarks" / "measured_generate.py"), str(report)]
@@ -107,7 +108,7 @@ def decode(method: str, options: list[str], directory: Path, result: Result, tim
 def compare(
     options: list[str], runs: int, directory: Path, time_only: bool = False, methods: Sequence[str] = tuple(OPTIONS_OF)
 ) -> dict[str, Result]:
-    """The methods, in turn.
+    """Runs the methods in turn, and checks that they write the same hypotheses.
 
     Args:
         options: of fairseq-generate, from the data directory on.
@@ -118,7 +119,7 @@ def compare(
     """
     if "--cpu" not in options:
         try:
-            usable_device()  # says here what the programs would say in their logs, or not at all
+            usable_device()  # an error shows here; those of the programs are in their logs
         except NoKernelsError as error:
             sys.exit(f"{sys.argv[0]}: error: {error}")
     results = {method: Result() for method in methods}

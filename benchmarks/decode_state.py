@@ -1,9 +1,11 @@
-"""Decodes one batch and counts the decode state from its live tensors, in bytes.
+"""Counts the bytes of the decode state of one batch from its live tensors, and how much beams share.
 
     python benchmarks/decode_state.py DATA --path model.pt --method el --batch 16 --beam 4 --tgt-len 140 --dtype bf16
 
-DATA is a directory of fairseq-preprocess; without --all its first batch is decoded. With --tgt-len every hypothesis is
-made that long, without it they end where they end. One JSON object is printed:
+Makes the tables of "What is in the decode state?", "How much do beams share?" and "Does a large batch take what the
+plan says?" in docs/benchmarks.md. DATA is a directory of fairseq-preprocess; without --all its first batch is
+decoded. With --tgt-len every hypothesis is made that long, without it they end where they end. One JSON object is
+printed::
 
   cross_bytes            encoder output (stock keeps the source's embeddings with it), its mask, and cached keys and
                          values of encoder-decoder attention, at the end
@@ -12,8 +14,8 @@ made that long, without it they end where they end. One JSON object is printed:
   reorder_bytes_per_step copied to follow the beams (for the tree: the ancestry mask)
   compaction_bytes_per_step copied to drop dead nodes and finished sentences (only the tree has any)
   node_share             nodes that a beam descends from, against beams times words: mean and maximum over sentences
-                         and steps; and of the sentence with most of them, when a batch needs the most room, mean over
-                         batches: this is what pools must be sized for
+                         and steps. of_largest: the share of the sentence with most nodes, when its batch needs the
+                         most room, mean over batches; pools must have room for it
   capacity_nodes         nodes that the pools have room for, at the end
   peak_resident_bytes    of the whole process
 """
@@ -24,22 +26,27 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import time
 from typing import Any
 
 import torch
+from common import Arguments, make_parser, run_benchmark
 from fairseq import checkpoint_utils, tasks
 from fairseq.sequence_generator import SequenceGenerator
-from state_probe import StateProbe, num_bytes
+from measured_generate import StateProbe, num_bytes
 from torch.nn.modules.module import register_module_forward_hook
 
 import fairseq_el
+from fairseq_el.cli.options import positive
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DecodeState, ELSequenceGenerator
 from fairseq_el.measure import ProcessMemory
 from fairseq_el.planning import Workload, memory, shape_of, state_bytes
 
 CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
+NOT_REPORTED = ("parser", "passes_options_on", "rest", "command_line")
 
 
 class StockReorderings:
@@ -189,25 +196,30 @@ def decode(args: argparse.Namespace, dictionary: Any, model: Any, batches: Any) 
     return {**figures, "sentences": sentences, "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def measure(options: argparse.Namespace) -> None:
+    report = {**vars(options), **decode(options, *load(options))}
+    report = {name: value for name, value in report.items() if name not in NOT_REPORTED}
+    report["peak_resident_bytes"] = ProcessMemory().peak()
+    write_line(json.dumps(report))
+
+
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("decode_state.py", __doc__)
     parser.add_argument("data", metavar="DATA")
     parser.add_argument("--path", required=True, help="checkpoint")
     parser.add_argument("--method", choices=CACHES, default="el")
-    parser.add_argument("--batch", type=int, default=16, help="sentences")
-    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--batch", type=positive, default=16, help="sentences")
+    parser.add_argument("--beam", type=positive, default=4)
     parser.add_argument(
-        "--tgt-len", type=int, help="words of every hypothesis (default: as long as they get, up to 200)"
+        "--tgt-len", type=positive, help="words of every hypothesis (default: as long as they get, up to 200)"
     )
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--subset", default="test")
-    parser.add_argument("--encoder-tokens", type=int, default=ELSequenceGenerator.encoder_tokens)
+    parser.add_argument("--encoder-tokens", type=positive, default=ELSequenceGenerator.encoder_tokens)
     parser.add_argument("--all", action="store_true", help="all batches of the data, not only the first")
-    args = parser.parse_args()
-    report = {**vars(args), **decode(args, *load(args))}
-    report["peak_resident_bytes"] = ProcessMemory().peak()
-    print(json.dumps(report))
+    return run_benchmark(parser, measure, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,8 +2,9 @@
 
     python benchmarks/ngram_block.py [--rows 1280] [--length 141] [--vocab 50264] [--ngram 3] [--runs 5]
 
-Stock's is given the words written so far, as this package's is (in a search on a CPU it is given padding too, and
-blocks nothing). Both must give the same scores, or nothing is timed. Runs take turns; medians are printed.
+Makes the table of "How much does blocking n-grams cost?" in docs/benchmarks.md. Stock's is given the words written so
+far, as this package's is (in a search on a CPU it is given padding too, and blocks nothing). Both must give the same
+scores, or nothing is timed. Runs take turns; medians are printed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import sys
 from typing import Callable
 
 import torch
+from common import Arguments, add_numbers, make_parser, run_benchmark
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tabulate import tabulate
 
+from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import seconds_of
 from fairseq_el.ops import block_repeated_ngrams
 
@@ -37,11 +40,7 @@ def seconds(block: Callable[[torch.Tensor], torch.Tensor], scores: torch.Tensor)
     return seconds_of(lambda: block(mine))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("rows", 1280), ("length", 141), ("vocab", 50264), ("ngram", 3), ("runs", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"(default: {default})")
-    args = parser.parse_args()
+def measure(args: argparse.Namespace) -> None:
     tokens = hypotheses(args.rows, args.length, args.vocab, args.ngram)
     scores = torch.randn(args.rows, args.vocab, generator=torch.Generator().manual_seed(2))
     stock = NGramRepeatBlock(args.ngram, use_extension=False)
@@ -51,7 +50,7 @@ def main() -> None:
     }
     results = [block(scores.clone()) for block in methods.values()]
     if not torch.equal(*results):
-        sys.exit(f"{sys.argv[0]}: error: the two differ in {int((results[0] != results[1]).sum())} scores")
+        raise FairseqElError(f"the two differ in {int((results[0] != results[1]).sum())} scores, so nothing is timed")
     blocked = int(results[0].isinf().sum())
     times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(args.runs):
@@ -67,5 +66,14 @@ def main() -> None:
     )
 
 
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("ngram_block.py", __doc__)
+    rows = ("rows", 1280, "hypotheses")
+    lengths = (("length", 141, "tokens of each"), ("vocab", 50264, "words"), ("ngram", 3, "n"), ("runs", 5, "rounds"))
+    add_numbers(parser, [rows, *lengths])
+    return run_benchmark(parser, measure, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,25 @@
-"""Times linear layers with packed weights against plain ones, for `should_pack` in fairseq_el/policy.py.
+"""Times linear layers with packed weights against plain ones.
 
     python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
 
-Layers of one shape are computed one after the other, so many that they take `--megabytes` together: no weight is still
-in a cache of the processor where all of them are not in a decoder either. Runs take turns; medians are printed.
+Makes the tables of "When does packing a weight pay?" in docs/benchmarks.md, by which `should_pack` in
+fairseq_el/policy.py decides. Layers of one shape are computed one after the other. They take `--megabytes` together:
+as in a decoder, weights are not still in a cache of the processor. Runs take turns; medians are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
+from typing import Tuple
 
 import torch
+from common import Arguments, add_numbers, make_parser, run_benchmark
 from tabulate import tabulate
 from torch.nn import functional
 
+from fairseq_el.cli.options import positive
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.measure import seconds_of
 from fairseq_el.ops import PackedLinear, can_pack
@@ -46,20 +51,14 @@ def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
     return [f"{rows:,}", size, f"{1e6 * plain:.0f}", f"{1e6 * own:.0f}", f"{plain / own:.2f}", pays]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default=SHAPES, metavar="IN x OUT,...", help=f"(default: {SHAPES})")
-    for name, default in (("megabytes", 48), ("runs", 7)):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"(default: {default})")
-    args = parser.parse_args()
+def measure(args: argparse.Namespace) -> None:
     headers = ["rows", "rows x in x out, millions", "plain, us", "packed, us", "times as fast", "uses until it pays"]
-    shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
     with torch.no_grad():
         for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
             if not can_pack("cpu", dtype):
                 print(f"{name}: this torch or processor packs no such weights\n")
                 continue
-            for width, outputs in shapes:
+            for width, outputs in args.shapes:
                 layers = max(
                     args.megabytes * 10**6 // (width * outputs * torch.empty(0, dtype=dtype).element_size()), 1
                 )
@@ -69,5 +68,22 @@ def main() -> None:
                 print(tabulate(table, headers, disable_numparse=True, colalign=["right"] * len(headers)) + "\n")
 
 
+def _shapes(text: str) -> list[Tuple[int, int]]:
+    pairs = [tuple(map(positive, shape.split("x"))) for shape in text.split(",")]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise argparse.ArgumentTypeError(f"must be pairs of numbers, as 256x1024; got {text!r}")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("packed_linear.py", __doc__)
+    parser.add_argument(
+        "--shapes", type=_shapes, default=SHAPES, metavar="INxOUT,...", help="of weights (default: %(default)s)"
+    )
+    add_numbers(parser, [("megabytes", 48, "of all weights of a shape"), ("runs", 7, "rounds")])
+    return run_benchmark(parser, measure, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

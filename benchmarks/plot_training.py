@@ -1,8 +1,9 @@
-"""Curves of several trainings, from what fairseq-train printed with --log-format json.
+"""Draws the curves of several trainings, from what fairseq-train printed with --log-format json.
 
     python benchmarks/plot_training.py --out curves.png [--value loss] full=full.log half=half.log ...
 
-Also prints, for every curve, its last value and how far it is from the first curve at most.
+Makes the pictures of "Does it train the same on real text?" in docs/slim.md. Also prints, for every curve, its last
+value and how far it is from the first curve at most.
 """
 
 from __future__ import annotations
@@ -13,29 +14,34 @@ import re
 import sys
 from pathlib import Path
 
-from fairseq_el.cli.options import check_plot
-from fairseq_el.errors import FairseqElError
+from common import Arguments, make_parser, run_benchmark
+
+from fairseq_el.cli.report_files import check_plot
+from fairseq_el.cli.streams import write_line
+from fairseq_el.errors import OptionError
 from fairseq_el.files import write_whole
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="curves of several trainings as one picture")
+def plot(options: argparse.Namespace) -> None:
+    check_plot(options.out, options.force, [path for _, path in options.curves], "--out")
+    if len(dict(options.curves)) < len(options.curves):
+        names = ", ".join(name for name, _ in options.curves)
+        raise OptionError(f"every curve must have a name of its own; got {names}")
+    curves = {name: read(path, options.value) for name, path in options.curves}
+    for name, values in curves.items():
+        write_line(f"{name}: {options.value} {describe(values, next(iter(curves.values())))}")
+    draw(curves, options.label or options.value, options.out, options.force)
+
+
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("plot_training.py", __doc__)
     parser.add_argument("curves", nargs="+", type=curve, metavar="NAME=LOG")
     parser.add_argument("--value", default="loss", help="of the log, as loss, accuracy or valid_loss (default: loss)")
     parser.add_argument("--label", help="of the axis (default: the value's name)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .png, .pdf or .svg")
     parser.add_argument("--force", action="store_true", help="let --out overwrite")
-    options = parser.parse_args()
-    try:
-        check_plot(options.out, options.force, [path for _, path in options.curves], "--out")
-    except FairseqElError as error:
-        sys.exit(str(error))
-    if len(dict(options.curves)) < len(options.curves):
-        sys.exit("every curve must have a name of its own; got " + ", ".join(name for name, _ in options.curves))
-    curves = {name: read(path, options.value) for name, path in options.curves}
-    for name, values in curves.items():
-        sys.stdout.write(f"{name}: {options.value} {describe(values, next(iter(curves.values())))}\n")
-    draw(curves, options.label or options.value, options.out, options.force)
+    return run_benchmark(parser, plot, arguments)
 
 
 def curve(text: str) -> tuple[str, Path]:
@@ -69,11 +75,11 @@ def draw(curves: dict[str, dict[int, float]], label: str, path: Path, force: boo
 
 
 def read(path: Path, value: str) -> dict[int, float]:
-    """By number of updates; what a resumed training repeats counts once."""
+    """Values by the number of updates. Updates that a resumed training repeats count once."""
     updates = "valid_num_updates" if value.startswith("valid_") else "num_updates"
     values = {}
     if not path.is_file():
-        sys.exit(f"LOG must be what fairseq-train has printed; there is no file {path}")
+        raise OptionError(f"LOG must be what fairseq-train has printed; there is no file {path}")
     for found in re.findall(r"\{.*\}", path.read_text("utf-8")):
         try:
             logged = json.loads(found)
@@ -82,9 +88,9 @@ def read(path: Path, value: str) -> dict[int, float]:
         if value in logged and updates in logged:
             values[int(logged[updates])] = float(logged[value])
     if not values:
-        sys.exit(f"{path} has no {value}; it must be the output of fairseq-train --log-format json")
+        raise OptionError(f"{path} has no {value}; it must be the output of fairseq-train --log-format json")
     return dict(sorted(values.items()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

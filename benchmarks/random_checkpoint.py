@@ -2,7 +2,8 @@
 
     python benchmarks/random_checkpoint.py DATA --arch bart_large --save-dir DIR [any option of fairseq-train]
 
-DATA is a directory of fairseq-preprocess. The file is DIR/checkpoint_random.pt; its outputs mean nothing.
+Makes the models of BART-large shape in docs/benchmarks.md. DATA is a directory of fairseq-preprocess. The file is
+DIR/checkpoint_random.pt; its outputs mean nothing.
 """
 
 from __future__ import annotations

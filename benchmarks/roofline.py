@@ -1,16 +1,22 @@
-"""Prints, as Markdown, the work of a decoder step with each way of cross-attention, and its time by data sheets.
+"""Computes what a decoder step costs with each way of cross-attention: its work, and its time by data sheets.
 
     python benchmarks/roofline.py [--batch 32] [--beam 4] [--src-len 1024] [--past 70] [--dtype fp16] ...
 
-The defaults are BART-large's decoder. All formulas are those of fairseq_el/planning: operations.py and
-cross_attention_cost.py. A time is the sum over operations of the larger of FLOPs at the card's peak and bytes at its
-bandwidth: what no program can beat that runs these operations one after the other, not what one reaches.
+Makes the tables of "What could cards reach?" in docs/benchmarks.md; nothing is measured. The defaults are
+BART-large's decoder. All formulas are those of fairseq_el/planning: operations.py and cross_attention_cost.py. A time
+is the sum over operations of the larger of FLOPs at the card's peak and bytes at its bandwidth. No program that runs
+these operations one after the other is faster, and none reaches it.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
+from common import Arguments, add_numbers, make_parser, run_benchmark
+
+from fairseq_el.cli.options import not_negative
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.planning import (
     CrossAttentionShape,
@@ -32,8 +38,7 @@ KINDS = {
 }
 
 
-def main() -> None:
-    options = parse()
+def compute(options: argparse.Namespace) -> None:
     shape = ModelShape(
         encoder_layers=options.layers,
         decoder_layers=options.layers,
@@ -55,30 +60,30 @@ def main() -> None:
         name: decoder_step_operations(name, shape, *sizes, options.past, DTYPES[options.dtype].num_bytes)
         for name in KINDS
     }
-    print(f"### Computed from data sheets, not measured: {describe(options)}\n")
-    print(table_of_work(cross, whole, options.layers))
-    print()
-    print(table_of_times(cross, whole, options.layers, options.dtype))
+    write_line(f"### Computed from data sheets, not measured: {describe(options)}\n")
+    write_line(table_of_work(cross, whole, options.layers) + "\n")
+    write_line(table_of_times(cross, whole, options.layers, options.dtype))
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("roofline.py", __doc__)
+    add_numbers(
+        parser,
+        [
+            ("batch", 32, "sentences"),
+            ("beam", 4, "beams of each"),
+            ("src-len", 1024, "tokens of every source"),
+            ("layers", 12, "of the decoder"),
+            ("heads", 16, "of an attention"),
+            ("width", 1024, "of encoder and decoder"),
+            ("ffn-width", 4096, "of the feed-forward network"),
+            ("vocab-size", 50264, "words"),
+        ],
     )
-    for name, default, meaning in (
-        ("batch", 32, "sentences"),
-        ("beam", 4, "beams of each"),
-        ("src-len", 1024, "tokens of every source"),
-        ("past", 70, "words written before the step"),
-        ("layers", 12, "of the decoder"),
-        ("heads", 16, "of an attention"),
-        ("width", 1024, "of encoder and decoder"),
-        ("ffn-width", 4096, "of the feed-forward network"),
-        ("vocab-size", 50264, "words"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=meaning)
+    parser.add_argument("--past", type=not_negative, default=70, metavar="N", help="words written (default: 70)")
     parser.add_argument("--dtype", choices=["fp16", "fp32"], default="fp16", help="of weights and activations")
-    return parser.parse_args()
+    return run_benchmark(parser, compute, arguments)
 
 
 def describe(options: argparse.Namespace) -> str:
@@ -134,4 +139,4 @@ def markdown(headers, rows) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

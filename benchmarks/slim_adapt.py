@@ -1,11 +1,11 @@
-"""A model that learns while it reads: one gradient step on the first half of a sequence, bits per byte on the second.
+"""Measures whether one gradient step on the first half of a text helps on its second half, in bits per byte.
 
     python benchmarks/slim_adapt.py DATA --path checkpoint.pt [--slice-length C] [--lr LR[,LR...]] [--samples N]
 
-Likhosherstov et al., "Sub-Linear Memory: How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of
-L bytes, from the trained weights each time, a step of plain gradient descent on the mean loss of its first L/2 bytes is
-made, whole and in slices; then the second half is predicted, which sees all bytes before it either way. DATA is as for
---task byte_language_modeling.
+Makes the table of "Does a step of adaptation help?" in docs/slim.md, after Likhosherstov et al., "Sub-Linear Memory:
+How to Make Performers SLiM", NeurIPS 2021, section 4. For each sequence of L bytes, a step of plain gradient descent
+on the mean loss of its first L/2 bytes is made, whole and in slices, from the trained weights each time. Then the
+second half is predicted, which sees all bytes before it either way. DATA is as for --task byte_language_modeling.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import Arguments, make_parser, run_benchmark
 from fairseq import checkpoint_utils
 from tabulate import tabulate
 from torch import Tensor
 
-from fairseq_el.cli.options import check_file, not_negative, positive
+from fairseq_el.cli.options import not_negative, positive
+from fairseq_el.cli.report_files import check_file
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import write_whole
@@ -32,17 +35,13 @@ from fairseq_el.slim.byte_language_modeling import SPLITS
 from fairseq_el.units import format_size
 
 
-def main() -> int:
-    try:
-        adapt(_parser().parse_args())
-    except FairseqElError as error:
-        sys.stderr.write(f"slim_adapt: error: {error}\n")
-        return 2 if isinstance(error, OptionError) else 1
-    return 0
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    return run_benchmark(_parser(), adapt, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="one gradient step on the first half of sequences, loss on the second")
+    parser = make_parser("slim_adapt.py", __doc__)
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("--path", required=True, metavar="FILE", help="a slim_performer_lm that fairseq-train wrote")
     parser.add_argument("--subset", choices=SPLITS, default="valid", help="(default: %(default)s)")
@@ -104,7 +103,7 @@ def load(path: str, data: Path) -> tuple:
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": str(data)})
     except FairseqElError:
         raise
-    except Exception as error:  # of whatever kind: a file that is no checkpoint
+    except Exception as error:  # any kind, where the file is no checkpoint
         raise FairseqElError(explain(error) or explain_loading(path, error)) from error
     if not isinstance(getattr(models[0], "decoder", None), SlimDecoder):
         raise OptionError(f"--path must be a slim_performer_lm; {path} is a {type(models[0]).__name__}")
@@ -185,15 +184,11 @@ def show(report: dict) -> None:
         {"learning rate": f"{rate:g}", **{columns[name]: f"{report['with'][name][rate]:.4f}" for name in columns}}
         for rate in report["with"]["whole"]
     ]
-    sys.stdout.write(
-        f"{report['samples']} sequences of {report['length']} bytes; bits per byte of their second halves\n"
-    )
-    sys.stdout.write(
-        f"without a step: {report['without']:.4f}\n{tabulate(rows, headers='keys', disable_numparse=True)}\n"
-    )
+    write_line(f"{report['samples']} sequences of {report['length']} bytes; bits per byte of their second halves")
+    write_line(f"without a step: {report['without']:.4f}\n{tabulate(rows, headers='keys', disable_numparse=True)}")
     if all(report["activations"].values()):
         sizes = ", ".join(f"{columns[name]}: {format_size(peak)}" for name, peak in report["activations"].items())
-        sys.stdout.write(f"activations and new gradients at the peak: {sizes}\n")
+        write_line(f"activations and new gradients at the peak: {sizes}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much memory does training a SLiM Performer in slices save, and what time does it cost?
+"""Measures how much memory training a SLiM Performer in slices saves, and how much time it costs.
 
 Makes the tables of "Is it better than the authors' program?", "What do slices save?" and "Does memory depend on the
 length?" in docs/slim.md. ``--help`` says how.

@@ -1,11 +1,11 @@
-"""What would a CUDA graph save of a decoder step? And do lengths that are no multiple of 4 cost more?
+"""Measures what a CUDA graph would save of a decoder step, and whether lengths that are no multiple of 4 cost more.
 
     python benchmarks/step_graph.py --batches 1,16,32,128        # a step from Python, and replayed from a graph
     python benchmarks/step_graph.py --lengths 1016,1017,1020     # the attention of one layer, over so many positions
 
-Makes "What a CUDA graph would save" and "Lengths that are no multiple of 4" of docs/benchmarks.md ("On a card"). A step
-is that of decoder layers and output projection, without the search; weights are random and every layer has its own.
-The defaults are BART-large's decoder. On a CPU, a step is called from Python only.
+Makes "What a CUDA graph would save" and "Lengths that are no multiple of 4" of docs/benchmarks.md ("On a card"). A
+step is that of decoder layers and output projection, without the search; weights are random and every layer has its
+own. The defaults are BART-large's decoder. On a CPU, a step is called from Python only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of a decoder step is the card busy, and how many kernels does the step launch?
+"""Measures how much of a decoder step the card is busy, and how many kernels the step launches.
 
     python benchmarks/step_launches.py DATA --path model.pt --method el --batches 1,16,128 --dtype fp16
 

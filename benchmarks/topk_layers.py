@@ -1,4 +1,4 @@
-"""Does Top-k attention save memory, and is it faster? Live bytes and time of top-k layers beside exact ones.
+"""Measures whether Top-k saves memory and time: live bytes and seconds of top-k layers, beside exact ones.
 
 Makes the tables of "What does Top-k attention save?" in docs/benchmarks.md. ``--help`` says how.
 """

@@ -1,20 +1,21 @@
-r"""The price of Top-k in quality: decodes and scores a test set with every k of a list, and prints two tables.
+r"""Measures what Top-k costs in quality: decodes and scores a test set with every k of a list.
 
     python benchmarks/topk_quality.py DATA --out DIR --path model.pt [--attention LIST] [--ffn LIST] \
         [--finetune N] [any option of fairseq-generate]
     python benchmarks/topk_quality.py DATA --out DIR --scratch N --train "--arch transformer ..." [...]
 
-DATA is a directory of fairseq-preprocess, for the task translation. Every k has two or three runs of its own: its
-model's training, if any; fairseq-generate; fairseq-el score. `full` is the ordinary model. A k of --attention is for
-all three kinds of attention, one of --ffn for all feed-forward layers, never both at a time.
+Makes the tables of "What does Top-k cost in quality?" in docs/benchmarks.md. DATA is a directory of
+fairseq-preprocess, for the task translation. Every k has two or three runs of its own: its model's training, if any;
+fairseq-generate; fairseq-el score. `full` is the ordinary model. A k of --attention is for all three kinds of
+attention, one of --ffn for all feed-forward layers, never both at a time. What is decoded::
 
   as it is      the checkpoint of --path, which has been trained without Top-k
   --finetune N  and the checkpoint after N more updates with that k, or (full) without Top-k
   --scratch N   a new model after N updates with that k
 
-Trainings have the same data, seed, learning rate and updates; the rate rises for a tenth of the updates and falls
-to 0 by the last. DIR/results.json keeps what is finished, so the same command goes on where it was stopped, and one
-with more values of k adds to the tables. Outputs and trained models stay in DIR too.
+Trainings have the same data, seed, learning rate and updates; the rate rises for a tenth of the updates and falls to
+0 by the last. DIR/results.json keeps what is finished, so the same command goes on where it was stopped, and one with
+more values of k adds to the tables. Outputs and trained models stay in DIR too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-r"""Translates pieces of sentences with a model that is fairseq's no more, as ``fairseq-generate --beam 5`` does.
+r"""Translates pieces of sentences with a converted model, in Hugging Face or CTranslate2, as fairseq-generate would.
 
     python benchmarks/translate.py hf DIR < SOURCE > HYPOTHESES     # DIR is of fairseq-el convert to-hf
     python benchmarks/translate.py ct2 DIR < SOURCE > HYPOTHESES    # DIR is of ct2-fairseq-converter
 
-One sentence per line, pieces separated by spaces. Score it with fairseq-el score --post-process sentencepiece.
+Makes the hypotheses that docs/convert.md scores. One sentence per line, pieces separated by spaces. Score it with
+fairseq-el score --post-process sentencepiece.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+from common import Arguments, make_parser, run_benchmark
 from fairseq.data import Dictionary
 from tqdm import tqdm
+
+from fairseq_el.cli.options import positive
+from fairseq_el.cli.streams import write_line
 
 BATCH = 64
 LONGEST = 200  # fairseq-generate's --max-len-b
@@ -61,12 +66,7 @@ def with_ctranslate2(directory: str, beam: int) -> Translate:
     return translate
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", choices=["hf", "ct2"])
-    parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("--beam", type=int, default=5)
-    options = parser.parse_args()
+def translate_lines(options: argparse.Namespace) -> None:
     make = {"hf": with_transformers, "ct2": with_ctranslate2}[options.program]
     translate = make(options.directory, options.beam)
     sentences = [line.split() for line in sys.stdin]
@@ -76,8 +76,17 @@ def main() -> None:
         batch = order[start : start + BATCH]
         found.update(zip(batch, translate([sentences[index] for index in batch])))
     for index in range(len(sentences)):
-        sys.stdout.write(" ".join(found[index]) + "\n")
+        write_line(" ".join(found[index]))
+
+
+def main(arguments: Arguments = None) -> int:
+    """Args: ``arguments``: of the command line (default: those of this process)."""
+    parser = make_parser("translate.py", __doc__)
+    parser.add_argument("program", choices=["hf", "ct2"])
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--beam", type=positive, default=5, metavar="N", help="(default: %(default)s)")
+    return run_benchmark(parser, translate_lines, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

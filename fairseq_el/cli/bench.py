@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
-    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # a command of its own now
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # now a command of its own
     _add_methods(parser.add_argument_group("methods"))
     _add_sentences(parser.add_argument_group("what is decoded"))
     _add_search(parser.add_argument_group("search (as the options of fairseq-generate)"))
