@@ -73,7 +73,7 @@ def size_of_memory(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """A part of a whole: above 0, at most 1."""
+    """A share: above 0, at most 1."""
     try:
         value = float(text)
     except ValueError:
@@ -141,7 +141,7 @@ def check_directory(
         plot: the file of ``--plot``.
 
     Raises:
-        OptionError: it can't be a directory, or a file in it would be overwritten or is that of ``--plot``.
+        OptionError: it can't be made, a file in it would be overwritten, or ``--plot`` names a file in it.
         FairseqElError: one of the files is a picture, and matplotlib is missing.
     """
     if any(name.endswith(_PICTURES) for name in names):

@@ -40,14 +40,14 @@ def add_command(
     """Adds a command or a subcommand.
 
     Args:
-        commands: of :func:`add_subcommands`.
+        commands: what :func:`add_subcommands` returned.
         run: does what the command does, and returns the exit status. Its argument has the options, ``command_line``
             (as it was given) and ``rest`` besides. None for a command that has subcommands.
         summary: a few words, for the list of commands.
-        description: of several lines, printed as they are; or of one, which is wrapped.
-        example: of several lines, printed as they are.
-        passes_options_on: the command has options of another program, which are put in ``rest``. Other commands refuse
-            options that they do not know.
+        description: several lines are printed as they are; one line is wrapped.
+        example: printed as it is.
+        passes_options_on: the command passes options that it does not know to another program; they are put in
+            ``rest``. Other commands refuse them.
     """
     as_written = bool(example) or "\n" in description
     parser: Parser = commands.add_parser(
@@ -76,7 +76,7 @@ def add_subcommands(parser: argparse.ArgumentParser, metavar: str, title: str) -
 def parse(parser: Parser, given: List[str]) -> argparse.Namespace:
     """The options of the command that ``given`` calls, with ``rest``; see :func:`add_command`.
 
-    Errors end the program with status 2. They name the ``--help`` of the command that was called.
+    An error ends the program with status 2. Its message names the ``--help`` of the command that was called.
     """
     options, rest = parser.parse_known_args(given)
     if rest and not options.passes_options_on:

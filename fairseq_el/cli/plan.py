@@ -36,7 +36,17 @@ Then give fairseq-generate the --batch-size it prints. Every row is explained in
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "plan", run, "how large a batch fits in memory", _DESCRIPTION, _EXAMPLE)
-    model = parser.add_argument_group("the model (one of the two)")
+    _add_model(parser.add_argument_group("the model (one of the two)"))
+    _add_batch(parser.add_argument_group("the batch"))
+    _add_machine(parser.add_argument_group("the machine"))
+    _add_el(parser.add_argument_group("EL-attention (as the options of el_* tasks)"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="for programs: everything, in bytes")
+    output.add_argument("--plot", metavar="FILE", help="draw memory against batch size into a new .png, .pdf or .svg")
+    output.add_argument("--force", action="store_true", help="let --plot overwrite its file")
+
+
+def _add_model(model: Any) -> None:
     which = model.add_mutually_exclusive_group(required=True)
     which.add_argument("--path", metavar="FILE", help="a checkpoint, as for fairseq-generate")
     which.add_argument(
@@ -48,7 +58,9 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="words of the vocabulary, for --arch; not needed for bart_* (default: 50264) and for --path",
     )
-    batch = parser.add_argument_group("the batch")
+
+
+def _add_batch(batch: Any) -> None:
     batch.add_argument("--beam", type=positive, required=True, metavar="N", help="beam size")
     batch.add_argument(
         "--src-len",
@@ -68,7 +80,9 @@ def add_parser(commands: Any) -> None:
     batch.add_argument(
         "--batch", type=positive, metavar="N", help="show this batch size instead of the largest that fits"
     )
-    machine = parser.add_argument_group("the machine")
+
+
+def _add_machine(machine: Any) -> None:
     machine.add_argument(
         "--memory",
         type=size_of_memory,
@@ -90,7 +104,9 @@ def add_parser(commands: Any) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="where it is decoded; it decides about some copies (default here: %(default)s)",
     )
-    el = parser.add_argument_group("EL-attention (as the options of el_* tasks)")
+
+
+def _add_el(el: Any) -> None:
     el.add_argument(
         "--el-backend",
         choices=["el", "shared-kv"],
@@ -120,10 +136,6 @@ def add_parser(commands: Any) -> None:
         "beam 1, which shares nothing; 0.92 for beam 2 and 0.83 for beam 3, on the line between). The worst case is "
         "always 1",
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="for programs: everything, in bytes")
-    output.add_argument("--plot", metavar="FILE", help="draw memory against batch size into a new .png, .pdf or .svg")
-    output.add_argument("--force", action="store_true", help="let --plot overwrite its file")
 
 
 def run(options: argparse.Namespace) -> int:

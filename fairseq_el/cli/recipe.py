@@ -50,13 +50,13 @@ def _add_work(parser: argparse.ArgumentParser, default: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.config)
-    work = options.work or Path("recipes", options.config.stem)
+    directory = options.work or Path("recipes", options.config.stem)
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(f"--work must be a directory that can be made; {work}: {error.strerror}") from error
-    refuse_others_directories(work)
-    STEPS[options.step](recipe, work, _say)
+        raise OptionError(f"--work must be a directory that can be made; {directory}: {error.strerror}") from error
+    refuse_others_directories(directory)
+    STEPS[options.step](recipe, directory, _say)
     return 0
 
 

@@ -16,7 +16,6 @@ from fairseq_el.planning.memory import Breakdown, largest_batch, memory
 from fairseq_el.planning.model_shape import ModelShape, shape_of
 from fairseq_el.planning.operations import (
     BACKENDS,
-    CrossAttentionOperations,
     CrossAttentionShape,
     Operation,
     cross_attention_operations,
@@ -39,7 +38,6 @@ __all__ = [
     "METHODS",
     "Breakdown",
     "Choice",
-    "CrossAttentionOperations",
     "CrossAttentionShape",
     "ModelShape",
     "Operation",

@@ -83,8 +83,8 @@ class Calibration:
     """The rates of a device by dtype, and the measurements that they come from.
 
     Attributes:
-        cores: cores that this process had while it multiplied on a CPU. If they are fewer than torch's threads, other
-            programs were running, or the machine has fewer, and the rates are wrong.
+        cores: cores that this process had while it multiplied on a CPU. If they are fewer than torch's threads, the
+            rates are wrong: other programs were running, or the machine has fewer cores.
     """
 
     device: str
@@ -190,7 +190,7 @@ def fit(measured: Dict[Tuple[str, LayerSize], float], element_size: int, start: 
     """The rates with which predictions come closest to measured seconds.
 
     Each rate is fitted to the measurements that it decides, one after the other. The distance is the sum of
-    ``|log(predicted / measured)|``: like a median, it bears a few measurements that went wrong.
+    ``|log(predicted / measured)|``: like a median, a few wrong measurements hardly move it.
 
     Args:
         measured: seconds by operation and size.

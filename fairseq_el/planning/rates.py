@@ -113,7 +113,7 @@ def default_rates(device: str, dtype: str) -> Rates:
     sheet = DATA_SHEETS.get(_capability(device), DATA_SHEETS[_UNKNOWN_CARD])
     flops = sheet.flops["fp16" if dtype == "bf16" else dtype] / 2
     bandwidth = 0.75 * sheet.bandwidth
-    # torch needs 10 us to queue a kernel.
+    # 10 us: the time in which torch queues one kernel.
     return Rates(dense=flops, shared=flops, bandwidth=bandwidth, stream=bandwidth, launch=10e-6)
 
 
