@@ -13,11 +13,9 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from tabulate import tabulate
 
-from fairseq_el.cli.devices import device_of
 from fairseq_el.cli.main import report_errors
-from fairseq_el.cli.options import not_negative, positive, threads
+from fairseq_el.cli.options import check_directory, check_plot, device_of, not_negative, positive, threads
 from fairseq_el.cli.parser import Parser
-from fairseq_el.cli.report_files import check_directory, check_plot
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.files import write_whole
@@ -108,7 +106,7 @@ def check_measuring(options: argparse.Namespace) -> None:
 
 
 def check_results(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Before anything is measured; see :mod:`fairseq_el.cli.report_files` for the errors raised."""
+    """Before anything is measured; see :mod:`fairseq_el.cli.options` for the errors raised."""
     if options.plot is not None:
         check_plot(options.plot, options.force)
     if options.out is not None:

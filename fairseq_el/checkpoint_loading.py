@@ -37,11 +37,11 @@ def allow_fairseq_checkpoints() -> None:
 
 
 def load_listed_classes(path: Union[str, Path]) -> Any:
-    """Loads a file of ``torch.save`` onto the CPU, and builds objects of the listed classes only, whatever the torch.
+    """Loads a file of ``torch.save`` onto the CPU, and builds objects of the listed classes only, with every torch.
 
     Raises:
         pickle.UnpicklingError: the file needs other classes.
-        Exception: torch and pickle raise many for a file that is something else.
+        Exception: torch and pickle raise many kinds for a file that is not a checkpoint.
     """
     if _TORCH_REFUSES:
         return torch.load(path, map_location="cpu", weights_only=True)

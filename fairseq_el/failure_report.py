@@ -1,7 +1,7 @@
 """One message instead of a traceback, where a program of fairseq runs an ``el_*`` task.
 
-Exceptions end fairseq's programs. Those that tell the user what to change are then printed without the traceback. Every
-other exception is printed as ever.
+Exceptions end fairseq's programs. Those that tell the user what to change are printed without the traceback, all others
+as Python prints them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Explain = Callable[[BaseException], Optional[str]]
 
 
 def report_failures_without_traceback(explain_first: Explain = lambda error: None) -> None:
-    """Installs the report as ``sys.excepthook``, before whatever is there, in fairseq's own programs.
+    """Installs the report as ``sys.excepthook``, in front of the hook that is there, in fairseq's own programs.
 
     Scripts of users keep their tracebacks. Calling it again changes nothing.
 

@@ -10,7 +10,7 @@ from typing import Any, List, Optional
 
 from fairseq_el.errors import FairseqElError, shortened
 
-_SHOWN = 3000  # characters from the end of what a program that failed has written
+_SHOWN = 3000  # characters from the end of the log of a program that failed
 
 
 def run_program(module: str, arguments: List[Any], output: Path, log: Path, name: Optional[str] = None) -> None:
@@ -22,7 +22,7 @@ def run_program(module: str, arguments: List[Any], output: Path, log: Path, name
         name: of the program in the message (default: ``module``).
 
     Raises:
-        FairseqElError: the program failed; with the end of what it wrote.
+        FairseqElError: the program failed; with its error, or the end of its log.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     with output.open("wb") as written, log.open("wb") as errors:
@@ -41,4 +41,4 @@ def _reason(said: str) -> str:
     *before, last = said.split("\n")
     if any(line.startswith("Traceback ") for line in before):
         return f": {shortened(last)}. Run the program by itself, with the same options, to see where"
-    return f"; its last words:\n{said}"
+    return f"; its log ends with:\n{said}"

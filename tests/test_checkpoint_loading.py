@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from damage import Hostile
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.logging import meters
 from omegaconf import OmegaConf
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.skipif(
 
 class OfTheUser:
     pass
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("true",)
 
 
 def meter():

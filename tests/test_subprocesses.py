@@ -1,4 +1,4 @@
-"""Programs in processes of their own: what is said of one that failed."""
+"""Programs in processes of their own, and the message for one that failed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fairseq_el.subprocesses import run_program
         ("import sys; sys.exit('a log\\nfairseq_el: error: what, rule:\\n  - one')", r": what, rule:\n  - one"),
         ("import argparse; argparse.ArgumentParser('x').parse_args(['--y'])", ": unrecognized arguments: --y"),
         ("raise OSError('no such thing')", ": OSError: no such thing. Run the program by itself, .* to see where"),
-        ("import sys; sys.exit('one\\ntwo')", "; its last words:\none\ntwo"),
-        ("import os; os.kill(os.getpid(), 9)", "; its last words:\n"),
+        ("import sys; sys.exit('one\\ntwo')", "; its log ends with:\none\ntwo"),
+        ("import os; os.kill(os.getpid(), 9)", "; its log ends with:\n"),
     ],
 )
 def test_why_it_ended(program, message, tmp_path, monkeypatch):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
+import shlex
+import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 from fairseq_el.bench import NAMES, Method, Settings, compare_programs, parse_method, parse_methods
 from fairseq_el.cli.calibrate import run as calibrate
-from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.options import finite, not_negative, positive, threads
+from fairseq_el.cli.options import check_directory, device_of, finite, not_negative, positive, threads
 from fairseq_el.cli.parser import add_command
-from fairseq_el.cli.report_files import check_directory
 from fairseq_el.cli.streams import say_note, write_line
 from fairseq_el.conversion import check_sums
 from fairseq_el.dtypes import DTYPES
@@ -35,6 +36,10 @@ _EXAMPLE = """\
 example: 16 articles of 1,024 tokens, 64 words out, all programs:
 
   fairseq-el bench DATA --path model.pt --methods stock,el,hf,ct2:int8 --batch 16 --src-len 1024 --tgt-len 64"""
+
+# fairseq-el bench topk and bench slim of earlier versions are programs of a checkout now.
+_MOVED = {"topk": "topk_layers", "slim": "slim_training"}
+_BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"  # of a checkout; it is not installed
 
 
 def add_parser(commands: Any) -> None:
@@ -201,3 +206,28 @@ def _numbers(text: str) -> Tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise argparse.ArgumentTypeError(f"must name every number once; got {text!r}")
     return numbers
+
+
+def moved_benchmark(given: Sequence[str]) -> Optional[Callable[[List[str]], int]]:
+    """The program that a command line of earlier versions ran; None if it is another command line.
+
+    ``fairseq-el bench topk --path model.pt`` decodes a data set in the directory ``topk``.
+
+    Raises:
+        OptionError: this is not a checkout of the repository.
+    """
+    is_moved = len(given) > 1 and given[0] == "bench" and given[1] in _MOVED
+    if not is_moved or any(word.partition("=")[0] == "--path" for word in given):
+        return None
+    name = _MOVED[given[1]]
+    command = f"python benchmarks/{name}.py"
+    if not (_BENCHMARKS / f"{name}.py").is_file():
+        raise OptionError(
+            f"fairseq-el bench {given[1]} is a program of its own now, and only in a checkout of the repository of "
+            f"fairseq_el; there: {shlex.join([*command.split(), *given[2:]])}"
+        )
+    say_note(f"bench {given[1]} is {command} now")
+    if str(_BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(_BENCHMARKS))
+    program: Callable[[List[str]], int] = importlib.import_module(name).main
+    return program

@@ -12,7 +12,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.options import device_of
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import supported_dtype

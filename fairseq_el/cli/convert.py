@@ -29,11 +29,11 @@ from fairseq_el.units import format_size
 
 _SUMMARY = "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face"
 _DESCRIPTION = (
-    "Checkpoints of fairseq: described, relabelled for EL-attention and back, without what only training needs, from "
-    "Hugging Face's models and back."
+    "Describes fairseq's checkpoints, relabels them for EL-attention and back, strips what only training needs, and "
+    "converts Hugging Face's models to fairseq's and back."
 )
 _TO_EL = "have a model decode with EL-attention under every task (--user-dir fairseq_el)"
-_TO_STOCK = "have an el_* model be fairseq's own again"
+_TO_STOCK = "give an el_* model fairseq's own architecture again"
 _STRIP = (
     "Writes a checkpoint with what inference needs: weights, settings and the state of the task. With several "
     "checkpoints and --average, the mean of their weights; with all shards of one and --merge, the whole."
@@ -61,8 +61,8 @@ def add_parser(commands: Any) -> None:
 
 def _add_relabel(kinds: Any, name: str, change: Callable[[Checkpoint], None], summary: str) -> None:
     description = (
-        f"Writes a checkpoint of another name for the architecture, to {summary}. Weights and all else stay as they "
-        "are, bit by bit."
+        f"Writes the checkpoint with another name of its architecture, to {summary}. Weights and all else stay the "
+        "same, bit by bit."
     )
     kind = add_command(kinds, name, _relabel, summary, description)
     kind.set_defaults(change=change)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import sys
 from typing import Callable, List, Optional, Sequence
 
 from fairseq_el.cli import bench, calibrate, convert, encode, plan, recipe, score, verify
-from fairseq_el.cli.moved_benchmarks import moved_benchmark
 from fairseq_el.cli.parser import Parser, add_subcommands, parse
 from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
-from fairseq_el.cli.system_errors import explain_system
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
+from fairseq_el.generation import is_out_of_memory
 
 _COMMANDS = (plan, bench, calibrate, convert, encode, recipe, score, verify)  # in the order of --help
 
@@ -20,6 +20,24 @@ _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
 no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An error is one message on standard error,
 and what was being written is not left behind."""
+
+_ELSEWHERE = "write to another directory"
+_ADVICE = {
+    errno.ENOSPC: f"Free some space, or {_ELSEWHERE}",
+    errno.EDQUOT: f"Free some space, or {_ELSEWHERE}",
+    errno.EFBIG: f"Files may not be so large here: raise the limit (ulimit -f), or {_ELSEWHERE}",
+    errno.EROFS: f"The file system can only be read: {_ELSEWHERE}",
+    errno.EACCES: "You may not do this there: change the permissions, or name another file or directory",
+    errno.EPERM: "You may not do this there: change the permissions, or name another file or directory",
+    errno.ENOENT: "Make the directory it is to be in first, or name another one",
+    errno.ENOTDIR: "A part of the path is a file, not a directory: name another one",
+    errno.EISDIR: "It is a directory: name a file",
+    errno.EEXIST: "Name another one",
+    errno.ENAMETOOLONG: "The name is too long for this file system: use a shorter one",
+    errno.ELOOP: "Its links lead in a circle: name the file itself",
+    errno.EMFILE: "Too many files are open: raise the limit (ulimit -n)",
+    errno.EIO: "The disk or its connection has failed: use another one",
+}
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -58,6 +76,18 @@ def report_errors(command: Callable[[], int], program: str) -> int:
         drop_unwritable_output()
 
 
+def explain_system(error: BaseException) -> Optional[str]:
+    """The message for a user about an exception of the operating system; None for other exceptions."""
+    if isinstance(error, OSError):
+        where = " to ".join(shortened(str(name)) for name in (error.filename, error.filename2) if name is not None)
+        what = error.strerror or summary_of(error)
+        advice = _ADVICE.get(error.errno or 0, "Name another file or directory")
+        return f"{where}: {what}. {advice}" if where else f"{what}. {advice}"
+    if is_out_of_memory(error):
+        return f"there is not enough memory: {summary_of(error)}. Ask for less, or use a machine with more"
+    return None
+
+
 def _run(given: List[str]) -> int:
     parser = Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
     commands = add_subcommands(parser, "COMMAND", "commands")
@@ -66,9 +96,9 @@ def _run(given: List[str]) -> int:
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):
         parser.error("no argument can have a NUL in it")
-    benchmark = moved_benchmark(given)
-    if benchmark is not None:
-        return benchmark(given[2:])
+    program = bench.moved_benchmark(given)
+    if program is not None:
+        return program(given[2:])
     options = parse(parser, given)
     options.command_line = command_line
     return int(options.run(options))

@@ -63,7 +63,7 @@ def add_command(
 
 
 def add_subcommands(parser: argparse.ArgumentParser, metavar: str, title: str) -> Any:
-    """The place for the commands of a parser, one of which must be given.
+    """The place for the commands of a parser; a command line must name one of them.
 
     Args:
         metavar: stands for a command in usage and errors, as ``"COMMAND"``.

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
-from fairseq_el.cli.options import positive, share, size, size_of_memory
+from fairseq_el.cli.options import check_plot, positive, share, size, size_of_memory
 from fairseq_el.cli.parser import add_command
-from fairseq_el.cli.report_files import check_plot
 from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import DTYPES

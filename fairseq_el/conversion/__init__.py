@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, described, relabelled, stripped, merged, built; their dictionaries."""
+"""Reads checkpoints of fairseq safely; describes, relabels, strips, averages and merges them; builds their models."""
 
 from fairseq_el.conversion.building import (
     StandInTask,

@@ -21,14 +21,14 @@ from fairseq_el.conversion.checkpoint import Checkpoint
 from fairseq_el.conversion.limits import WORDS, differences_from_weights, setting_problems
 from fairseq_el.errors import FairseqElError, summary_of
 
-_BUILT = (  # modules of models; none of them runs settings as code, but for character embeddings
+_BUILT = (  # modules of models that run no setting as code, except with character embeddings
     *("fairseq_el.", "fairseq.models.transformer.", "fairseq.models.bart.", "fairseq.models.transformer_lm"),
     *("fairseq.models.transformer_align", "fairseq.models.multilingual_transformer", "fairseq.models.lightconv"),
 )
 
 
 class StandInTask:
-    """The part of a task that fairseq's models are built with."""
+    """Stands in for a task: it has the dictionaries with which fairseq's models are built."""
 
     def __init__(self, words: Dictionary, source_words: Optional[Dictionary] = None):
         self.target_dictionary = self.output_dictionary = self.dictionary = words
@@ -50,7 +50,10 @@ def numbered_words(count: int) -> Dictionary:
 
 
 def most_words() -> int:
-    """Returns the largest vocabulary with which a model is built for its shape; fewer where tensors have bytes then."""
+    """Returns the largest vocabulary with which a model is built for its shape.
+
+    It is smaller before torch 2, where the tensors of such a model take memory.
+    """
     return WORDS if hasattr(torch, "_subclasses") else WORDS // 20
 
 
@@ -80,7 +83,7 @@ def with_defaults(given: Dict[str, Any]) -> argparse.Namespace:
     if configuration is None:
         return settings
     defaults = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    gen_parser_from_dataclass(defaults, configuration())  # of language models: the architecture leaves them
+    gen_parser_from_dataclass(defaults, configuration())  # architectures of language models leave these out
     return argparse.Namespace(**{**vars(defaults.parse_args([])), **vars(settings)})
 
 
@@ -99,7 +102,7 @@ def settings_of(checkpoint: Checkpoint) -> argparse.Namespace:
     given = flat_settings(checkpoint)
     try:
         complete = with_defaults({**given, "arch": arch, "task": checkpoint.task})
-    except Exception as error:  # code of fairseq's architectures, which expects the types it knows
+    except Exception as error:  # fairseq's architectures fail in many ways on types they do not expect
         raise FairseqElError(
             f"fairseq does not understand the settings of {checkpoint.path}: {summary_of(error)}"
         ) from error
@@ -111,7 +114,7 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
     """Returns a checkpoint's settings of its model, by name; those of ``encoder`` as ``encoder_...``, and so on.
 
     Raises:
-        FairseqElError: it has none, or some that no model can have; all of them are named.
+        FairseqElError: the checkpoint has no settings, or some that no model can have; all of them are named.
     """
     all_settings = checkpoint.model_settings()
     if not all_settings:
@@ -140,31 +143,32 @@ def _is_built(arch: str) -> bool:
     return model is not None and model.__module__.startswith(_BUILT)
 
 
-def check_before_building(checkpoint: Checkpoint, settings: argparse.Namespace) -> None:
-    """Checks that building a model is safe, and that its settings and weights agree.
+def checked_settings(checkpoint: Checkpoint) -> argparse.Namespace:
+    """Returns the settings of a model as :func:`settings_of` does, if building it from them is safe.
 
     Raises:
         FairseqElError: fairseq would run a setting as code, or settings and weights are of models of different sizes.
     """
+    settings = settings_of(checkpoint)
     if not _is_built(settings.arch) or getattr(settings, "character_embeddings", False):
         what = "character embeddings" if _is_built(settings.arch) else f"the architecture {settings.arch}"
         raise FairseqElError(
-            f"{checkpoint.path} has {what}, for which fairseq may run settings of a file as code, so no model is built "
-            "of them"
+            f"no model is built if fairseq may run its settings as code; {checkpoint.path} has {what}, for which it "
+            "may. Give a checkpoint of fairseq's Transformer or BART models"
         )
     differences = differences_from_weights(settings, checkpoint.weights)
     if differences:
         raise FairseqElError(f"settings and weights of {checkpoint.path} must agree: {'; '.join(differences)}")
+    return settings
 
 
 def build(checkpoint: Checkpoint, words: Dictionary) -> Any:
     """Builds fairseq's model of a checkpoint, with exactly its weights, in evaluation mode.
 
     Raises:
-        FairseqElError: it can't be built from its settings, or its weights are not those of the model.
+        FairseqElError: the settings do not make a model, or the weights are not that model's.
     """
-    settings = settings_of(checkpoint)
-    check_before_building(checkpoint, settings)
+    settings = checked_settings(checkpoint)
     try:
         model = ARCH_MODEL_REGISTRY[settings.arch].build_model(settings, StandInTask(words))
         model.load_state_dict(checkpoint.weights, strict=True)

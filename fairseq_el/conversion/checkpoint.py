@@ -160,6 +160,7 @@ def get_setting(settings: Any, name: str) -> Any:
 
 
 def set_setting(settings: Any, name: str, value: Any) -> None:
+    """Changes a setting of a namespace or a dictionary, even of a read-only one."""
     if isinstance(settings, argparse.Namespace):
         setattr(settings, name, value)
         return
@@ -171,12 +172,12 @@ def load_checkpoint(path: str, option: str) -> Checkpoint:
     """Reads a checkpoint into memory.
 
     Args:
-        option: what named the file, for messages.
+        option: the argument that names the file, for messages.
 
     Raises:
         OptionError: the file does not exist.
-        FairseqElError: it can't be read, is damaged, needs classes that fairseq does not write, or holds something
-            else.
+        FairseqElError: the file can't be read, is damaged, needs classes that fairseq does not write, or is not a
+            checkpoint of a model.
     """
     require_file(path, f"{option} must be a checkpoint that fairseq wrote")
     check_sums(path)
@@ -211,7 +212,7 @@ def check_sums(path: Union[str, Path]) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # zipfile, zlib and struct each raise their own
-        damaged = f"of its records one that can't be read ({type(error).__name__})"
+        damaged = f"a record that can't be read ({type(error).__name__})"
     if damaged is not None:
         raise FairseqElError(
             f"{path} is damaged: the checksum of {damaged} is not that of what it holds. Compare the file's checksum "
@@ -226,7 +227,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
         replace: whether a file of that name may be replaced.
 
     Raises:
-        FairseqElError: there is one, and it may not be replaced.
+        FairseqElError: a file of that name exists and may not be replaced.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state["model"].values())
 
@@ -237,7 +238,7 @@ def save_checkpoint(state: State, path: Path, replace: bool = False) -> None:
             counted: Any = _Counted(file, bar)
             try:
                 torch.save(state, counted)
-            except RuntimeError:  # torch's own about a write that failed, which does not say why
+            except RuntimeError:  # torch raises it when a write fails, and does not say why
                 if counted.error is None:
                     raise
                 raise counted.error from None
@@ -276,7 +277,7 @@ def dictionary_names(checkpoint: Checkpoint) -> List[str]:
 
 
 def _is_name(language: Any) -> bool:
-    """Returns whether it can be a part of a file's name."""
+    """Returns whether a setting is a language that a file can be named for."""
     return isinstance(language, str) and re.fullmatch(r"[^/\0]{1,100}", language) is not None
 
 

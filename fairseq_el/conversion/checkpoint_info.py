@@ -12,9 +12,8 @@ from torch import Tensor
 
 from fairseq_el.conversion.building import (
     StandInTask,
-    check_before_building,
+    checked_settings,
     numbered_words,
-    settings_of,
     without_storage,
 )
 from fairseq_el.conversion.checkpoint import Checkpoint, dictionary_names, has_sums, parameters_of, read_dictionary
@@ -31,11 +30,11 @@ class Description:
 
     Attributes:
         checked: whether the file has checksums, which were right when it was read; old formats have none.
-        updates: of training; None where the file does not say how many.
+        updates: number of training updates; None where the file does not say it.
         numbers: how many numbers the weights have, by dtype; shared ones are counted once.
         bytes: of the file, and of the tensors in its parts ``weights``, ``optimizer`` and ``other``.
-        symbols: rows of the embedding of each side.
-        dictionaries: symbols of each dictionary that was found, by its path.
+        symbols: number of rows of each side's embedding.
+        dictionaries: number of symbols in each dictionary that was found, by its path.
     """
 
     path: str
@@ -131,13 +130,12 @@ def el_limits(checkpoint: Checkpoint) -> List[str]:
     The model is built from its settings, with shapes and no weights, and checked as ``enable_el_attention`` checks it.
 
     Raises:
-        FairseqElError: it can't be built here.
+        FairseqElError: fairseq can't build the model, or building it is not safe.
     """
     symbols = _symbols(checkpoint)
     if "decoder" not in symbols:
-        raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be looked at; it has none")
-    settings = settings_of(checkpoint)
-    check_before_building(checkpoint, settings)
+        raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be checked; it has none")
+    settings = checked_settings(checkpoint)
     settings.arch = stock_name(settings.arch)
     task = StandInTask(numbered_words(symbols["decoder"]), numbered_words(symbols.get("encoder", symbols["decoder"])))
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def is_share(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether an option can have a value: it is not infinite, NaN, or of hundreds of digits."""
+    """Returns whether a value is a number that an option can have: not infinite, NaN, or of hundreds of digits."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**31
 
 
@@ -56,6 +56,11 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10**20:
         return "a number of more than 20 digits"
     return shortened(repr(value))
+
+
+def listed(problems: Sequence[str], most: int = 8, separator: str = "; ") -> str:
+    """Joins the first problems for a message, with ``...`` in the place of others."""
+    return separator.join([*problems[:most], *(["..."] if len(problems) > most else [])])
 
 
 def setting_problems(settings: Dict[str, Any]) -> List[str]:
@@ -79,7 +84,7 @@ def differences_from_weights(settings: Any, weights: Dict[str, Tensor]) -> List[
 
     Args:
         settings: a namespace of flat settings.
-        weights: of any model; those that do not exist are not compared.
+        weights: of any model. Sizes whose weights it does not have are not compared.
     """
     found = {}
     for side in _SIDES:

@@ -18,10 +18,12 @@ def stock_name(arch: str) -> str:
 
 
 def to_el(checkpoint: Checkpoint) -> None:
-    """Makes the model decode with EL-attention under every task, where this package is loaded (``--user-dir``).
+    """Gives the model an architecture that decodes with EL-attention under every task.
+
+    fairseq finds it where this package is loaded (``--user-dir``).
 
     Raises:
-        FairseqElError: it does so already, or its architecture has no EL twin.
+        FairseqElError: it has one already, or its architecture has no EL twin.
     """
     arch = checkpoint.arch
     if arch.startswith(PREFIX):
@@ -35,15 +37,15 @@ def to_el(checkpoint: Checkpoint) -> None:
 
 
 def to_stock(checkpoint: Checkpoint) -> None:
-    """Makes the model fairseq's own again.
+    """Gives the model fairseq's own architecture again.
 
     Raises:
-        FairseqElError: it is already, or it has something that fairseq's own models do not have.
+        FairseqElError: it has fairseq's already, or the model has something that fairseq's own code does not compute.
     """
     arch = checkpoint.arch
     if not arch.startswith(PREFIX):
         raise FairseqElError(
-            f"to-stock needs an architecture el_*; {checkpoint.path} has {arch}, which is stock's already"
+            f"to-stock needs an architecture el_*; {checkpoint.path} has {arch}, which is fairseq's own already"
         )
     extras = _extras(checkpoint)
     if extras:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fairseq_el.conversion.checkpoint import BUFFERS, Checkpoint, State
+from fairseq_el.conversion.limits import listed
 from fairseq_el.errors import FairseqElError, OptionError
 
 _SHOWN = 5
@@ -57,8 +58,8 @@ def _cast(checkpoint: Checkpoint, dtype: torch.dtype) -> Dict[str, Tensor]:
     if lost:
         raise FairseqElError(
             f"every weight must stay finite in {str(dtype)[len('torch.') :]}, whose largest number is "
-            f"{torch.finfo(dtype).max:.5g}; {checkpoint.path} would lose {', '.join(lost[:_SHOWN])}"
-            f"{', ...' if len(lost) > _SHOWN else ''}. Use --bf16, or keep the dtype"
+            f"{torch.finfo(dtype).max:.5g}; {checkpoint.path} would lose {listed(lost, _SHOWN, ', ')}. "
+            "Use --bf16, or keep the dtype"
         )
     return weights
 
@@ -75,8 +76,8 @@ def average(checkpoints: Sequence[Checkpoint]) -> None:
         problems.extend(_differences(last, other))
     if problems:
         raise FairseqElError(
-            f"checkpoints to average must have the same weights as {last.path}: {'; '.join(problems[:_SHOWN])}"
-            f"{'; ...' if len(problems) > _SHOWN else ''}. Average checkpoints of one training run"
+            f"checkpoints to average must have the same weights as {last.path}: {listed(problems, _SHOWN)}. "
+            "Average checkpoints of one training run"
         )
     for name, tensor in last.weights.items():
         total = sum((other.weights[name].float() for other in checkpoints), torch.zeros((), dtype=torch.float32))
@@ -145,13 +146,13 @@ def _consolidated(shards: Sequence[Checkpoint]) -> dict:
     weights = [shard.weights for shard in shards]
     metadata = [shard.state["fsdp_metadata"] for shard in shards]
     try:
-        # Buffers that no checkpoint has are listed all the same.
+        # fairscale lists buffers that no checkpoint has.
         present = [name for name in metadata[0]["buffer_names"] if name in weights[0]]
         metadata[0] = {**metadata[0], "buffer_names": present}
         whole: dict = FullyShardedDataParallel.consolidate_shard_weights(weights, metadata)
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise FairseqElError(
             f"{len(shards)} shards do not make a whole: {type(error).__name__}: {error}. Give all shards of "
-            f"the checkpoint that {shards[0].path} is of, and of no other"
+            f"the checkpoint that {shards[0].path} belongs to, and no others"
         ) from error
     return whole

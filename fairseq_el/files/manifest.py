@@ -1,6 +1,6 @@
 """The manifest of a directory: which command made it, from what, and the checksums of all files it wrote.
 
-Nothing but a directory with a manifest is ever replaced, and only by the command that made it.
+Only a directory with a manifest is ever replaced, and only by the command that made it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_manifest(directory: Path, by: str, inputs: Optional[Dict[str, Any]] = 
     """Writes the manifest of all files in a directory into it.
 
     Args:
-        by: the command that made it, as ``"fairseq-el recipe generate"``.
+        by: the command that made it, such as ``"fairseq-el recipe generate"``.
         inputs: settings, and checksums of files; values that ``json`` can write.
     """
     files = {name: sha256_of(directory / name) for name in _files(directory)}
@@ -112,7 +112,7 @@ def _identity(directory: Path) -> Optional[Tuple[int, int]]:
 
 
 def _files(directory: Path) -> List[str]:
-    """Lists everything in a directory but directories, links among it, by the paths inside."""
+    """Lists everything in a directory except directories, by the paths inside. Links to directories are listed."""
     found = []
     for above, directories, files in os.walk(directory):
         links = [name for name in directories if os.path.islink(os.path.join(above, name))]

@@ -43,7 +43,7 @@ def need_directory(path: Path, option: str) -> None:
     """Refuses a file in a directory that does not exist.
 
     Raises:
-        OptionError: the directory that the file is to lie in does not exist.
+        OptionError: the file's directory does not exist.
     """
     directory = followed(path).parent
     if not directory.is_dir():
@@ -54,7 +54,7 @@ def refuse_to_overwrite_directory(path: Path, option: str, force: bool, by: str,
     """Refuses to write a directory over something that must stay.
 
     Args:
-        by: the command, as the manifest of the directory has it.
+        by: the command that the directory's manifest must name.
 
     Raises:
         OptionError: something is there that must not be replaced.

@@ -25,7 +25,7 @@ _KINDS = {
 }
 _STREAM = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/.*")
 BYTE_ORDER_MARK = "\ufeff"
-_DEEPEST = 100  # levels of dictionaries and lists in each other
+_DEEPEST = 100  # levels of nested dictionaries and lists
 _HINTS = {FIFO: ", which may never end: write what comes out of it to a file first", DIRECTORY: ""}
 _UTF_16_AND_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LOOKED_AT = 4096  # bytes
@@ -54,7 +54,7 @@ def require_file(path: Union[str, Path], rule: str) -> None:
     """Refuses what is not a file before it is opened: opening a FIFO would wait for whoever writes to it.
 
     Args:
-        rule: first half of the message, as ``"CKPT must be a checkpoint that fairseq wrote"``.
+        rule: first half of the message, such as ``"CKPT must be a checkpoint that fairseq wrote"``.
 
     Raises:
         OptionError: it is not there, or is not a file.
@@ -75,7 +75,7 @@ def refuse_endless(path: Union[str, Path], rule: str) -> None:
 
 
 def _why_not_file(path: Union[str, Path]) -> Optional[str]:
-    """Says what keeps a path from being a file's; None if it is one."""
+    """Says why a path does not lead to a file; None if it does."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -127,7 +127,7 @@ def read_json(path: Path) -> Dict[str, Any]:
         value = json.loads(text, object_pairs_hook=_without_conflicts)
         if nested_too_deep(value):
             raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for halves of characters, as \\ud800
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for lone surrogates, such as \\ud800
     except (ValueError, RecursionError) as error:
         raise FairseqElError(f"{path} must be a JSON file; {summary_of(error)}. Copy it again") from error
     if not isinstance(value, dict):
@@ -146,7 +146,7 @@ def _without_conflicts(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def nested_too_deep(value: Any) -> bool:
-    """Says whether dictionaries and lists lie in each other deeper than programs write them, or even in themselves."""
+    """Says whether dictionaries and lists are nested deeper than programs write them, or contain themselves."""
     level = {id(value): value}
     for _ in range(_DEEPEST):
         outer = [each for each in level.values() if isinstance(each, (dict, list))]
@@ -158,7 +158,7 @@ def nested_too_deep(value: Any) -> bool:
 
 
 class TextLines(NamedTuple):
-    """Lines of a file without their ends, and whether the last of them has an end."""
+    """Lines of a file without their ends, and whether the last one has an end."""
 
     lines: List[str]
     is_ended: bool
@@ -199,12 +199,12 @@ def lines_of(content: bytes, path: str, name: str) -> TextLines:
 
 
 def without_mark(text: str) -> str:
-    """A text without the byte-order mark that a file in front of it may have left."""
+    """The text without a byte-order mark at its start."""
     return text[1:] if text.startswith(BYTE_ORDER_MARK) else text
 
 
 def one_line(text: str) -> str:
-    """A text with spaces for the characters at which a text file of Python ends a line."""
+    """The text with a space for each line end: CR LF, CR or LF."""
     return text.replace("\r\n", " ").replace("\r", " ").replace("\n", " ")
 
 

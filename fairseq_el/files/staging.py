@@ -56,11 +56,11 @@ def followed(path: Path) -> Path:
 
 @contextlib.contextmanager
 def staging_directory(path: Path, alone: bool = False) -> Iterator[Path]:
-    """Makes a staging directory, and removes it afterwards with whatever is left in it.
+    """Makes a staging directory, and removes it afterwards with all that is left in it.
 
     Args:
         path: the one file or directory that is made in it; not a link.
-        alone: leave it to a process that makes the same already. Of two that begin at once, one goes on.
+        alone: give up if another process is making the same path already. Of two that begin at once, one goes on.
 
     Raises:
         FairseqElError: with ``alone``, there is such a process, or may be.

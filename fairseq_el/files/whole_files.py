@@ -29,7 +29,7 @@ def write_whole(path: Path, write: Callable[[Path], object], replace: bool = Fal
         replace: whether a file may be replaced; nothing else ever is.
 
     Raises:
-        FairseqElError: something is there by now which must stay.
+        FairseqElError: something that must stay has appeared at the path.
     """
     path = followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def write_whole_directory(
         replace: whether a directory that ``by`` has made may be replaced; nothing else ever is.
 
     Raises:
-        FairseqElError: another process makes it, or something is there by now which must stay.
+        FairseqElError: another process makes it, or something that must stay has appeared at the path.
     """
     path = followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,11 +97,11 @@ def write_whole_directory(
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise  # the old one goes back with the end of the staging directory
-                # Something has come to be there meanwhile: it is looked at in turn.
+                # Something has appeared at the path meanwhile: the next round looks at it.
 
 
 def _move_away(path: Path, target: Path, by: str, replace: bool) -> None:
-    """Moves away what is there and then looks at it, so that nobody can add to it meanwhile.
+    """Moves away what is at the path and checks it there, so that nobody can add to it meanwhile.
 
     It goes back if it must stay: see :func:`~fairseq_el.files.staging.staging_directory`.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Dict, List
 
-from fairseq_el.planning.memory_terms import buffer_bytes, hypothesis_length, unfused_attention_bytes
 from fairseq_el.planning.model_shape import ModelShape
 from fairseq_el.planning.workload import Workload
 from fairseq_el.policy import (
@@ -36,7 +35,7 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
     step = _step_bytes(method, shape, load, capacity)
     parts = {
         "packed": _packed_bytes(method, shape, load),
-        "buffers": buffer_bytes(shape, load, 8 + 4),
+        "buffers": load.buffer_bytes(shape, 8 + 4),
         "attention_record": 0,
     }
     if shape.decoder_only:
@@ -120,7 +119,7 @@ def _encoder_bytes(shape: ModelShape, load: Workload) -> int:
     # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.
     in_attention = (5 + pre) * d * s
     if not load.fuses(shape.encoder_head_width):
-        in_attention += unfused_attention_bytes(load, shape.encoder_heads, d, 1, 1, load.src_len, 2 * s)
+        in_attention += load.unfused_attention_bytes(shape.encoder_heads, d, 1, 1, load.src_len, 2 * s)
     in_feed_forward = _feed_forward_bytes(load, d, f, 2, shape, feed_forward > 0)
     weights = (joined + square + 2 * feed_forward) * s
     return load.batch * load.src_len * (d * s + 1) + weights + part * load.src_len * max(in_attention, in_feed_forward)
@@ -146,7 +145,7 @@ def _step_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -
     at_peak = [
         rows * _feed_forward_bytes(load, d, shape.decoder_ffn_dim, 3, shape, packed),
         _logits_bytes(shape, load),
-        8 * rows * hypothesis_length(shape, load),  # words are copied to follow the beams
+        8 * rows * load.hypothesis_length(shape),  # words are copied to follow the beams
     ]
     if method == "kv":
         at_peak.append(_kv_attention_bytes(shape, load, capacity) + activations + 3 * rows * d * s)
@@ -176,8 +175,8 @@ def _kv_attention_bytes(shape: ModelShape, load: Workload, length: int) -> int:
     if load.fuses(shape.decoder_head_width):
         return 0
     num_keys = load.batch * length
-    return unfused_attention_bytes(
-        load, shape.decoder_heads, shape.decoder_dim, load.rows, num_keys, length, load.attention_bytes
+    return load.unfused_attention_bytes(
+        shape.decoder_heads, shape.decoder_dim, load.rows, num_keys, length, load.attention_bytes
     )
 
 
@@ -217,7 +216,7 @@ def _prompt_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     positions, pre = part * n, int(shape.pre_norm)
     in_attention = (5 + _multiplies_packed(shape, load, 3 * d * d, positions) + pre) * d * s
     if not load.fuses(shape.decoder_head_width):
-        in_attention += unfused_attention_bytes(load, shape.decoder_heads, d, 1, 1, n, load.attention_bytes)
+        in_attention += load.unfused_attention_bytes(shape.decoder_heads, d, 1, 1, n, load.attention_bytes)
     packed = _multiplies_packed(shape, load, d * shape.decoder_ffn_dim, positions)
     in_feed_forward = _feed_forward_bytes(load, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, load.beam), n + load.beam * (load.tgt_len + 1 + n))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from fairseq_el.dtypes import DTYPES
+from fairseq_el.planning.model_shape import ModelShape
 
 # Ways in which decoding keeps its past, with their names in tables.
 METHODS = {
@@ -143,3 +144,30 @@ class Workload:
         if not gelu:
             return 2 * self.element_size
         return self.attention_bytes if self.dtype != "fp16" else 2 + 4 + 4  # .float() copies on every device
+
+    def hypothesis_length(self, shape: ModelShape) -> int:
+        """Words of a hypothesis with the symbols before and after them, and with the prompt of a language model."""
+        return self.tgt_len + 2 + (self.src_len if shape.decoder_only else 0)
+
+    def buffer_bytes(self, shape: ModelShape, per_word: int) -> int:
+        """Bytes of the source's tokens and of all hypotheses, with ``per_word`` bytes for each of their words."""
+        return 8 * self.batch * self.src_len + per_word * self.rows * self.hypothesis_length(shape)
+
+    def unfused_attention_bytes(
+        self, heads: int, width: int, rows: int, num_keys: int, length: int, per_weight: int
+    ) -> int:
+        """Bytes that attention which is not fused holds beside queries, keys, values and contexts.
+
+        It holds scaled queries, and scores with their softmax, or scaled keys before them. Where torch casts, it also
+        holds float32 copies of all that it reads.
+
+        Args:
+            rows: number of queries. Each sees ``length`` of all ``num_keys`` keys.
+            per_weight: bytes per attention weight where torch does not cast.
+        """
+        casts = self.torch_attention.casts and self.element_size == 2
+        size = 4 if casts else self.element_size
+        copies = 4 * width * (rows + 2 * num_keys) if casts else 0
+        num_scores = rows * heads * length
+        scores = max(num_scores * (8 if casts else per_weight), size * (num_scores + width * num_keys))
+        return copies + size * width * rows + scores

@@ -17,14 +17,4 @@ STEPS: Dict[str, Callable[[Recipe, Path, Say], None]] = {
     "score": score,
 }
 
-__all__ = [
-    "STEPS",
-    "Recipe",
-    "Say",
-    "download",
-    "generate",
-    "preprocess",
-    "read_recipe",
-    "refuse_others_directories",
-    "score",
-]
+__all__ = ["STEPS", "read_recipe", "refuse_others_directories"]

@@ -1,6 +1,6 @@
-"""Step ``download``: brings the files of a recipe, and checks those that are there.
+"""Step ``download``: downloads or copies the files of a recipe, and checks those that are there already.
 
-It downloads by urllib and goes on with half a file; pooch and torch.hub would begin again.
+It uses urllib, and resumes a download that was interrupted; pooch and torch.hub would begin again.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _TIMEOUT = 60  # seconds without a byte
 
 
 def download(recipe: Recipe, workdir: Path, say: Say) -> None:
-    """Brings the files of a recipe into the working directory. Files that are there already are checked and kept.
+    """Puts the files of a recipe into the working directory. Files that are there already are checked and kept.
 
     Raises:
-        FairseqElError: a file could not be brought, or one that is there has another checksum; all are named.
+        FairseqElError: a file can't be downloaded or copied, or has another checksum; all such files are named.
     """
     problems: Dict[str, List[str]] = {}  # names by what is wrong
     for name, origin in recipe.files.items():
         try:
-            say(f"{name}: {_bring(name, origin, workdir, recipe.path.parent)}")
+            say(f"{name}: {_provide(name, origin, workdir, recipe.path.parent)}")
         except FairseqElError as error:
             problems.setdefault(str(error), []).append(name)
     if problems:
@@ -55,11 +55,11 @@ def download(recipe: Recipe, workdir: Path, say: Say) -> None:
         )
 
 
-def _bring(name: str, origin: Origin, workdir: Path, configs: Path) -> str:
-    """Brings one file, and says how it came there.
+def _provide(name: str, origin: Origin, workdir: Path, configs: Path) -> str:
+    """Puts one file into the working directory, and says where it is from.
 
     Raises:
-        FairseqElError: it could not be brought.
+        FairseqElError: the file can't be downloaded or copied, or has another checksum.
     """
     path = workdir / name
     if kind_of(path) not in (FILE, None):
@@ -88,17 +88,17 @@ def _bring(name: str, origin: Origin, workdir: Path, configs: Path) -> str:
 
 
 def _fetch(name: str, url: str, sha256: str, path: Path) -> None:
-    """Downloads a file, going on where an earlier download of it has ended.
+    """Downloads a file, and resumes an earlier download that was interrupted.
 
     Raises:
-        FairseqElError: the server can't be reached or stops, the file is another one, or another process downloads it.
+        FairseqElError: the server can't be reached or stops, the checksum is another, or another process downloads it.
     """
     path = followed(path)
-    earlier = path.with_name(f".{path.name}.{sha256[:12]}{PART}")  # of another file, it would have another name
+    earlier = path.with_name(f".{path.name}.{sha256[:12]}{PART}")  # the checksum keeps other files' parts apart
     with staging_directory(path, alone=True) as staging:
         if kind_of(path) is not None:
             raise FairseqElError(f"another process has made {path} just now. Run this again, and it is checked")
-        part = staging / earlier.name  # which is put back if it does not become whole here
+        part = staging / earlier.name  # goes back beside the path if the download is interrupted
         with contextlib.suppress(FileNotFoundError):
             earlier.rename(part)
         _complete(name, url, sha256, part)
@@ -148,7 +148,7 @@ def _append_rest(name: str, url: str, part: Path) -> None:
 
 def _write(name: str, response: Any, part: Path, mode: str, have: int) -> None:
     length = response.headers.get("Content-Length") or ""
-    total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None  # else the checksum alone decides
+    total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None  # None: the checksum alone decides
     with part.open(mode) as file, tqdm(
         desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, disable=None
     ) as bar:

@@ -1,4 +1,4 @@
-"""Step ``preprocess``: makes raw text what ``fairseq-generate`` reads."""
+"""Step ``preprocess``: turns raw text into the binary data that ``fairseq-generate`` reads."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def preprocess(recipe: Recipe, workdir: Path, say: Say) -> None:
     ``test.LANGUAGE`` the same cut to what the model reads.
 
     Raises:
-        FairseqElError: a file is missing or is not what it should be, or the dictionary is not the checkpoint's.
+        FairseqElError: a file is missing or can't be used, or the dictionary is not the checkpoint's.
     """
     data = data_of(recipe, workdir)
     if data.is_up_to_date():
@@ -128,7 +128,7 @@ def _shortened(words: List[str], shown: int = 8) -> str:
 
 
 def _check_lines(recipe: Recipe, workdir: Path) -> None:
-    """Checks that source and reference have the same lines, and that fairseq's programs see the same line ends."""
+    """Checks that there are as many references as sources, and that fairseq's programs see the same line ends."""
     counts = []
     for name in recipe.text:
         counts.append(len(read_lines(workdir / name, name).lines))
@@ -142,7 +142,7 @@ def _check_lines(recipe: Recipe, workdir: Path) -> None:
             )
     if counts[0] != counts[1]:
         raise FairseqElError(
-            "source and reference must be in the same line of their files, and there must be some; in "
+            "source and reference must have the same number of lines, at least one; in "
             f"{workdir}, {recipe.text[0]} has {counts[0]:,} lines and {recipe.text[1]} {counts[1]:,}"
         )
 
@@ -183,13 +183,13 @@ def _make_binary(recipe: Recipe, languages: List[Language], directory: Path) -> 
 
 @dataclass
 class Language:
-    """One side of the text, and what is put around its tokens.
+    """One side of the text, and the tokens that go around each line.
 
     Attributes:
-        name: as fairseq has it in file names.
-        raw: path of the text, one sample a line.
+        name: as in fairseq's file names.
+        raw: path of the text, one sample in each line.
         dictionary: path of ``dict.txt``.
-        limit: largest number of tokens that is kept of a line.
+        limit: how many tokens of a line are kept at most.
         begin, end: tokens before and after every line.
     """
 
@@ -206,7 +206,7 @@ class Counts:
     """Numbers of lines and tokens of one language.
 
     Attributes:
-        limit: largest number of tokens that was kept of a line.
+        limit: how many tokens of a line were kept at most.
         lines: number of lines.
         empty: lines without a token.
         cut: lines of more tokens than the limit.
@@ -237,12 +237,12 @@ def write_tokens(language: Language, tokenizer: LineTokenizer, directory: Path) 
     """Writes ``test.bpe.LANGUAGE``, the whole text, and ``test.LANGUAGE``, which is cut.
 
     Raises:
-        CheckpointMismatchError: the dictionary lacks tokens of a BPE that needs no unknown ones.
+        CheckpointMismatchError: the dictionary lacks tokens, though all tokens of this BPE must be in it.
     """
     words = read_dictionary(language.dictionary)
     counts = Counts(language.limit)
     encoded, cut = directory / f"test.bpe.{language.name}", directory / f"test.{language.name}"
-    # Line ends are taken as multiprocessing_bpe_encoder.py does, which is as Python does. A byte-order mark is no text.
+    # Lines end where Python, and so multiprocessing_bpe_encoder.py, ends them. A byte-order mark is not text.
     with language.raw.open(encoding="utf-8-sig") as lines, encoded.open("w", encoding="utf-8") as whole, cut.open(
         "w", encoding="utf-8"
     ) as kept:

@@ -17,7 +17,7 @@ from fairseq_el.recipes.yaml_mapping import CheckedMapping, Kind, read_yaml
 from fairseq_el.scoring import METRICS, SPLITS
 from fairseq_el.tokenization import BPE_FILES
 
-Say = Callable[[str], None]  # shows the user a line; every step is called with one
+Say = Callable[[str], None]  # shows a line to the user; every step is given one
 
 TASKS = ("translation", "language_modeling")
 _DECODING: Dict[str, Kind] = {  # options of fairseq-generate
@@ -40,7 +40,7 @@ class Origin:
     """Origin of a file: downloaded, copied, or put there by the user.
 
     Attributes:
-        url: of the file; then its ``sha256`` is known.
+        url: from where the file is downloaded; ``sha256`` is its checksum.
         copy: the path of a file to copy, relative to the YAML file.
         where: tells the user where to get it.
     """
@@ -57,16 +57,16 @@ class Recipe:
 
     Attributes:
         path: of the YAML file.
-        task: stock's name; decoded with ``el_<task>``.
+        task: name of the stock task; decoding uses ``el_<task>``.
         languages: fairseq's names for source and target.
-        files: all that is needed, by name.
-        text: source and references, one text a line.
-        checkpoint: the model.
-        dictionaries: of source and target.
-        bpe: ``name``, and the files of that BPE.
-        max_source: largest number of tokens that the model reads of a text, special ones included.
+        files: origins of all files that the recipe needs, by name.
+        text: files of the sources and the references, one text in each line.
+        checkpoint: file of the model.
+        dictionaries: files of the source's and the target's dictionary.
+        bpe: ``name`` of the BPE, and its files by their role.
+        max_source: how many tokens of a text the model reads at most, special ones included.
         prompt_end: text after every source, for language models.
-        begin: as fairseq's hub does: ``<s>`` in front of the source, and forced as the first word of the output.
+        begin: whether ``<s>`` goes in front of sources, and is the forced first word of outputs, as in fairseq's hub.
         dtype: number format to compute in.
         batch_size: sentences at a time; None for as many as fit in memory.
         decoding: options of ``fairseq-generate``.
@@ -91,7 +91,7 @@ class Recipe:
 
     @property
     def bpe_files(self) -> Dict[str, str]:
-        """Names of the files that the BPE needs, by what they are to it."""
+        """Files that the BPE needs, by their role, such as ``vocab``."""
         return {key: name for key, name in self.bpe.items() if key != "name"}
 
     @property
@@ -199,10 +199,10 @@ def _inside(name: str) -> bool:
 
 
 def _url_problem(url: str) -> Optional[str]:
-    """Says what keeps ``urllib`` from fetching a URL, or would have it read a file of this machine; None if nothing."""
+    """Says why ``urllib`` can't fetch a URL, or would read a file of this machine for it; None for a good URL."""
     shown = shortened(repr(url))
     if not re.fullmatch(r"[!-~]+", url):
-        return f"what is not ASCII, and spaces, must be written as %20; got {shown}"
+        return f"spaces, and characters that are not ASCII, must be percent-encoded, such as %20; got {shown}"
     try:
         parts = urllib.parse.urlsplit(url)
         host, _ = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""Step ``score``: ordered, detokenised hypotheses, and ``fairseq-el score``."""
+"""Step ``score``: puts hypotheses in order, detokenises them, and scores them with ``fairseq-el score``."""
 
 from __future__ import annotations
 

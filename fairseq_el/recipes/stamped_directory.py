@@ -34,7 +34,7 @@ class StampedDirectory:
         self.path, self.step, self.inputs = workdir / DIRECTORIES[step], step, inputs
 
     def is_up_to_date(self) -> bool:
-        """Says whether it is there, and was made from the inputs that there are now."""
+        """Says whether the directory is there, and was made from these inputs."""
         return inputs_of(self.path, _command(self.step)) == json.loads(json.dumps(self.inputs))
 
     def refuse_to_replace(self) -> None:
@@ -72,10 +72,10 @@ class StampedDirectory:
             write_whole_directory(self.path, write_if_needed, _command(self.step), self.inputs, replace=True)
 
     def require_up_to_date(self, step: str) -> None:
-        """Refuses a later step that would read something else than its recipe says.
+        """Refuses a later step if this directory is not what the recipe asks for now.
 
         Raises:
-            FairseqElError: the directory is not there, or was made from other inputs than there are now.
+            FairseqElError: the directory is not there, or was made from other inputs.
         """
         if not self.is_up_to_date():
             what = "made from other files or settings than there are now" if self.path.exists() else "not there"

@@ -62,7 +62,7 @@ class CheckedMapping:
 
     Attributes:
         values: values by key, as they are in the file.
-        problems: all that were found, in this mapping and in others that share the list.
+        problems: all problems found so far, in this mapping and in others that share the list.
     """
 
     def __init__(self, values: Any, name: str, problems: List[str]):
@@ -72,11 +72,11 @@ class CheckedMapping:
             values = {}
         self.values: Dict[str, Any] = {str(key): value for key, value in values.items()}
         if not all(map(_is_text, self.values)):
-            self.problem("", "must have keys of whole characters, without NUL")
+            self.problem("", "must have keys without NUL and lone surrogates")
         self._known: List[str] = []
 
     def problem(self, key: str, text: str) -> None:
-        """Adds what is wrong with a key, or (``""``) with the mapping."""
+        """Adds a problem with a key, or (``""``) with the mapping itself."""
         name = self._full_name(key)
         self.problems.append(f"{name} {text}" if name else text)
 
@@ -86,7 +86,7 @@ class CheckedMapping:
     def take(
         self, key: str, kind: Any, default: Any = _REQUIRED, one_of: Tuple[str, ...] = (), least: Optional[int] = None
     ) -> Any:
-        """Returns the value of a key, which must be of a kind (``str``, ``int``, ``float`` or ``bool``)."""
+        """Returns the value of a key. It must be a ``str``, ``int``, ``float`` or ``bool``, as ``kind`` says."""
         self._known.append(key)
         if key not in self.values:
             if default is _REQUIRED:
@@ -105,7 +105,7 @@ class CheckedMapping:
             self.problem(key, f"must be a number up to {_LARGEST:,}; got {_shown(value)}")
             return kind()
         elif kind is str and not _is_text(value):
-            self.problem(key, f"must be a text of whole characters, without NUL; got {_shown(value)}")
+            self.problem(key, f"must be a text without NUL and lone surrogates; got {_shown(value)}")
         elif least is not None and value < least:
             self.problem(key, f"must be at least {least}; got {_shown(self.values[key])}")
         return value
@@ -138,14 +138,14 @@ class CheckedMapping:
         return CheckedMapping(value, self._full_name(key), self.problems)
 
     def refuse_unknown_keys(self) -> None:
-        """Adds the keys that nobody asked for to the problems."""
+        """Adds each key that no method above has read to the problems."""
         for key in self.values:
             if key not in self._known:
                 self.problem(key, f"is not known; known are {', '.join(sorted(self._known))}")
 
 
 def _is_text(value: Any) -> bool:
-    """Says whether a value is a text that files and their names can have: without NUL and halves of characters."""
+    """Says whether a value is a text that files and their names can have: without NUL and lone surrogates."""
     return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
 
 

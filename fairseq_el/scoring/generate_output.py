@@ -53,7 +53,7 @@ def _are_of_one_run(records: Sequence[str]) -> bool:
 
 @dataclass
 class GenerateOutput:
-    """Texts by sentence number, and of a sentence's hypotheses the best.
+    """Texts by sentence number; the best hypothesis of each sentence.
 
     Attributes:
         sources: texts of lines ``S-``.
@@ -67,6 +67,10 @@ class GenerateOutput:
 
     def in_order(self, texts: Dict[int, str], what: str) -> List[str]:
         """Puts texts in the order of the data set, which must have no gaps.
+
+        Args:
+            texts: some of this output, by sentence number.
+            what: names them in messages.
 
         Raises:
             FairseqElError: a sentence between the first and the last has no text, or there are no texts.

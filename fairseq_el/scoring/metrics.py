@@ -113,7 +113,7 @@ def score_chrf(
 
 
 def _sacrebleu(metric: Any, hypotheses: Sequence[str], references: Sequence[Sequence[str]], samples: int) -> Score:
-    """Scores texts whose line ends are made spaces, because texts of sacrebleu are lines."""
+    """Scores texts, with spaces for their line ends, because sacrebleu reads one text from each line."""
     texts = [[as_words(text) for text in side] for side in (hypotheses, *references)]
     result = metric.corpus_score(texts[0], texts[1:], n_bootstrap=samples or 1)
     signature = str(metric.get_signature())
@@ -123,7 +123,7 @@ def _sacrebleu(metric: Any, hypotheses: Sequence[str], references: Sequence[Sequ
 
 
 def as_words(text: str) -> str:
-    """A text with spaces for its line ends, also for those that are written ``<n>`` or ``<q>``."""
+    """The text with spaces for its line ends, also for those that are written ``<n>`` or ``<q>``."""
     return one_line(_MARK.sub(" ", text))
 
 

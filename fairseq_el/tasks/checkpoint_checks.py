@@ -16,7 +16,8 @@ from fairseq_el.tasks.option_checks import CommandLine
 
 logger = logging.getLogger(__name__)
 
-Sizes = Dict[str, Tuple[int, int]]  # of encoder and decoder: symbols in the checkpoint and in the data
+# By side, "encoder" or "decoder": the numbers of symbols in the checkpoint and in the data.
+Sizes = Dict[str, Tuple[int, int]]
 
 
 def check_kind(cfg: Any, task: Any) -> None:
@@ -86,8 +87,8 @@ class Languages:
         Args:
             option: the option that names the languages.
             given: the languages that it names.
-            symbols: symbols of the languages, ``n`` for each of them.
-            others: number of symbols that are added after them.
+            symbols: symbols of the languages, equally many for each.
+            others: number of symbols that the task adds after these.
         """
         self.option, self.given, self.symbols, self.others = option, list(given), symbols, others
 

@@ -15,7 +15,7 @@ from fairseq_el.tasks.option_checks import CommandLine, command_problems
 
 
 def explain_by_options(error: BaseException) -> Optional[str]:
-    """Explains an exception of a fairseq program that its options caused, or files that it needs; None if nothing fits.
+    """Explains an exception that options of a fairseq program, or the files they name, caused; None for another cause.
 
     fairseq looks at some options before it sets up the task, and so before the task can check them.
     """

@@ -158,7 +158,7 @@ def transformers_rules(
 
     Args:
         options: those of the task.
-        option: reads an option of the generator, as ``getattr`` without its object.
+        option: reads an option of the generator: ``option(name, default)`` returns the default if it is not set.
         size: number of symbols in the dictionary.
         continues_prompts: whether the task is a language model's.
 

@@ -18,12 +18,12 @@ _POST_PROCESS = ("sentencepiece", "wordpiece", "letter", "silence", "_EOW", "sub
 
 
 class CommandLine:
-    """Options that a user gave a fairseq program, those of all groups."""
+    """Options of all groups that a user gave a fairseq program."""
 
     def __init__(self, options: Any = None):
         """
         Args:
-            options: all options, as one flat namespace or in groups as fairseq has them; None if they are unknown.
+            options: all options, in one flat namespace or in fairseq's groups; None if they are unknown.
         """
         self._flat = options if isinstance(options, argparse.Namespace) else None
         self._groups = options if isinstance(options, DictConfig) else None
@@ -38,7 +38,7 @@ class CommandLine:
         return cls(cfg._get_parent() if isinstance(cfg, DictConfig) else cfg)
 
     def get(self, group: str, name: str, default: Any = None) -> Any:
-        """Returns an option, as ``get("dataset", "num_shards", 1)``; ``default`` if it is not set or does not exist."""
+        """Returns an option, such as ``get("dataset", "num_shards", 1)``; the default if it is not set."""
         found = None
         if self._flat is not None:
             found = getattr(self._flat, name, None)
@@ -119,8 +119,8 @@ def generation_problems(option: Callable[..., Any], limits_new_tokens: bool = Fa
     """Finds what is wrong with the options that a generator is built with.
 
     Args:
-        option: reads an option, as ``getattr`` without its object.
-        limits_new_tokens: whether ``--el-max-new-tokens`` is given, which ``--max-len-b`` then gives way to.
+        option: reads an option: ``option(name, default)`` returns the default if it is not set.
+        limits_new_tokens: whether ``--el-max-new-tokens`` is given. It then takes the place of ``--max-len-b``.
     """
     problems = list(_not_numbers(option))
     if int(option("nbest", 1)) == 0:
@@ -170,7 +170,7 @@ def data_problems(option: Callable[..., Any], datasets: Iterable[Any]) -> List[s
 
 
 def input_problems(option: Callable[..., Any]) -> List[str]:
-    """Finds generation options that do not go with sentences from the input, which fairseq-interactive reads."""
+    """Finds generation options that fairseq-interactive, which reads sentences from its input, can't use."""
     problems = []
     if option("score_reference", False):
         problems.append("--score-reference needs references, and fairseq-interactive has none; use fairseq-generate")
@@ -274,7 +274,7 @@ def _program_problems(command: CommandLine) -> List[str]:
 
 
 def data_warning(command: CommandLine, data: Any) -> str:
-    """Warns a user whose DATA are several directories that only one is read; empty if there is one."""
+    """Warns a user who gives several directories as DATA that only the first is read; empty if there is one."""
     paths = utils.split_paths(data) if isinstance(data, str) else []
     if len(paths) < 2 or not command.reads_a_checkpoint:
         return ""

@@ -121,10 +121,10 @@ class Shard:
                 f"--num-shards must be at most the number of sentences, {len(dataset)}; it is {self.count}, and shard "
                 f"{self.number} has none"
             )
-        return _Part(dataset, self)
+        return _ShardDataset(dataset, self)
 
 
-class _Part(BaseWrapperDataset):
+class _ShardDataset(BaseWrapperDataset):
     """Data set that puts only the sentences of a shard into batches; they keep their numbers."""
 
     def __init__(self, dataset: Any, shard: Shard):

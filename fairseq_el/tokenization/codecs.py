@@ -1,4 +1,4 @@
-"""Codecs with added tokens: GPT-2's byte-level BPE and sentencepiece as fairseq has them, and Hugging Face's."""
+"""Codecs with added tokens: fairseq's GPT-2 BPE and sentencepiece, and the tokenizers of Hugging Face."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SPACE = "\u2581"
 
 
 class Codec:
-    """Tokenizer: encodes text as symbols of a dictionary, and decodes symbols."""
+    """Base class of codecs: they encode text as symbols of a dictionary, and decode symbols."""
 
     def encode(self, text: str) -> List[str]:
         raise NotImplementedError
 
     def decode(self, symbols: List[str]) -> str:
-        """Joins symbols to text, without those that stand for no text: special tokens, padding of a dictionary."""
+        """Joins symbols to text. Special tokens and the padding of a dictionary stand for no text and are left out."""
         raise NotImplementedError
 
 
@@ -46,7 +46,7 @@ class Gpt2Codec(Codec):
             others: tokens of symbols that are neither ids nor added tokens; no text is encoded as one.
 
         Raises:
-            ValueError: ids of tokens are not whole numbers. fairseq raises others for files that can't be read.
+            ValueError: an id of a token is not a whole number. Files that can't be read raise fairseq's own errors.
         """
         self._bpe = GPT2BPE(GPT2BPEConfig(gpt2_encoder_json=str(encoder), gpt2_vocab_bpe=str(vocab))).bpe
         wrong = next((index for index in self._bpe.encoder.values() if type(index) is not int), None)
@@ -127,7 +127,8 @@ class TokenizersCodec(Codec):
     def __init__(self, path: Path, added: AddedTokens, renamed: Dict[str, str], clean_up: bool = False):
         """
         Args:
-            renamed: symbols of tokens whose names a dictionary can't have.
+            renamed: symbols by tokens, for tokens that a dictionary can't hold under their own names.
+            clean_up: take spaces before punctuation out of decoded text.
 
         Raises:
             FairseqElError: tokenizers is not installed.

@@ -21,7 +21,7 @@ def read_codec(path: Path) -> Codec:
     """Opens the tokenizer that a file describes (``convert from-hf`` writes ``pieces.json``); its files lie beside it.
 
     Raises:
-        FairseqElError: the file, or one that it names, is not what it should be.
+        FairseqElError: the description is not valid, or a file that it names is missing or can't be read.
     """
     described = _Described(path)
     try:
@@ -49,7 +49,7 @@ def files_of(path: Path) -> List[Path]:
 
 
 class _Described:
-    """Values of a description, each checked when it is asked for; one that is not allowed raises a ValueError."""
+    """Values of a description. Each is checked when it is read, and raises a ValueError if it is not allowed."""
 
     def __init__(self, path: Path):
         self._path, self._values = path, read_json(path)
@@ -70,7 +70,7 @@ class _Described:
         return texts
 
     def file(self, key: str) -> Path:
-        """Returns the path of a file that is named, which must lie beside the description, whoever wrote that."""
+        """Returns the path of a file that the description names. It must lie beside the description."""
         name = str(self.value(key, str))
         if Path(name).name != name:
             raise ValueError(f"{key} must be the name of a file beside it; it is {name!r}")

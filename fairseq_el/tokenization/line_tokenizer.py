@@ -20,7 +20,7 @@ BPE_FILES = {  # files that each BPE needs
     "el_pieces": ("description",),
     "split": (),
 }
-_PADDING = re.compile(r"madeupword\d+")  # of dictionaries: these stand for no text
+_PADDING = re.compile(r"madeupword\d+")  # pads dictionaries, and stands for no text
 _MARKER = re.compile(r"<.+>|\[.+\]|\{.+\}|>>.+<<")
 _UNKNOWN = {"<unk>": "<unk>"}
 
@@ -28,24 +28,24 @@ _UNKNOWN = {"<unk>": "<unk>"}
 class LineTokenizer:
     """Tokenizer for lines of text.
 
-    It is GPT-2's BPE, sentencepiece, or that of a model of Hugging Face. With ``split``, the text is in pieces already
-    (by ``subword_nmt``, ``@@``). A word of the dictionary that the BPE has no piece for, such as ``<hl>``, is a token
-    that was added to it: it stays whole.
+    It is GPT-2's BPE, sentencepiece, or the tokenizer of a Hugging Face model. With ``split``, the text is in pieces
+    already (by ``subword_nmt``, ``@@``). A word of the dictionary that is not a piece of the BPE, such as ``<hl>``, is
+    an added token: it stays whole.
 
     Attributes:
-        name: of the BPE, out of ``BPE_FILES``.
-        knows_all: whether it writes every text without an unknown token, as GPT-2's BPE does.
+        name: of the BPE, one of ``BPE_FILES``.
+        knows_all: whether the BPE writes every text without an unknown token, as GPT-2's does.
         added: tokens that were added to the dictionary.
     """
 
     def __init__(self, name: str, files: Dict[str, Path], dictionaries: Iterable[Dictionary] = ()):
         """
         Args:
-            files: paths of the files that the BPE needs.
-            dictionaries: of the model.
+            files: paths of the files that the BPE needs, by the names in ``BPE_FILES``.
+            dictionaries: of the model; they tell which tokens were added.
 
         Raises:
-            FairseqElError: the files can't be read as what they should be.
+            FairseqElError: a file can't be read, or is not in the BPE's format.
         """
         self.name = name
         self.knows_all = name == "gpt2"
@@ -82,7 +82,8 @@ def added_words(dictionaries: Iterable[Dictionary], pieces: Set[str], numbers: b
     """Finds the words of dictionaries that are neither pieces nor special symbols nor padding.
 
     Args:
-        numbers: pieces are numbers; else only words in brackets are taken for added ones.
+        pieces: of the BPE.
+        numbers: the pieces are numbers, and every other word was added. Else only words in brackets count as added.
     """
     found: Dict[str, None] = {}
     for words in dictionaries:

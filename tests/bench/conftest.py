@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from fairseq.data import indexed_dataset
-from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
-from tiny import TINY, build_model, dictionary
+from tiny import build_model, dictionary, save_with_cfg, settings
 
 WORDS = dictionary(40)
 SENTENCES = 6
@@ -43,18 +40,6 @@ def make(work: Path, arch: str, **options) -> TinyBart:
             builder.add_item(torch.cat([words, torch.tensor([WORDS.eos()])]))
         builder.finalize(f"{prefix}.idx")
     path = work / "model.pt"
-    save(path, model, arch, options)
+    # With all settings that fairseq, and CTranslate2's converter, build the model from again.
+    save_with_cfg(path, model, settings(arch, task="translation", source_lang="src", target_lang="tgt", **options))
     return TinyBart(data, path, model)
-
-
-def save(path: Path, model: torch.nn.Module, arch: str, options: dict[str, Any]) -> None:
-    """With the settings that fairseq, and CTranslate2's converter, build the model from again."""
-    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    ARCH_MODEL_REGISTRY[arch].add_args(parser)
-    settings = parser.parse_args([])
-    languages = {"source_lang": "src", "target_lang": "tgt"}
-    vars(settings).update(TINY, arch=arch, task="translation", **languages, **options)
-    ARCH_CONFIG_REGISTRY[arch](settings)
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
-    state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
-    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fairseq_el.cli import main, moved_benchmarks
+from fairseq_el.cli import bench, main
 from fairseq_el.measure import CAN_TRACK
 
 
@@ -66,13 +66,13 @@ OLD = {
 def test_the_old_spelling(name, options, capsys):
     assert main(["bench", name, *options]) == 0
     printed = capsys.readouterr()
-    program = f"python benchmarks/{moved_benchmarks._PROGRAMS[name]}.py"
+    program = f"python benchmarks/{bench._MOVED[name]}.py"
     assert printed.err == f"fairseq-el: note: bench {name} is {program} now\n"
     assert f"command: {program} {' '.join(options)}" in printed.out
 
 
 def test_the_old_spelling_where_there_is_no_checkout(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(moved_benchmarks, "_DIRECTORY", tmp_path / "benchmarks")
+    monkeypatch.setattr(bench, "_BENCHMARKS", tmp_path / "benchmarks")
     assert main(["bench", "topk", "--lengths", "8"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("fairseq-el: error: fairseq-el bench topk is a program of its own now")

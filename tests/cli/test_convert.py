@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 
 import pytest
 import torch
+from command_lines import convert, failed_convert
 from commands import EXAMPLE
-from converting import convert, error
+from damage import Hostile
 
 import fairseq_el  # noqa: F401  (makes checkpoints loadable)
 from fairseq_el._compat import torch_version
 from fairseq_el.cli import main
 
 MODEL = EXAMPLE / "model.pt"
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch HACKED",)
 
 
 def same(one, two) -> bool:
@@ -107,7 +102,7 @@ NEEDS_WEIGHTS_ONLY = pytest.mark.skipif(
         (["to-el", "unnamed.pt"], 'It has no "cfg" and no "args"'),
         (["to-el", "archless.pt"], "must say its architecture in cfg.model or args; it has none"),
         (["to-el", "lightconv.pt"], "to-el needs one of fairseq's architectures .* has lightconv"),
-        (["to-stock", "good.pt"], "to-stock needs an architecture el_.*which is stock's already"),
+        (["to-stock", "good.pt"], "to-stock needs an architecture el_.*which is fairseq's own already"),
         (["strip", "good.pt", "good.pt"], "strip takes one checkpoint, or several with --average or --merge; got 2"),
         (["strip", "good.pt", "good.pt", "--merge"], r"names end in -shard0\.pt, .*; got good.pt, good.pt"),
         (["strip", "good.pt", "--merge", "--average"], "not allowed with argument"),
@@ -120,18 +115,20 @@ def test_bad_input_leaves_nothing_behind(arguments, message, tmp_path, capsys, m
     damaged(tmp_path)
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert re.search(message, error(capsys, *arguments, "--out", tmp_path / "out.pt"))
+    assert re.search(message, failed_convert(capsys, *arguments, "--out", tmp_path / "out.pt"))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_outputs_are_not_overwritten(tmp_path, capsys):
     out = tmp_path / "out.pt"
     out.write_text("precious")
-    assert f"--out {out} exists already; choose another name, or add --force" in error(
+    assert f"--out {out} exists already; choose another name, or add --force" in failed_convert(
         capsys, "to-el", MODEL, "--out", out
     )
     assert out.read_text() == "precious"
-    assert f"--out must name a file; {tmp_path} is a directory" in error(capsys, "to-el", MODEL, "--out", tmp_path)
+    assert f"--out must name a file; {tmp_path} is a directory" in failed_convert(
+        capsys, "to-el", MODEL, "--out", tmp_path
+    )
     convert(capsys, "to-el", MODEL, "--out", out, "--force")
     assert torch.load(out)["cfg"]["model"].arch.startswith("el_")
 

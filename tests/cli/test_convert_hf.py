@@ -11,7 +11,7 @@ from pathlib import Path
 import hf_models
 import pytest
 import torch
-from converting import convert, error
+from command_lines import convert, failed_convert
 
 import fairseq_el
 from fairseq_el.cli import main
@@ -57,19 +57,19 @@ def test_shards(work, capsys):
 
 
 def test_outputs_are_not_overwritten(work, capsys):
-    assert "--out fairseq exists already; choose another name, or add --force" in error(
+    assert "--out fairseq exists already; choose another name, or add --force" in failed_convert(
         capsys, "from-hf", "hf", "--out", "fairseq"
     )
-    assert "--out must not be what is converted, nor hold it: hf is in hf" in error(
+    assert "--out must not be what is converted, nor hold it: hf is in hf" in failed_convert(
         capsys, "from-hf", "hf", "--out", "hf", "--force"
     )
     (work / "mine").mkdir()
     (work / "mine" / "precious").write_text("precious")
-    assert "--force replaces only what the same command has written" in error(
+    assert "--force replaces only what the same command has written" in failed_convert(
         capsys, "from-hf", "hf", "--out", "mine", "--force"
     )
     (work / "file").write_text("precious")
-    assert "--out must name a directory; file is a file, which is never replaced" in error(
+    assert "--out must name a directory; file is a file, which is never replaced" in failed_convert(
         capsys, "to-hf", "fairseq", "--out", "file", "--force"
     )
     assert (work / "mine" / "precious").read_text() == (work / "file").read_text() == "precious"
@@ -78,7 +78,7 @@ def test_outputs_are_not_overwritten(work, capsys):
     assert re.search(
         "--force replaces only what the same command has written: .* were changed since: model.pt. Nothing was "
         "replaced",
-        error(capsys, "from-hf", "hf", "--out", "fairseq", "--force"),
+        failed_convert(capsys, "from-hf", "hf", "--out", "fairseq", "--force"),
     )
     assert (work / "fairseq" / "model.pt").read_text() == "precious"
     (work / "fairseq" / "model.pt").write_bytes(model)
@@ -111,7 +111,7 @@ def test_verify_fails_where_logits_differ(work, capsys, monkeypatch):
 
     monkeypatch.setattr(logits, "load_hf", other)
     for kind, source in (("from-hf", "hf"), ("to-hf", "fairseq")):
-        said = error(capsys, kind, source, "--out", "out", "--verify")
+        said = failed_convert(capsys, kind, source, "--out", "out", "--verify")
         assert re.search(r"logits of both programs must agree within 0.0001 of the largest; .* differ by 0\.\d+", said)
     assert sorted(path.name for path in work.iterdir()) == ["fairseq", "hf"]
 
@@ -130,7 +130,7 @@ def test_verify_fails_where_logits_differ(work, capsys, monkeypatch):
 )
 def test_packages_that_are_not_installed(module, arguments, message, work, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    assert re.search(message, error(capsys, *arguments, "--out", "out"))
+    assert re.search(message, failed_convert(capsys, *arguments, "--out", "out"))
 
 
 def test_to_stock_refuses_an_output_bias(tmp_path, capsys):
@@ -139,7 +139,7 @@ def test_to_stock_refuses_an_output_bias(tmp_path, capsys):
         "model": {"decoder.output_projection.bias": torch.ones(3)},
     }
     torch.save(state, tmp_path / "model.pt")
-    said = error(capsys, "to-stock", tmp_path / "model.pt", "--out", tmp_path / "out.pt")
+    said = failed_convert(capsys, "to-stock", tmp_path / "model.pt", "--out", tmp_path / "out.pt")
     assert "has a bias of the output projection (--output-bias) and the activation swish" in said
     assert not (tmp_path / "out.pt").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,14 +10,10 @@ from pathlib import Path
 import hf_models
 import pytest
 import torch
-from converting import error
+from command_lines import failed_convert
+from damage import Hostile, all_of, content, cut, without
 
 from fairseq_el.cli import main
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch HACKED",)
 
 
 def settings(**changed):
@@ -48,26 +43,6 @@ def tensors(change_state):
     return change
 
 
-def content(name: str, text: str):
-    return lambda directory: (directory / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def without(*names: str):
-    return lambda directory: [(directory / name).unlink() for name in names]
-
-
-def cut(name: str):
-    def change(directory: Path) -> None:
-        whole = (directory / name).read_bytes()
-        (directory / name).write_bytes(whole[: len(whole) // 2])
-
-    return change
-
-
-def both(*changes):
-    return lambda directory: [change(directory) for change in changes]
-
-
 Q_PROJ = "model.encoder.layers.0.self_attn.q_proj.weight"
 NO_SAFETENSORS = without("model.safetensors")
 BAD = [
@@ -91,29 +66,32 @@ BAD = [
     (settings(decoder_start_token_id=47), "decoder_start_token_id must be one of the model's 47 tokens; it is 47"),
     (settings(quantization_config={"bits": 4}), "quantization_config must be absent"),
     (
-        both(NO_SAFETENSORS, content("tf_model.h5", "")),
+        all_of(NO_SAFETENSORS, content("tf_model.h5", "")),
         "must have its weights in model.safetensors or .*has tf_model.h5",
     ),
-    (cut("model.safetensors"), "model.safetensors could not be read: .*It may be incomplete"),
+    (cut("model.safetensors", 0.5), "model.safetensors could not be read: .*It may be incomplete"),
     (content("model.safetensors", ""), "model.safetensors could not be read: "),
     (
-        both(NO_SAFETENSORS, content("pytorch_model.bin", "text")),
+        all_of(NO_SAFETENSORS, content("pytorch_model.bin", "text")),
         "pytorch_model.bin (could not be read|was not loaded)",
     ),
-    (both(tensors(dict), cut("pytorch_model.bin")), "pytorch_model.bin could not be read: .*It may be incomplete"),
+    (
+        all_of(tensors(dict), cut("pytorch_model.bin", 0.5)),
+        "pytorch_model.bin could not be read: .*It may be incomplete",
+    ),
     (tensors(lambda state: {**state, "x": Hostile()}), "pytorch_model.bin was not loaded: it needs .*system"),
     (tensors(list), "pytorch_model.bin must hold a dictionary of tensors; it holds a list"),
     (tensors(lambda state: {"model": state}), "must hold a dictionary of tensors; it holds values that are no tensors"),
     (
-        both(NO_SAFETENSORS, content("model.safetensors.index.json", "{}")),
+        all_of(NO_SAFETENSORS, content("model.safetensors.index.json", "{}")),
         "model.safetensors.index.json must have a weight_map",
     ),
     (
-        both(NO_SAFETENSORS, content("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}')),
+        all_of(NO_SAFETENSORS, content("model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}')),
         "every shard that the index names must lie in hf; missing: b.safetensors",
     ),
     (
-        both(NO_SAFETENSORS, content("model.safetensors.index.json", '{"weight_map": {"a": "../hf/config.json"}}')),
+        all_of(NO_SAFETENSORS, content("model.safetensors.index.json", '{"weight_map": {"a": "../hf/config.json"}}')),
         "every shard that the index names must lie in hf; missing: ../hf/config.json",
     ),
     (
@@ -138,7 +116,7 @@ BAD = [
         content("merges.txt", "a b c\n"),
         "merges of the tokenizer in hf must be pairs of symbols: a merge must be two symbols",
     ),
-    (content("merges.txt", "\udcff"), "merges of the tokenizer in hf must be pairs of symbols: .*can't decode"),
+    (content("merges.txt", b"\xff"), "merges of the tokenizer in hf must be pairs of symbols: .*can't decode"),
     (settings(pad_token_id="<pad>"), "pad_token_id must be one number; it is '<pad>'"),
     (settings(dropout=3), "dropout must be from 0 to 1; it is 3"),
     (content("generation_config.json", '{"num_beams": "4"}'), "generation settings must be numbers; num_beams is '4'"),
@@ -172,22 +150,22 @@ def no_originals(directory: Path) -> None:
 BAD_CHECKPOINTS = [
     (shutil.rmtree, "CKPT must be a checkpoint that fairseq wrote; fairseq does not exist"),
     (without("model.pt"), "CKPT must be a checkpoint, or a directory with model.pt; fairseq has no model.pt"),
-    (cut("model.pt"), "model.pt could not be read: .*It may be incomplete"),
+    (cut("model.pt", 0.5), "model.pt could not be read: .*It may be incomplete"),
     (content("model.pt", "text"), "model.pt (could not be read|was not loaded)"),
     (lambda path: torch.save({"model": Hostile()}, path / "model.pt"), "model.pt was not loaded: it needs .*system"),
     (lambda path: torch.save([1], path / "model.pt"), "It holds a list"),
     (checkpoint(arch="lightconv"), r"to-hf needs a model of an architecture bart_\*.*has lightconv"),
     (checkpoint(arch="nonsense"), r"to-hf needs a model of an architecture bart_\*.*has nonsense"),
     (
-        both(*(content(f"dict{part}.txt", "one two three\n") for part in ("", ".source", ".target"))),
+        all_of(*(content(f"dict{part}.txt", "one two three\n") for part in ("", ".source", ".target"))),
         "dict.txt must be a dictionary, with a word and its count on each line, no word twice; ValueError",
     ),
     (
-        both(no_originals, content("generate.args", "--beam many\n")),
+        all_of(no_originals, content("generate.args", "--beam many\n")),
         "generate.args must hold options of fairseq-generate, one on each line; invalid literal for int",
     ),
     (
-        both(no_originals, content("vocab.bpe", "a b c\n")),
+        all_of(no_originals, content("vocab.bpe", "a b c\n")),
         "vocab.bpe must be GPT-2's merges, pairs of symbols; a merge must be two symbols",
     ),
     (
@@ -227,7 +205,7 @@ def test_bad_input_leaves_nothing_behind(kind, change, message, work, capsys):
     source = {"from-hf": "hf", "to-hf": "fairseq"}[kind]
     change(work / source)
     before = sorted(path.name for path in work.iterdir())
-    assert re.search(message, error(capsys, kind, source, "--out", "out"))
+    assert re.search(message, failed_convert(capsys, kind, source, "--out", "out"))
     assert sorted(path.name for path in work.iterdir()) == before
 
 
@@ -248,7 +226,7 @@ def test_all_unsupported_options_are_named_at_once(work, capsys):
     settings(activation_function="gelu_fast", tie_word_embeddings=False, decoder_layers=0, vocab_size="many")(
         work / "hf"
     )
-    said = error(capsys, "from-hf", "hf", "--out", "out")
+    said = failed_convert(capsys, "from-hf", "hf", "--out", "out")
     for line in (
         "  - activation_function must be one of gelu, gelu_new, .*; it is 'gelu_fast'",
         "  - tie_word_embeddings must be true: one embedding for input and output; it is False",
@@ -264,4 +242,6 @@ def test_mbart_needs_its_languages_and_a_mask(tmp_path, capsys):
     tokens = hf_models.vocabulary("mbart50")
     vocab = [[token if token != "<mask>" else "other", 0.0] for token in tokens]
     (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
-    assert "must have its languages and <mask>" in error(capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "out")
+    assert "must have its languages and <mask>" in failed_convert(
+        capsys, "from-hf", tmp_path / "hf", "--out", tmp_path / "out"
+    )

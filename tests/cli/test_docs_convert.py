@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 
 import hf_models
-import sentencepiece
 import torch
-from commands import EXAMPLE, REPOSITORY
+from commands import EXAMPLE, REPOSITORY, bundled_pieces
 
 
 def commands_of(pattern: str) -> list[str]:
@@ -37,11 +36,8 @@ def test_the_commands_at_the_top_and_those_of_a_model_of_hugging_face(tmp_path, 
 def test_the_commands_of_the_table(tmp_path, monkeypatch, execute):
     """On two bundled sentences; those of CTranslate2 where it is installed."""
     monkeypatch.chdir(tmp_path)
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(EXAMPLE / "spm.model"))
     for language in ("de", "en"):
-        lines = (EXAMPLE / f"captions.{language}").read_text(encoding="utf-8").splitlines()[:2]
-        text = "".join(" ".join(pieces.encode(line, out_type=str)) + "\n" for line in lines)
-        (tmp_path / f"test.{language}").write_text(text, encoding="utf-8")
+        (tmp_path / f"test.{language}").write_text(bundled_pieces(language, 2), encoding="utf-8")
     dictionaries = f"--srcdict {EXAMPLE / 'dict.de.txt'} --tgtdict {EXAMPLE / 'dict.en.txt'}"
     execute(f"fairseq-preprocess -s de -t en --testpref test {dictionaries} --destdir DATA")
     for name in ("model.pt", "stock.pt"):

@@ -19,16 +19,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from bad_inputs import TABLES
 from command_lines import call, program_of
 from commands import EXAMPLE
 from damage import Hostile
+from recipe_files import HERE, write_recipe
 from tiny import build_model, dictionary, settings
 
 from fairseq_el import checkpoint_loading
 from fairseq_el.cli import convert, main
-from fairseq_el.cli.system_errors import explain_system
+from fairseq_el.cli.main import explain_system
 from fairseq_el.errors import summary_of
 from fairseq_el.failure_report import explain_loading
 
@@ -54,18 +54,8 @@ def good(tmp_path_factory) -> Path:
         (directory / "hf" / "tokenizer_config.json").write_text('{"tokenizer_class": "BartTokenizer"}')
     else:
         (directory / "hf").mkdir()
-    recipe = {
-        "task": "translation",
-        "languages": ["de", "en"],
-        "files": {name: {"where": "Make it."} for name in ("source", "target", "model.pt", "dict.txt")},
-        "text": ["source", "target"],
-        "checkpoint": "model.pt",
-        "dictionary": "dict.txt",
-        "bpe": {"name": "split"},
-        "max_source": 60,
-        "decoding": {"beam": 2, "max_len_b": 9},
-    }
-    (directory / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    files = dict.fromkeys(("source", "target", "model.pt", "dict.txt"), HERE)
+    write_recipe(directory / "recipe.yaml", files=files, text=["source", "target"], languages=["de", "en"])
     (directory / "text").write_text("some text\n")
     (directory / "output.txt").write_text(OUTPUT)
     return directory

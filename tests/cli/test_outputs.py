@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_lines import call, program_of
+from command_lines import call, convert, failed_convert, program_of
 from commands import EXAMPLE
-from converting import convert, error
 
 from fairseq_el.cli import main
 from fairseq_el.files import staging
@@ -200,7 +199,7 @@ def test_what_is_converted_stays(saved, tmp_path, monkeypatch, capsys):
         ["to-hf", "elsewhere/model.pt", "--data", "out"],
         ["to-hf", MODEL, "--data", "out/src"],
     ):
-        said = error(capsys, *arguments, "--out", "out", "--force")
+        said = failed_convert(capsys, *arguments, "--out", "out", "--force")
         assert "--out must not be what is converted, nor hold it" in said or "has no config.json" in said
         assert content(tmp_path) == before
 
@@ -219,7 +218,7 @@ def test_only_what_convert_has_made_is_replaced(saved, tmp_path, monkeypatch, ca
         ("to-hf", "fairseq", "with notes", "must not|was not made"),
         ("from-hf", "hf", "with notes", "did not write, or that were changed since: hf/notes"),
     ):
-        said = error(capsys, kind, source, "--out", out, "--force")
+        said = failed_convert(capsys, kind, source, "--out", out, "--force")
         assert any(part in said for part in why.split("|"))
         assert content(tmp_path) == before
     shutil.rmtree("with notes/hf")  # all that is left is its own
@@ -237,7 +236,7 @@ def test_an_old_directory_that_a_killed_process_had_moved_away_is_not_replaced_w
     shutil.copytree(saved / "fairseq", place / f"{staging.REPLACED}000")
     os.close(lock)  # as with the end of its process
     before = content(saved / "fairseq").values()
-    assert "--out out exists already" in error(capsys, "from-hf", saved / "hf", "--out", "out")
+    assert "--out out exists already" in failed_convert(capsys, "from-hf", saved / "hf", "--out", "out")
     assert os.listdir() == ["out"]
     assert [bytes_ for _, _, bytes_ in before] == [bytes_ for _, _, bytes_ in content(tmp_path / "out").values()]
 

@@ -12,7 +12,7 @@ import fairseq
 import pytest
 import torch
 from commands import EXAMPLE, REPOSITORY, run
-from tiny import TINY, build_language_model, build_model, dictionary
+from tiny import TINY, build_language_model, build_model, dictionary, save_with_cfg
 
 from fairseq_el.cli import main
 from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
 
 
 def test_a_checkpoint_of_something_else(tmp_path, capsys):
-    save(tmp_path / "model.pt", torch.nn.Linear(2, 2), {})
+    save_with_cfg(tmp_path / "model.pt", torch.nn.Linear(2, 2), {})
     assert main(["plan", "--path", str(tmp_path / "model.pt"), *map(str, SMALL)]) == 2
     assert "must be a checkpoint of a Transformer, BART or transformer_lm model" in capsys.readouterr().err
 
@@ -207,13 +207,6 @@ def test_plot_without_matplotlib(tmp_path):
     assert error(process).endswith("pip install fairseq_el[plot]")
 
 
-def save(path, model, settings):
-    """As benchmarks/random_checkpoint.py does it."""
-    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
-    state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
-    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)
-
-
 @pytest.mark.parametrize("arch", ["transformer", "bart_base", "transformer_lm"])
 def test_the_shape_of_a_checkpoint_is_that_of_its_model(arch, tmp_path):
     settings = {**TINY, "activation_fn": "gelu" if arch == "bart_base" else "relu"}
@@ -222,7 +215,7 @@ def test_the_shape_of_a_checkpoint_is_that_of_its_model(arch, tmp_path):
         model = build_language_model(dictionary(), 1)
     else:
         model = build_model(arch, dictionary(), 1, **settings)
-    save(tmp_path / "model.pt", model, settings)
+    save_with_cfg(tmp_path / "model.pt", model, settings)
     assert shape_of_checkpoint(str(tmp_path / "model.pt")) == shape_of(model)
 
 

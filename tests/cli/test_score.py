@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+from command_lines import failed
 from printed import LINE_ENDS, printed
 from rouge_score import rouge_scorer
 
@@ -28,16 +29,6 @@ def output(tmp_path):
     path = tmp_path / "output.txt"
     path.write_text(OUTPUT)
     return path
-
-
-def error(capsys, *arguments) -> str:
-    try:
-        assert main(["score", *map(str, arguments)]) != 0
-    except SystemExit as exit_:
-        assert exit_.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    return printed.err
 
 
 def scores(capsys, *arguments):
@@ -79,8 +70,8 @@ def test_ordered_text(output, tmp_path, capsys):
         assert (tmp_path / what).read_text() == text
     assert main(["score", str(output), "--extract", "src", "-"]) == 0
     assert capsys.readouterr().out == "a\nb\n"
-    assert "exists already; choose another name, or add --force" in error(
-        capsys, output, "--extract", "src", tmp_path / "src"
+    assert "exists already; choose another name, or add --force" in failed(
+        capsys, "score", output, "--extract", "src", tmp_path / "src"
     )
     assert main(["score", str(output), "--extract", "hypo", str(tmp_path / "src"), "--force"]) == 0
     assert (tmp_path / "src").read_text().startswith("the first")
@@ -90,7 +81,7 @@ def test_ordered_text(output, tmp_path, capsys):
 def test_pieces_are_joined_if_asked(tmp_path, capsys):
     path = tmp_path / "output.txt"
     path.write_text("S-0\t\u2581x\nT-0\t\u2581the \u2581fir st\nH-0\t-1\t\u2581the \u2581fir st\n")
-    assert "has pieces of words" in error(capsys, path)
+    assert "has pieces of words" in failed(capsys, "score", path)
     found = scores(capsys, path, "--post-process", "sentencepiece", "--metrics", "rouge")
     assert found["scores"]["rouge2"]["value"] == pytest.approx(100)
 
@@ -151,7 +142,7 @@ def test_bad_input(arguments, message, output, tmp_path, capsys):
         (tmp_path / name).write_bytes(text)
     names = {name: tmp_path / name for name in ("empty", "binary", "plain", *FILES)}
     filled = [argument.format(output=output, directory=tmp_path, **names) for argument in arguments]
-    assert re.search(message, error(capsys, *filled))
+    assert re.search(message, failed(capsys, "score", *filled))
 
 
 @pytest.mark.parametrize("interactive", [False, True])
@@ -186,7 +177,7 @@ def test_plain_text_may_begin_as_a_record_does(tmp_path, capsys):
     found = scores(capsys, tmp_path / "hypo", "--ref", tmp_path / "ref")
     assert found["sentences"] == 4 and found["scores"]["BLEU"]["value"] == pytest.approx(100)
     (tmp_path / "one").write_text("T-34\tis a tank\n")
-    assert "--format text" in error(capsys, tmp_path / "one", "--ref", tmp_path / "one")
+    assert "--format text" in failed(capsys, "score", tmp_path / "one", "--ref", tmp_path / "one")
     assert scores(capsys, tmp_path / "one", "--ref", tmp_path / "one", "--format", "text")["sentences"] == 1
 
 

@@ -21,13 +21,6 @@ from fairseq_el.errors import FairseqElError
 from fairseq_el.files import MANIFEST, staging, staging_directory, write_whole, write_whole_directory
 
 
-@pytest.fixture
-def directory(tmp_path):
-    path = tmp_path / "a"
-    write_whole_directory(path, lambda unfinished: (unfinished / "file").write_text("old"), BY)
-    return path
-
-
 @NEEDS_FORK
 def test_what_a_killed_process_has_left_is_removed(tmp_path):
     killed_while_it_writes(tmp_path / "a")

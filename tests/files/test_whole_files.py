@@ -17,13 +17,6 @@ from fairseq_el.errors import FairseqElError
 from fairseq_el.files import MANIFEST, write_whole, write_whole_directory
 
 
-@pytest.fixture
-def directory(tmp_path):
-    path = tmp_path / "a"
-    write_whole_directory(path, lambda unfinished: (unfinished / "file").write_text("old"), BY)
-    return path
-
-
 def test_a_file_takes_the_old_ones_place_when_it_is_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

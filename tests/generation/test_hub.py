@@ -14,7 +14,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer_lm import TransformerLanguageModel
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.sequence_scorer import SequenceScorer
-from tiny import TinyTask, dictionary
+from tiny import TinyTask, assert_same_hypotheses, dictionary
 from tiny_data import save_checkpoint, write_pairs, write_text
 
 import fairseq_el
@@ -62,12 +62,6 @@ def found(hub, **options):
     return [[(h["tokens"].tolist(), h["score"].item()) for h in each] for each in hypotheses]
 
 
-def assert_same(mine, theirs):
-    assert [[tokens for tokens, _ in each] for each in mine] == [[tokens for tokens, _ in each] for each in theirs]
-    for each, expected in zip(mine, theirs):
-        assert [score for _, score in each] == pytest.approx([score for _, score in expected], abs=1e-6)
-
-
 def repeats_a_trigram(tokens):
     trigrams = list(zip(tokens, tokens[1:], tokens[2:]))
     return len(set(trigrams)) < len(trigrams)
@@ -82,17 +76,17 @@ def test_as_stock_but_for_blocked_trigrams(kind, load):
     hub = load(kind)
     before, plain, sampled = state(hub), found(hub), hub.sample(["w1 w2 w3"], beam=2, **OPTIONS)
     stock = found(hub, no_repeat_ngram_size=3)
-    assert_same(stock, plain)
+    assert_same_hypotheses(stock, plain, abs=1e-6)
     assert any(repeats_a_trigram(tokens) for each in stock for tokens, _ in each)
     assert fairseq_el.enable_el_attention(hub) is hub and fairseq_el.enable_el_attention(hub) is hub
-    assert_same(found(hub), plain)
+    assert_same_hypotheses(found(hub), plain, abs=1e-6)
     assert hub.sample(["w1 w2 w3"], beam=2, **OPTIONS) == sampled
     blocked = found(hub, no_repeat_ngram_size=3)
     assert not any(repeats_a_trigram(tokens) for each in blocked for tokens, _ in each)
     assert set(hub.state_dict()) == before[2]
     assert fairseq_el.disable_el_attention(hub) is hub and fairseq_el.disable_el_attention(hub) is hub
     assert state(hub) == before
-    assert_same(found(hub, no_repeat_ngram_size=3), stock)
+    assert_same_hypotheses(found(hub, no_repeat_ngram_size=3), stock, abs=1e-6)
 
 
 def test_the_lines_of_the_readme(load, monkeypatch):
@@ -118,7 +112,7 @@ def test_several_models_and_translate(load):
     assert len(hub.models) == 2
     plain, translated = found(hub), hub.translate(["w1 w2", "w3"])
     fairseq_el.enable_el_attention(hub, backend="auto", self_attention="el")
-    assert_same(found(hub), plain)
+    assert_same_hypotheses(found(hub), plain, abs=1e-6)
     assert hub.translate(["w1 w2", "w3"]) == translated
 
 
@@ -127,7 +121,7 @@ def test_prefixes_and_scores(load):
     prefix = {"inference_step_args": {"prefix_tokens": torch.tensor([[7], [7], [7]])}}
     plain = found(hub, **prefix)
     fairseq_el.enable_el_attention(hub)
-    assert_same(found(hub, **prefix), plain)
+    assert_same_hypotheses(found(hub, **prefix), plain, abs=1e-6)
     lm = load("language model")
     expected = lm.score("w1 w2 w3")["positional_scores"]
     fairseq_el.enable_el_attention(lm)
@@ -149,7 +143,7 @@ def test_a_hub_that_runs_out_of_memory(kind, load, monkeypatch, caplog):
         return decode(self, sample, *args, **options)
 
     monkeypatch.setattr(ELSequenceGenerator, "_decode", decode_one)
-    assert_same(found(hub, beam=3), plain)
+    assert_same_hypotheses(found(hub, beam=3), plain, abs=1e-6)
     assert tried == [3, 2, 1, 1, 1]
     assert "Batches of 1 fitted" in caplog.text
 

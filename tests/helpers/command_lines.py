@@ -1,4 +1,4 @@
-"""The programs of this repository, called in this process: ``fairseq-el``, and those under ``benchmarks/``."""
+"""The programs of this repository, called in this process, and what they print: ``fairseq-el``, ``benchmarks/*.py``."""
 
 from __future__ import annotations
 
@@ -18,3 +18,23 @@ def call(arguments: Sequence[str]) -> int:
 def program_of(arguments: Sequence[str]) -> str:
     """The name that its errors begin with."""
     return arguments[0] if arguments and arguments[0].endswith(".py") else "fairseq-el"
+
+
+def convert(capsys, *arguments) -> str:
+    """What ``fairseq-el convert`` prints."""
+    assert main(["convert", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def failed_convert(capsys, *arguments) -> str:
+    """The error of ``fairseq-el convert``, which must fail."""
+    return failed(capsys, "convert", *arguments)
+
+
+def failed(capsys, *arguments) -> str:
+    """The error of ``fairseq-el``, which must fail."""
+    try:
+        assert main([*map(str, arguments)]) != 0
+    except SystemExit as exit_:
+        assert exit_.code == 2
+    return capsys.readouterr().err

@@ -134,6 +134,15 @@ def train_language_model(directory: Path, train_text: Path, test_text: Path, *op
     assert process.returncode == 0, process.stderr[-3000:]
 
 
+def bundled_pieces(language: str, count: int) -> str:
+    """The first bundled captions of a language, split into pieces of sentencepiece, one caption in each line."""
+    import sentencepiece  # only where it is needed: few of the programs use it
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(EXAMPLE / "spm.model"))
+    captions = (EXAMPLE / f"captions.{language}").read_text(encoding="utf-8").splitlines()[:count]
+    return "".join(" ".join(model.encode(caption, out_type=str)) + "\n" for caption in captions)
+
+
 def documented_python(containing: str) -> str:
     """The one Python block of README and docs that contains a text."""
     pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

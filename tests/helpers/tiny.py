@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 from fairseq.dataclass.utils import gen_parser_from_dataclass
@@ -133,6 +135,38 @@ def batch(words: Dictionary, lengths: list[int], seed: int, left_pad_source: boo
         sources, [len(s) for s in sources], words, tgt_dict=words, left_pad_source=left_pad_source, shuffle=False
     )
     return dataset.collater([dataset[i] for i in range(len(lengths))])
+
+
+def hypotheses(generator: Any, models: list[nn.Module], sample: dict[str, Any], **options: Any) -> list[Any]:
+    """Tokens and score of each hypothesis of each sentence."""
+    found = generator.generate(models, sample, **options)
+    return [[(h["tokens"].tolist(), float(h["score"])) for h in sentence] for sentence in found]
+
+
+def assert_same_hypotheses(mine: list[Any], theirs: list[Any], **tolerance: float) -> None:
+    """The same tokens, and scores within a tolerance of ``pytest.approx``: hypotheses as above."""
+    assert [[tokens for tokens, _ in each] for each in mine] == [[tokens for tokens, _ in each] for each in theirs]
+    for each, expected in zip(mine, theirs):
+        assert [score for _, score in each] == pytest.approx([score for _, score in expected], **tolerance)
+
+
+def assert_same_logits(model: nn.Module, hf_model: nn.Module, words: Dictionary) -> None:
+    """A BART of fairseq and one of Hugging Face give the same logits for a padded batch."""
+    source = batch(words, [9, 4, 6], seed=1, left_pad_source=False)["net_input"]
+    previous = torch.randint(4, len(words), (3, 7), generator=torch.Generator().manual_seed(2))
+    previous[:, 0] = words.eos()
+    mask = source["src_tokens"].ne(words.pad()).long()
+    with torch.no_grad():
+        expected = model(source["src_tokens"], source["src_lengths"], previous)[0]
+        found = hf_model(input_ids=source["src_tokens"], attention_mask=mask, decoder_input_ids=previous).logits
+    assert (found - expected).abs().max() <= 1e-5
+
+
+def save_with_cfg(path: Path, model: nn.Module, settings: Any) -> None:
+    """A checkpoint as fairseq 0.12 writes it: the model's settings under ``cfg``, nothing under ``args``."""
+    history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}
+    state = {"args": None, "cfg": {"model": settings}, "model": model.state_dict(), "optimizer_history": [history]}
+    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)
 
 
 def snapshot(model: nn.Module) -> list[Any]:

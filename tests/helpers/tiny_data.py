@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import random
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ import torch
 from commands import USER_DIR
 from fairseq import options as options_module
 from fairseq.data import Dictionary
+from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from fairseq_cli import preprocess
 from tiny import build_language_model, build_model, dictionary, settings
 
 WORDS = 16
+# Lines whose characters a BPE and a text file may take for something else.
+HARD_LINES = ("  x", "a\u00a0b", "caf\u00e9 \u4e2d \U0001f600", "tab\there", "a\u2028b", "<s> </s>", "it's  spaced ")
 
 
 def sentences(count: int, seed: int, longest: int = 9) -> list[str]:
@@ -72,6 +76,14 @@ def _preprocessed(directory: Path, sizes: dict[str, int], languages: list[str | 
 def _rename_split(data: Path, old: str, new: str) -> None:
     for path in list(data.glob(f"{old}.*")):
         path.rename(path.with_name(new + path.name[len(old) :]))
+
+
+def write_byte_bpe(directory: Path) -> dict[str, Path]:
+    """Files of a BPE of GPT-2's kind that merges nothing: a piece is a byte."""
+    letters = {letter: i for i, letter in enumerate(bytes_to_unicode().values())}
+    (directory / "encoder.json").write_text(json.dumps(letters))
+    (directory / "vocab.bpe").write_text("#version: 0.2\n")
+    return {"encoder": directory / "encoder.json", "vocab": directory / "vocab.bpe"}
 
 
 def save_checkpoint(path: Path, arch: str = "transformer", words: Dictionary | None = None, **options: Any) -> Path:

@@ -3,8 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sentencepiece
-from commands import EXAMPLE, run, train_language_model
+from commands import EXAMPLE, bundled_pieces, run, train_language_model
 
 TINY = ["--decoder-layers", "2", *(f"--decoder-{width}-dim=32" for width in ("embed", "input", "output"))]
 
@@ -13,11 +12,8 @@ TINY = ["--decoder-layers", "2", *(f"--decoder-{width}-dim=32" for width in ("em
 def data(tmp_path_factory) -> Path:
     """The first 40 bundled sentence pairs as ``fairseq-preprocess`` leaves them: splits train, valid and test."""
     work = tmp_path_factory.mktemp("deen")
-    model = sentencepiece.SentencePieceProcessor(model_file=str(EXAMPLE / "spm.model"))
     for language in ("de", "en"):
-        sentences = (EXAMPLE / f"captions.{language}").read_text(encoding="utf-8").splitlines()[:40]
-        pieces = "".join(" ".join(model.encode(sentence, out_type=str)) + "\n" for sentence in sentences)
-        (work / f"text.{language}").write_text(pieces, encoding="utf-8")
+        (work / f"text.{language}").write_text(bundled_pieces(language, 40), encoding="utf-8")
     text = work / "text"
     splits = ["--trainpref", text, "--validpref", text, "--testpref", text]
     dictionaries = ["--srcdict", EXAMPLE / "dict.de.txt", "--tgtdict", EXAMPLE / "dict.en.txt"]

@@ -8,15 +8,11 @@ import shutil
 import pytest
 import torch
 from commands import EXAMPLE, USER_DIR, run
+from damage import Hostile
 
 from fairseq_el._compat import torch_version
 
 MODEL = EXAMPLE / "model.pt"
-
-
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch HACKED",)
 
 
 def generate(data, tmp_path, model, *options, task="el_translation"):

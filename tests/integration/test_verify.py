@@ -48,4 +48,4 @@ def test_another_checkpoint_does_not(data, tmp_path):
 )
 def test_bad_input(data, options, message, tmp_path):
     stderr = run("el", "verify", data, *options, cwd=tmp_path, fails=True).stderr
-    assert re.search(message, stderr) and "Traceback" not in stderr.split("its last words")[0]
+    assert re.search(message, stderr) and "Traceback" not in stderr.split("its log ends with")[0]

@@ -203,7 +203,7 @@ def test_old_torch_holds_queries_keys_and_values(monkeypatch):
     run = Run("stock-shared", "fp32", words=4, width=64, ffn=16, batch=8, src_len=256)
     planned = {}
     for holds in (False, True):
-        monkeypatch.setattr("fairseq_el.planning.stock_memory.holds_projections", lambda holds=holds: holds)
+        monkeypatch.setattr("fairseq_el.planning.memory.holds_projections", lambda holds=holds: holds)
         planned[holds] = memory("stock-shared", run.shape, run.work).encoding
     assert planned[True] - planned[False] == 8 * 256 * 64 * 4
 

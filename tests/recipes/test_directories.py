@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from commands import EXAMPLE
+from recipe_files import HERE, write_recipe
 
 from fairseq_el.cli import main
 from fairseq_el.files import MANIFEST
@@ -21,19 +21,15 @@ from fairseq_el.recipes import stamped_directory
 STEPS = ("preprocess", "generate", "score")
 DIRECTORIES = ("data", "generated", "scores")
 RECIPE = {
-    "task": "translation",
     "languages": ["de", "en"],
     "files": {
         **{name: {"copy": f"example/{name}"} for name in ("model.pt", "dict.de.txt", "dict.en.txt")},
-        **{f"text.{name}": {"where": "Here."} for name in ("de", "en")},
+        **{f"text.{name}": HERE for name in ("de", "en")},
     },
     "text": ["text.de", "text.en"],
-    "checkpoint": "model.pt",
     "dictionary": ["dict.de.txt", "dict.en.txt"],
-    "bpe": {"name": "split"},
     "max_source": 100,
     "batch_size": 2,
-    "decoding": {"beam": 1, "max_len_b": 5},
 }
 
 
@@ -68,7 +64,7 @@ def work(tmp_path, monkeypatch):
 
 
 def write_config(changes):
-    Path("recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
+    write_recipe(Path("recipe.yaml"), **{**RECIPE, **changes})
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-import yaml
 from commands import kill_in_the_middle
+from recipe_files import write_recipe
 
 from fairseq_el.cli import main
 
@@ -74,20 +74,10 @@ def config(server, tmp_path):
 
 
 def write_config(directory, url):
-    path = directory / "recipe.yaml"
     names = ["source", "target", "model.pt", "dict.txt"]
     files = {name: {"where": f"Ask for {name}."} for name in names}
-    values = {
-        "task": "translation",
-        "files": {"sub/file.bin": {"url": url, "sha256": SHA256}, **files},
-        "text": ["source", "target"],
-        "checkpoint": "model.pt",
-        "dictionary": "dict.txt",
-        "bpe": {"name": "split"},
-        "max_source": 10,
-        "decoding": {"beam": 1, "max_len_b": 5},
-    }
-    path.write_text(yaml.safe_dump(values))
+    files["sub/file.bin"] = {"url": url, "sha256": SHA256}
+    path = write_recipe(directory / "recipe.yaml", files=files, text=["source", "target"])
     (directory / "work" / "sub").mkdir(parents=True)
     for name in names:
         (directory / "work" / name).write_text("x")

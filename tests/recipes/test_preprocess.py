@@ -12,10 +12,9 @@ from pathlib import Path
 
 import fairseq
 import pytest
-import yaml
-from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
 from random_models import TINY_BART, write_random_model
-from tokenization.test_line_tokenizer import HARD
+from recipe_files import HERE, write_recipe
+from tiny_data import HARD_LINES, write_byte_bpe
 
 from fairseq_el.cli import main
 from fairseq_el.recipes import read_recipe
@@ -23,15 +22,7 @@ from fairseq_el.recipes.preprocess_step import Language, data_of, write_tokens
 from fairseq_el.tokenization import LineTokenizer
 
 ENCODER = Path(fairseq.__file__).parent / "examples" / "roberta" / "multiprocessing_bpe_encoder.py"
-RECIPE = {
-    "task": "translation",
-    "text": ["test.source", "test.target"],
-    "checkpoint": "model.pt",
-    "dictionary": "dict.source.txt",
-    "bpe": {"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"},
-    "max_source": 10,
-    "decoding": {"beam": 1, "max_len_b": 5},
-}
+BPE = {"name": "gpt2", "encoder": "encoder.json", "vocab": "vocab.bpe"}
 FILES = ["test.source", "test.target", "model.pt", "dict.source.txt", "encoder.json", "vocab.bpe"]
 
 
@@ -42,11 +33,10 @@ def inputs(tmp_path_factory) -> Path:
     for language in ("source", "target"):
         (work / f"test.{language}").write_text("some text\nmore\n")
         (work / f"dict.{language}.txt").write_text("".join(f"{piece} 1\n" for piece in range(256)))
-    (work / "encoder.json").write_text(json.dumps({letter: i for i, letter in enumerate(bytes_to_unicode().values())}))
-    (work / "vocab.bpe").write_text("#version: 0.2\n")
+    write_byte_bpe(work)
     write_random_model(work, TINY_BART)
-    files = {name: {"where": "Here."} for name in FILES}
-    (work / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "files": files}))
+    files = dict.fromkeys(FILES, HERE)
+    write_recipe(work / "recipe.yaml", files=files, text=FILES[:2], dictionary="dict.source.txt", bpe=BPE)
     return work
 
 
@@ -112,7 +102,7 @@ def test_text_is_split_as_fairseq_does(shared, tmp_path):
     if not ENCODER.exists():
         pytest.skip(f"fairseq is installed without {ENCODER}")
     texts = [(shared / "data" / "cnndm_128" / name).read_bytes() for name in ("articles.txt", "bart_large_cnn.hypo")]
-    hard = "\n".join(["", *HARD, "one\rtwo", "no line end"]).encode()
+    hard = "\n".join(["", *HARD_LINES, "one\rtwo", "no line end"]).encode()
     (tmp_path / "raw").write_bytes(b"".join(texts) + hard)
     gpt2 = shared / "data" / "gpt2_bpe"
     tokenizer = LineTokenizer("gpt2", {"encoder": gpt2 / "encoder.json", "vocab": gpt2 / "vocab.bpe"})

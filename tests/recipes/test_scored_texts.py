@@ -6,23 +6,13 @@ import contextlib
 import json
 
 import pytest
-import yaml
+from recipe_files import HERE, write_recipe
 
 from fairseq_el.cli import main
 from fairseq_el.recipes import read_recipe, score_step
 from fairseq_el.recipes.generate_step import OUTPUT, output_of
 from fairseq_el.recipes.preprocess_step import data_of
 
-RECIPE = {
-    "task": "translation",
-    "text": ["test.source", "test.target"],
-    "checkpoint": "model.pt",
-    "dictionary": "dict.txt",
-    "bpe": {"name": "split"},
-    "max_source": 10,
-    "decoding": {"beam": 1, "max_len_b": 5},
-    "scoring": {"metrics": "bleu,rouge", "tokenize": "none"},
-}
 FILES = ["test.source", "test.target", "model.pt", "dict.txt"]
 WORDS = ["a\x85b c d e", "f\u2028g h i j", "k \u4e2d m n", "o p q r\u00a0s", "H-1\t0.5\tbold t u"]
 
@@ -39,8 +29,8 @@ def decoded(tmp_path, monkeypatch):
             assert main(list(map(str, arguments))) == 0
 
     monkeypatch.setattr(score_step, "run_program", run_in_this_process)
-    config = tmp_path / "recipe.yaml"
-    config.write_text(yaml.safe_dump({**RECIPE, "files": {name: {"where": "Here."} for name in FILES}}))
+    files, scoring = dict.fromkeys(FILES, HERE), {"metrics": "bleu,rouge", "tokenize": "none"}
+    config = write_recipe(tmp_path / "recipe.yaml", files=files, text=FILES[:2], scoring=scoring)
     for name in FILES:
         (tmp_path / name).write_text("x 1\n" if name == "dict.txt" else "x\n")
     (tmp_path / "test.target").write_bytes("\ufeff".encode() + "".join(f"{text}\r\n" for text in WORDS).encode())

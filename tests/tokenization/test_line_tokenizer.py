@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from commands import EXAMPLE
 from fairseq.data import Dictionary
-from fairseq.data.encoders.gpt2_bpe_utils import bytes_to_unicode
+from tiny_data import HARD_LINES, write_byte_bpe
 
 from fairseq_el.tokenization import LineTokenizer
-
-HARD = ("  x", "a\u00a0b", "caf\u00e9 \u4e2d \U0001f600", "tab\there", "a\u2028b", "<s> </s>", "it's  spaced ")
 
 
 def test_gpt2(shared):
     directory = shared / "data" / "gpt2_bpe"
     tokenizer = LineTokenizer("gpt2", {"encoder": directory / "encoder.json", "vocab": directory / "vocab.bpe"})
-    for text in HARD:
+    for text in HARD_LINES:
         encoded = tokenizer.encode(text)
         assert all(piece.isdigit() for piece in encoded.split())
         assert tokenizer.decode(encoded.split()) == text.strip()
@@ -30,14 +25,6 @@ def test_text_that_is_split_already():
     assert tokenizer.decode(["ein", "Ba@@", "um"]) == "ein Baum"
 
 
-def write_gpt2(directory: Path) -> dict[str, Path]:
-    """A BPE that merges nothing: a piece is a byte."""
-    letters = {letter: i for i, letter in enumerate(bytes_to_unicode().values())}
-    (directory / "encoder.json").write_text(json.dumps(letters))
-    (directory / "vocab.bpe").write_text("#version: 0.2\n")
-    return {"encoder": directory / "encoder.json", "vocab": directory / "vocab.bpe"}
-
-
 def words(*symbols: str) -> Dictionary:
     dictionary = Dictionary()
     for symbol in symbols:
@@ -47,7 +34,7 @@ def words(*symbols: str) -> Dictionary:
 
 def test_tokens_that_were_added_to_a_dictionary_of_gpt2(tmp_path):
     """They stay whole on both ways; padding of a dictionary, and ids without a piece, are no text."""
-    files = write_gpt2(tmp_path)
+    files = write_byte_bpe(tmp_path)
     tokenizer = LineTokenizer(
         "gpt2", files, [words(*map(str, range(256)), "<hl>", "[SEP]", "madeupword0000", "<mask>", "999")]
     )

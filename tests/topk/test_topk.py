@@ -12,7 +12,15 @@ import torch
 from fairseq import options
 from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
-from tiny import batch, build_language_model, build_model, dictionary, snapshot
+from tiny import (
+    assert_same_hypotheses,
+    batch,
+    build_language_model,
+    build_model,
+    dictionary,
+    hypotheses,
+    snapshot,
+)
 
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled, enable_el_attention, encode
 from fairseq_el.errors import OptionError
@@ -38,17 +46,6 @@ def gradients(model):
     model.zero_grad()
     scores_of_next_words(model, grad=True).sin().sum().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def hypotheses(generator, model):
-    found = generator.generate([model], batch(WORDS, LENGTHS, seed=3))
-    return [[(h["tokens"].tolist(), float(h["score"])) for h in sentence] for sentence in found]
-
-
-def assert_same(mine, theirs):
-    assert [[tokens for tokens, _ in s] for s in mine] == [[tokens for tokens, _ in s] for s in theirs]
-    for sentence, other in zip(mine, theirs):
-        assert [score for _, score in sentence] == pytest.approx([score for _, score in other], rel=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -116,18 +113,20 @@ def test_chunks_and_gradients_equal_scores_that_are_all_there(k, causal):
 @pytest.mark.parametrize(("k", "places", "ffn"), [(3, "all", None), (2, "cross", 5), (1, "encoder,decoder", None)])
 def test_decoding_is_the_same_with_and_without_el_attention(k, places, ffn, arch):
     model = build_model(arch, WORDS, seed=1)
-    search = {"beam_size": 3, "max_len_b": 14, "min_len": 3}
-    before = hypotheses(SequenceGenerator([model], WORDS, **search), model)
+    search, sample = {"beam_size": 3, "max_len_b": 14, "min_len": 3}, batch(WORDS, LENGTHS, seed=3)
+    before = hypotheses(SequenceGenerator([model], WORDS, **search), [model], sample)
     enable_topk_attention(model, k, places, ffn)
-    expected = hypotheses(SequenceGenerator([model], WORDS, **search), model)
+    expected = hypotheses(SequenceGenerator([model], WORDS, **search), [model], sample)
     assert [h[0] for s in expected for h in s] != [h[0] for s in before for h in s]
     for self_attention, backend in (("el", "el"), ("kv", "shared-kv")):
         enable_el_attention(model, backend, self_attention)
-        assert_same(hypotheses(ELSequenceGenerator([model], WORDS, **search), model), expected)
+        assert_same_hypotheses(
+            hypotheses(ELSequenceGenerator([model], WORDS, **search), [model], sample), expected, rel=1e-5
+        )
     disable_el_attention(model)
-    assert_same(hypotheses(SequenceGenerator([model], WORDS, **search), model), expected)
+    assert_same_hypotheses(hypotheses(SequenceGenerator([model], WORDS, **search), [model], sample), expected, rel=1e-5)
     disable_topk_attention(model)
-    assert_same(hypotheses(SequenceGenerator([model], WORDS, **search), model), before)
+    assert_same_hypotheses(hypotheses(SequenceGenerator([model], WORDS, **search), [model], sample), before, rel=1e-5)
 
 
 @pytest.mark.parametrize("self_attention", [None, "el", "kv"])
@@ -214,7 +213,8 @@ def test_copies_of_models_with_both(arch, on, copied):
         ON_AND_OFF[name][0](model)
     twin = copied(model)
     generators = [ELSequenceGenerator([m], WORDS, beam_size=3, max_len_b=8) for m in (model, twin)]
-    assert hypotheses(generators[1], twin) == hypotheses(generators[0], model)
+    sample = batch(WORDS, LENGTHS, seed=3)
+    assert hypotheses(generators[1], [twin], sample) == hypotheses(generators[0], [model], sample)
     expected = scores_of_next_words(model)
     disable_el_attention(disable_topk_attention(model))
     assert torch.equal(scores_of_next_words(twin), expected) and topk_enabled(twin) and el_attention_enabled(twin)

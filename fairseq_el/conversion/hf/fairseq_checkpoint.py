@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 from fairseq.data import Dictionary
 from fairseq.modules import SinusoidalPositionalEmbedding
 
-from fairseq_el.conversion.building import check_before_building, settings_of
+from fairseq_el.conversion.building import checked_settings
 from fairseq_el.conversion.checkpoint import (
     Checkpoint,
     dictionary_names,
@@ -38,12 +38,11 @@ from fairseq_el.conversion.hf.tokenizer import hf_tokenizer
 from fairseq_el.conversion.hf.tokenizer_files import LANGUAGES, MODEL, OPTIONS, ORIGINALS
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, Vocabulary, read_vocabulary
 from fairseq_el.conversion.hf.weights import FIRST_POSITION, Weights
-from fairseq_el.conversion.limits import shown
+from fairseq_el.conversion.limits import listed, shown
 from fairseq_el.conversion.relabel import stock_name
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files import read_text
 
-_SHOWN = 8
 _TEMPLATE = "--el-source-template"
 
 
@@ -56,8 +55,8 @@ def read_fairseq(path: Path, data: Optional[Path], begin: bool) -> Model:
         begin: sources and outputs of a BART model begin with ``<s>``, as fairseq's hub has them.
 
     Raises:
-        OptionError: a file or directory does not exist, or ``begin`` is for other models.
-        FairseqElError: a file can't be read, or the model is not one of these families; every reason is named.
+        OptionError: a file or directory does not exist, or ``begin`` is given for another model.
+        FairseqElError: a file can't be read, or no family computes the same as the model; every reason is named.
     """
     if path.is_dir():
         if not (path / MODEL).is_file():
@@ -65,8 +64,7 @@ def read_fairseq(path: Path, data: Optional[Path], begin: bool) -> Model:
         path = path / MODEL
     checkpoint = load_checkpoint(str(path), "CKPT")
     _check_architecture(checkpoint)
-    settings = settings_of(checkpoint)
-    check_before_building(checkpoint, settings)
+    settings = checked_settings(checkpoint)
     family = _family(checkpoint, settings)
     weights = parameters_of(checkpoint.weights)
     directory = data or path.parent
@@ -74,8 +72,7 @@ def read_fairseq(path: Path, data: Optional[Path], begin: bool) -> Model:
     problems = _problems(family, settings, weights, words)
     if problems:
         raise FairseqElError(
-            f"{path} can't be a {family.name} model of Hugging Face's, the nearest to its layers: "
-            f"{'; '.join(problems[:_SHOWN])}{'; ...' if len(problems) > _SHOWN else ''}"
+            f"{path} can't be a {family.name} model of Hugging Face's, the nearest to its layers: {listed(problems)}"
         )
     _add_positions(weights, family, settings)
     sizes = _sizes(family, settings, weights)

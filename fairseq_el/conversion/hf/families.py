@@ -32,13 +32,13 @@ class Family:
     model_type: str
     architecture: str  # class of the model
     tokenizer: str  # class of the tokenizer
-    arch: str  # fairseq's; settings are all explicit, so it only has to be of the right model
+    arch: str  # fairseq's; all settings are explicit, so any architecture of the right model will do
     task: str
     pre_norm: bool = False  # layer norms before the blocks, and one after the last layer
     embedding_norm: bool = False
     sinusoidal: bool = False  # positions are computed, and not in the file
     position_offset: int = 0  # rows before position 0 in Hugging Face's table
-    eos: int = 2  # where config.json does not say it
+    eos: int = 2  # id, where config.json does not name it
     decoder_only: bool = False
     byte_bpe: bool = False  # GPT-2's tokenizer, whose ids are fairseq's symbols
     languages: bool = False  # mBART: symbols [xx_XX] at the end of the dictionary, added by the task
@@ -103,9 +103,9 @@ FAMILIES = (BART, GPT2, MARIAN, PEGASUS, MBART50, MBART25)
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Holds what tells a model from others of its family."""
+    """Holds the sizes and settings in which the models of a family differ."""
 
-    d: int
+    d: int  # width of the hidden states
     layers: Dict[str, int]  # by side
     heads: Dict[str, int]
     ffn: Dict[str, int]
@@ -113,7 +113,7 @@ class ModelSizes:
     vocab: int
     activation: str  # fairseq's name
     scale: bool  # embeddings are multiplied by sqrt(d)
-    dropout: Tuple[float, float, float] = (0.1, 0.0, 0.0)  # of all, of attention, of activations
+    dropout: Tuple[float, float, float] = (0.1, 0.0, 0.0)  # everywhere, of attention weights, of activations
 
 
 def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family:
@@ -172,9 +172,9 @@ def layer_tensors(family: Family, sizes: ModelSizes) -> List[TensorPair]:
     found: List[TensorPair] = []
     for side in family.sides:
         hf, layers = ("transformer.", "h") if family.decoder_only else (f"model.{side}.", "layers")
-        make_layer = _gpt2_layer if family.decoder_only else _LAYERS[side]
         for index in range(sizes.layers[side]):
-            layer = make_layer(sizes.d, sizes.ffn[side])
+            of_side = (sizes.d, sizes.ffn[side])
+            layer = _gpt2_layer(*of_side) if family.decoder_only else _bart_layer(side, *of_side)
             found.extend(_under(layer, f"{hf}{layers}.{index}.", f"{side}.layers.{index}."))
         if family.embedding_norm:
             found.extend(_under(_norm("layernorm_embedding", sizes.d), hf, f"{side}."))
@@ -211,21 +211,10 @@ def _attention(name: str, d: int) -> Iterator[TensorPair]:
     yield from _norm(f"{name}_layer_norm", d)
 
 
-def _encoder_layer(d: int, ffn: int) -> Iterator[TensorPair]:
+def _bart_layer(side: str, d: int, ffn: int) -> Iterator[TensorPair]:
     yield from _attention("self_attn", d)
-    yield from _feed_forward(d, ffn)
-
-
-def _decoder_layer(d: int, ffn: int) -> Iterator[TensorPair]:
-    yield from _attention("self_attn", d)
-    yield from _attention("encoder_attn", d)
-    yield from _feed_forward(d, ffn)
-
-
-_LAYERS = {"encoder": _encoder_layer, "decoder": _decoder_layer}
-
-
-def _feed_forward(d: int, ffn: int) -> Iterator[TensorPair]:
+    if side == "decoder":
+        yield from _attention("encoder_attn", d)
     yield from _linear("fc1", ffn, d)
     yield from _linear("fc2", d, ffn)
     yield from _norm("final_layer_norm", d)

@@ -32,10 +32,10 @@ def from_hf(source: Path, out: Path, force: bool = False, verify: bool = False) 
     """Writes the directory ``out``.
 
     Args:
-        verify: compare logits before ``out`` has its name.
+        verify: compare logits of both programs before ``out`` appears.
 
     Raises:
-        OptionError: ``out`` exists, or may not be replaced, or ``source`` does not exist.
+        OptionError: ``out`` exists and may not be replaced, or ``source`` does not exist.
         FairseqElError: the model can't be read or converted, or logits differ.
     """
     directory = HFDirectory(source)
@@ -118,7 +118,7 @@ def write_fairseq(model: Model, options: List[str], out: Path) -> None:
 def _generate_options(model: Model) -> Tuple[List[str], List[str]]:
     """Makes the lines of ``generate.args``, and notes on what they can't express."""
     family, tokenizer = model.family, model.tokenizer
-    # fairseq 0.12.3 leaves out up to seven sentences otherwise.
+    # With another multiple fairseq 0.12.3 leaves out up to seven sentences.
     lines = [f"--user-dir {_user_dir()}", f"--task el_{family.task}", "--required-batch-size-multiple 1"]
     if family.languages:
         lines.append(f"--langs {','.join(model.vocabulary.languages)}")
@@ -170,10 +170,7 @@ def _usage(model: Model) -> List[str]:
 
 
 def _user_dir() -> str:
-    """Returns what ``--user-dir`` finds from every directory.
-
-    That is this package's name if it is beside fairseq, or its path.
-    """
+    """Returns this package's name if it is installed beside fairseq, and else its path, for ``--user-dir``."""
     package = Path(fairseq_el.__path__[0])
     return package.name if package.parent == Path(fairseq.__file__).parent.parent else str(package)
 

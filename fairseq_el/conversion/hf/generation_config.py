@@ -95,7 +95,7 @@ def fairseq_options(found: Settings, family: Family, vocabulary: Vocabulary, siz
         lines.insert(1, f"--el-early-stopping {_early_stopping(found)}")
     lines.extend(_lengths(found, family, size))
     lines.append(f"--no-repeat-ngram-size {int(found.get('no_repeat_ngram_size', 0))}")
-    if not family.languages or family is MBART25:  # of mBART-50 it is the language, which the task forces
+    if not family.languages or family is MBART25:  # mBART-50's is the language, which the task forces
         lines.extend(words.forced(found, "forced_bos_token_id", "--el-forced-first"))
     lines.extend(words.forced(found, "forced_eos_token_id", "--el-forced-last"))
     bad = [words.indices(sequence) for sequence in found.get("bad_words_ids", [])]
@@ -144,11 +144,15 @@ class _Words:
     """Finds the indices in fairseq's dictionary of Hugging Face's ids, with a note on each that has none."""
 
     def __init__(self, vocabulary: Vocabulary):
-        self._index_of = {row: index for index, row in enumerate(vocabulary.ids) if row is not None}
+        self._index_of = vocabulary.index_of
         self.notes: List[str] = []
 
     def indices(self, ids: List[int], leave_out: bool = False) -> List[int]:
-        """Returns the indices of all ids, or none if one has none (``leave_out``: of those that have one)."""
+        """Returns the indices of ids.
+
+        Args:
+            leave_out: leave out ids without an index; else the list is empty where there is one.
+        """
         found = [self._index_of[row] for row in ids if row in self._index_of]
         return found if leave_out or len(found) == len(ids) else []
 
@@ -191,6 +195,7 @@ def hf_generation(
 
     Args:
         options: lines of ``generate.args``; empty for fairseq-generate's own defaults.
+        positions: number of positions that the model has.
         target: the target language, by the checkpoint's settings.
         begin: outputs begin with ``<s>``.
 
@@ -218,8 +223,41 @@ def hf_generation(
     return {**ids, **found}, notes
 
 
+def _numbers_given(given: Dict[str, Any], size: Optional[int]) -> Settings:
+    """Reads the settings that are numbers from options.
+
+    Raises:
+        ValueError: one is not a number, or no setting can have it.
+    """
+    found: Settings = {
+        "num_beams": int(given["--beam"]),
+        "length_penalty": float(given["--lenpen"]),
+        "min_length": int(given["--min-len"]) + 1,
+        "max_length": min(int(given["--max-len-b"]), size - 1 if size else 10**9) + 2,
+        "no_repeat_ngram_size": int(given["--no-repeat-ngram-size"]),
+        "num_return_sequences": int(given["--nbest"]),
+    }
+    if float(given["--max-len-a"]) != 0:
+        found.pop("max_length")
+    if "--el-max-new-tokens" in given:
+        found.pop("max_length", None)
+        found["max_new_tokens"] = int(given["--el-max-new-tokens"])
+    if "--el-min-new-tokens" in given:
+        found.pop("min_length")
+        found["min_new_tokens"] = int(given["--el-min-new-tokens"])
+    wrong = [name for name in found if not is_number(found[name]) or (name != "length_penalty" and found[name] < 0)]
+    if wrong or found["num_beams"] < 1:
+        name = next(iter(wrong), "num_beams")
+        raise ValueError(f"{name} would be {shown(found[name])}")
+    return found
+
+
 def _ids_given(given: Dict[str, Any]) -> Settings:
-    """Finds the settings that name words, for a model whose ids are fairseq's."""
+    """Reads the settings that name tokens from options, for a model whose ids are fairseq's.
+
+    Raises:
+        ValueError: an id is not a whole number.
+    """
     found: Settings = {}
     for option, name in (("--el-forced-first", "forced_bos_token_id"), ("--el-forced-last", "forced_eos_token_id")):
         if int(given.get(option, -1)) >= 0:
@@ -244,35 +282,16 @@ def hf_settings(
     Raises:
         FairseqElError: a value is not a number.
     """
+    given: Dict[str, Any] = {**_FAIRSEQ, "--no-repeat-ngram-size": 0, "--nbest": 1}
     try:
         words = shlex.split(" ".join(lines))
-        given: Dict[str, Any] = {**_FAIRSEQ, "--no-repeat-ngram-size": 0, "--nbest": 1}
         given.update((word, value) for word, value in zip(words, words[1:]) if word.startswith("--"))
-        as_transformers = given.get("--el-search") == "transformers"
-        found: Settings = {
-            "num_beams": int(given["--beam"]),
-            "length_penalty": float(given["--lenpen"]),
-            "min_length": int(given["--min-len"]) + 1,
-            "max_length": min(int(given["--max-len-b"]), size - 1 if size else 10**9) + 2,
-            "no_repeat_ngram_size": int(given["--no-repeat-ngram-size"]),
-            "num_return_sequences": int(given["--nbest"]),
-        }
-        if float(given["--max-len-a"]) != 0:
-            found.pop("max_length")
-        if "--el-max-new-tokens" in given:
-            found.pop("max_length", None)
-            found["max_new_tokens"] = int(given["--el-max-new-tokens"])
-        if "--el-min-new-tokens" in given:
-            found.pop("min_length")
-            found["min_new_tokens"] = int(given["--el-min-new-tokens"])
-        wrong = [name for name in found if not is_number(found[name]) or (name != "length_penalty" and found[name] < 0)]
-        if wrong or found["num_beams"] < 1:
-            name = next(iter(wrong), "num_beams")
-            raise ValueError(f"{name} would be {shown(found[name])}")
+        found, forced_and_forbidden = _numbers_given(given, size), _ids_given(given)
     except (ValueError, OverflowError) as error:
         raise FairseqElError(
             f"generate.args must hold options of fairseq-generate, one on each line; {error}"
         ) from error
+    as_transformers = given.get("--el-search") == "transformers"
     if found["num_beams"] > 1:
         stops = given.get("--el-early-stopping", "false") if as_transformers else "true"
         found["early_stopping"] = {"true": True, "false": False}.get(str(stops), "never")
@@ -280,6 +299,6 @@ def hf_settings(
         found["forced_eos_token_id"] = eos
     if pad is not None:
         found["bad_words_ids"] = [[pad]]
-    found.update(_ids_given(given))
+    found.update(forced_and_forbidden)
     meaningless = {("no_repeat_ngram_size", 0), ("num_return_sequences", 1), ("min_length", 1)}
     return {name: value for name, value in found.items() if isinstance(value, list) or (name, value) not in meaningless}

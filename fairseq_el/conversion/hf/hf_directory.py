@@ -22,7 +22,7 @@ _INDEX = ".index.json"
 
 
 class HFDirectory:
-    """A directory with a model. ``config.json`` is read at once, weights when they are asked for.
+    """A directory with a Hugging Face model. ``config.json`` is read at once, weights by :meth:`tensors`.
 
     Raises:
         OptionError: the directory does not exist.
@@ -41,7 +41,7 @@ class HFDirectory:
         self.config = {**read_json(path / CONFIG), **_special_ids(self.json(GENERATION))}
 
     def has(self, name: str) -> bool:
-        """Returns whether there is something of that name. Reading it tells whether it is a file."""
+        """Returns whether something of that name exists, if only a broken link."""
         return os.path.lexists(self.path / name)
 
     def json(self, name: str) -> Dict[str, Any]:
@@ -100,7 +100,7 @@ def _read_safetensors(path: Path) -> Dict[str, Tensor]:
     load_file = safetensors_torch().load_file
     try:
         return load_file(str(path))
-    except Exception as error:  # safetensors has an exception of its own, and passes on those of Rust's files
+    except Exception as error:  # safetensors raises a class of its own, and others for what the disk does
         raise FairseqElError(explain_loading(str(path), error)) from error
 
 

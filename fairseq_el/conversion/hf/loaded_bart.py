@@ -18,7 +18,7 @@ from fairseq_el.errors import FairseqElError
 
 
 def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[str, Any], Dict[str, Tensor]]:
-    """Gives the arguments of ``BartConfig`` and the state dict of a fairseq BART model.
+    """Returns the arguments of ``BartConfig`` and the state dict of a fairseq BART model.
 
     Ids stay those of fairseq's dictionary. Tensors of the state dict that are tied are one tensor. They share their
     memory with the model where neither the dtype nor the layout has to change.
@@ -36,7 +36,7 @@ def bart_to_hf(model: Any, dtype: Optional[torch.dtype] = None) -> Tuple[Dict[st
     sizes, words = _sizes(model), model.encoder.dictionary
     given = parameters_of(model.state_dict())
     for name in (f"{side}.embed_positions.weight" for side in BART.sides):
-        # Hugging Face has one number for both sides. The side that has fewer gets zeros, which nothing ever reads.
+        # Hugging Face has one number of positions for both sides. The side with fewer gets zeros, which are never read.
         missing = sizes.positions + FIRST_POSITION - given[name].size(0)
         given[name] = functional.pad(given[name], (0, 0, 0, missing))
     same_ids = Vocabulary(list(words.symbols), list(range(sizes.vocab)), EOS)
@@ -79,6 +79,7 @@ def _activation(model: Any) -> str:
 
 
 def _differences(model: Any) -> List[str]:
+    """Lists everything in which a model differs from Hugging Face's BART."""
     encoder, decoder = model.encoder, model.decoder
     sides = (encoder, decoder)
     embedding = encoder.embed_tokens.weight

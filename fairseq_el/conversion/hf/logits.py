@@ -25,8 +25,8 @@ def compare_logits(hf: Path, fairseq: Path) -> float:
     """Returns the largest difference of logits on sample input in fp32, relative to the largest logit.
 
     Args:
-        hf: directory of the one model.
-        fairseq: checkpoint of the other, or its directory.
+        hf: directory of Hugging Face's model.
+        fairseq: checkpoint of fairseq's model, or its directory.
 
     Raises:
         FairseqElError: transformers is not installed, or the difference is above 1e-4.
@@ -36,10 +36,10 @@ def compare_logits(hf: Path, fairseq: Path) -> float:
     vocabulary = read_vocabulary(directory, family)
     path = fairseq / MODEL if fairseq.is_dir() else fairseq
     model = build(load_checkpoint(str(path), "CKPT"), vocabulary.dictionary()).float()
-    theirs = load_hf(hf, family).float()
+    hf_model = load_hf(hf, family).float()
     with torch.no_grad():
-        mine, other = sample_logits(model, theirs, family, vocabulary, sizes.positions)
-    difference = float((mine - other).abs().max() / other.abs().max().clamp(min=1e-30))
+        fairseq_logits, hf_logits = sample_logits(model, hf_model, family, vocabulary, sizes.positions)
+    difference = float((fairseq_logits - hf_logits).abs().max() / hf_logits.abs().max().clamp(min=1e-30))
     if not difference <= TOLERANCE:
         raise FairseqElError(
             f"logits of both programs must agree within {TOLERANCE:g} of the largest; those of {hf} and {path} differ "
@@ -60,37 +60,36 @@ def load_hf(path: Path, family: Family) -> Any:
         raise FairseqElError("--verify needs the package transformers: pip install 'fairseq_el[hf]'") from error
     try:
         return getattr(transformers, family.architecture).from_pretrained(str(path), dtype=torch.float32).eval()
-    except Exception as error:  # whatever is wrong with a file, transformers has many exceptions for it
+    except Exception as error:  # transformers raises many classes for a damaged file
         raise FairseqElError(f"transformers could not load {path}: {summary_of(error)}") from error
 
 
 def sample_logits(
-    model: Any, theirs: Any, family: Family, vocabulary: Vocabulary, positions: int
+    model: Any, hf_model: Any, family: Family, vocabulary: Vocabulary, positions: int
 ) -> Tuple[Tensor, Tensor]:
-    """Computes logits of both programs for the same words, of symbols that both have. *Shape:* ``(words, V)``."""
+    """Computes logits of both programs for the same words, of the V symbols that both have. *Shape:* ``(words, V)``."""
     ids = torch.tensor([-1 if row is None else row for row in vocabulary.ids])
-    present = ids.ge(0).nonzero().squeeze(1)
+    present = vocabulary.present
     previous = _sentences(vocabulary, positions, seed=2)
     previous = [torch.cat([torch.tensor([EOS]), words[:-1]]) for words in previous]
     first = ids[vocabulary.start]
-    mine, other = [], []
-    for number, words in enumerate(previous):  # one by one: padding is on other sides in the two programs
+    fairseq_logits, hf_logits = [], []
+    for number, words in enumerate(previous):  # one by one, because the programs pad on different sides
         rows = ids[words].clone()
         rows[0] = first
         if family.decoder_only:
-            mine.append(model(words.unsqueeze(0))[0][0])
-            other.append(theirs(input_ids=rows.unsqueeze(0)).logits[0])
+            fairseq_logits.append(model(words.unsqueeze(0))[0][0])
+            hf_logits.append(hf_model(input_ids=rows.unsqueeze(0)).logits[0])
             continue
         source = _sentences(vocabulary, positions, seed=1)[number].unsqueeze(0)
-        mine.append(model(source, torch.tensor([source.size(1)]), words.unsqueeze(0))[0][0])
-        other.append(theirs(input_ids=ids[source], decoder_input_ids=rows.unsqueeze(0)).logits[0])
-    return torch.cat(mine)[:, present], torch.cat(other)[:, ids[present]]
+        fairseq_logits.append(model(source, torch.tensor([source.size(1)]), words.unsqueeze(0))[0][0])
+        hf_logits.append(hf_model(input_ids=ids[source], decoder_input_ids=rows.unsqueeze(0)).logits[0])
+    return torch.cat(fairseq_logits)[:, present], torch.cat(hf_logits)[:, ids[present]]
 
 
 def _sentences(vocabulary: Vocabulary, longest: int, seed: int) -> List[Tensor]:
     """Draws sentences of words that both programs have, each with an eos at its end."""
-    ids = vocabulary.ids
-    words = torch.tensor([i for i in range(len(ids)) if ids[i] is not None and i not in (BOS, PAD, EOS, UNK)])
+    words = torch.tensor([index for index in vocabulary.present if index not in (BOS, PAD, EOS, UNK)])
     generator = torch.Generator().manual_seed(seed)
     sentences = []
     for length in _LENGTHS:

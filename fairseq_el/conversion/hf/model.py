@@ -19,13 +19,13 @@ class Model:
     """Holds a model that both programs can compute, whichever of them it was read from.
 
     Attributes:
-        path: of the directory or the checkpoint that it was read from.
+        path: of the directory or the checkpoint that the model was read from.
         weights: by fairseq's names, with tables of positions.
         settings: fairseq's, of the model and its task.
         generation: settings and ids by Hugging Face's names.
         tokenizer: for the other program.
         original: Hugging Face's own files of the model; None if it never was Hugging Face's.
-        notes: what is not carried over, or is not the same.
+        notes: what is not carried over, or differs.
     """
 
     path: Path
@@ -48,6 +48,6 @@ class ConversionSummary:
     arch: str  # of fairseq's checkpoint
     tensors: int
     vocabulary: int
-    notes: List[str] = field(default_factory=list)  # what was not carried over, or is not the same
+    notes: List[str] = field(default_factory=list)  # what was not carried over, or differs
     usage: List[str] = field(default_factory=list)  # command lines, with {out} for the directory
     largest_difference: Optional[float] = None  # of logits, of the largest logit; None without --verify

@@ -17,7 +17,7 @@ Config = Dict[str, Any]
 
 
 class _Rule(NamedTuple):
-    """A rule that a setting must keep for fairseq to compute the same; ``default`` stands in where it is missing."""
+    """A rule that a setting must keep for fairseq to compute the same. A missing setting has the value ``default``."""
 
     key: str
     default: Any
@@ -125,7 +125,7 @@ def _sizes(family: Family, config: Config) -> ModelSizes:
 
 
 def config_of(family: Family, sizes: ModelSizes) -> Config:
-    """Makes ``config.json``, but for ids of special tokens, which the vocabulary has."""
+    """Makes ``config.json``, without the ids of special tokens, which the vocabulary has."""
     activation = next(name for name, fairseq_name in ACTIVATIONS.items() if fairseq_name == sizes.activation)
     config: Config = {
         "architectures": [family.architecture],

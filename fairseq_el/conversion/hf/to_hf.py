@@ -33,11 +33,11 @@ def to_hf(
     Args:
         path: of a checkpoint, or of a directory with ``model.pt``.
         data: directory of the dictionary (default: that of the checkpoint).
-        verify: compare logits before ``out`` has its name.
+        verify: compare logits of both programs before ``out`` appears.
         begin: sources and outputs of a BART model begin with ``<s>``, as fairseq's hub has them.
 
     Raises:
-        OptionError: ``out`` exists, or may not be replaced, or the checkpoint or its dictionary does not exist.
+        OptionError: ``out`` exists and may not be replaced, or the checkpoint or its dictionary does not exist.
         FairseqElError: Hugging Face has no such model, it can't be read, or logits differ.
     """
     refuse_to_overwrite_directory(out, "--out", force, _BY, [path, path / MODEL, data])
@@ -84,7 +84,7 @@ def write_hf(model: Model, tensors: Weights, out: Path) -> None:
 
 
 def _save_tensors(tensors: Weights, path: Path) -> None:
-    """Writes safetensors, whose errors about the disk are of a class of its own.
+    """Writes safetensors. An error of the disk, which safetensors gives a class of its own, becomes an OSError.
 
     Raises:
         OSError: the file can't be written.

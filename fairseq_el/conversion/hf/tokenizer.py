@@ -22,6 +22,7 @@ from fairseq_el.conversion.hf.tokenizer_files import (
     merges_text,
     read_merges,
     read_tokens,
+    refused_files,
 )
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.errors import FairseqElError
@@ -43,8 +44,8 @@ class Tokenizer:
 
     Attributes:
         files: their names, each with the text to write, or the path of a file to copy.
-        before, after: symbols that it puts around a text, by fairseq's index; none for those of languages.
-        notes: what it does and the other program does not.
+        before, after: symbols that it puts around a text, by fairseq's index; none for mBART, whose task puts them.
+        notes: differences from the other program's.
     """
 
     files: Files = field(default_factory=dict)
@@ -73,13 +74,8 @@ def fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabu
     Raises:
         FairseqElError: the files are not as ``save_pretrained`` writes them.
     """
-    try:
+    with refused_files(directory):
         return _fairseq_tokenizer(directory, family, vocabulary)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise FairseqElError(
-            f"the tokenizer's files in {directory.path} must be as save_pretrained writes them; "
-            f"{type(error).__name__}: {error}. Copy them again"
-        ) from error
 
 
 def _fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocabulary) -> Tokenizer:
@@ -130,7 +126,7 @@ def _added_tokens(
     ]
     if not _is_marian(settings, family):
         return added
-    # Marian's tokenizer, which is in Python, knows special tokens by what they are named for.
+    # Marian's tokenizer has no tokenizer.json: special tokens are those that the files name for a use.
     named = [_content(value) for value in _named_special(directory, settings)]
     return [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
 
@@ -144,7 +140,7 @@ class _Symbols:
 
     def __init__(self, ids: Dict[str, int], vocabulary: Vocabulary):
         self.ids = ids
-        index_of = {row: index for index, row in enumerate(vocabulary.ids) if row is not None}
+        index_of = vocabulary.index_of
         self._indices = {token: index_of[index] for token, index in ids.items() if index in index_of}
         self._symbols = vocabulary.symbols
 
@@ -175,7 +171,7 @@ def _added(directory: HFDirectory, settings: Json, fast: Json, ids: Dict[str, in
             found.setdefault(entry["content"], {**entry, "special": True})
     for token in directory.json("added_tokens.json"):
         found.setdefault(token, {"special": False})
-    for token in _USUAL:  # what the tokenizers' classes add where the files do not say it
+    for token in _USUAL:  # the tokenizers' classes add these where the files do not name them
         if token in ids:
             found.setdefault(token, {"special": True, "lstrip": token == "<mask>"})
     found.update((token, {"special": True}) for token in ids if _is_reserved(token) and token not in found)
@@ -198,7 +194,7 @@ def _is_reserved(token: str) -> bool:
 
 
 def _template(settings: Json, fast: Json, family: Family) -> Tuple[List[str], List[str]]:
-    """Lists the tokens before and after a text. The classes of some families have their own, whatever the files say."""
+    """Lists the tokens before and after a text. Some families' classes have their own, whatever the files say."""
     if family.languages:
         return [], []
     name = str(settings.get("tokenizer_class") or family.tokenizer).replace("Fast", "")

@@ -6,8 +6,9 @@ Face.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from fairseq_el.conversion.hf.families import Family
 from fairseq_el.conversion.hf.hf_directory import HFDirectory
@@ -50,18 +51,29 @@ def read_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     Raises:
         FairseqElError: there are no files of a tokenizer, or they can't be read.
     """
-    try:
+    with refused_files(directory):
         found = _base_tokens(directory, family)
         for token, index in directory.json("added_tokens.json").items():
             found.setdefault(_id(index), str(token))
         for index, entry in directory.json("tokenizer_config.json").get("added_tokens_decoder", {}).items():
             found.setdefault(_id(int(index)), str(entry["content"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    return found
+
+
+@contextlib.contextmanager
+def refused_files(directory: HFDirectory) -> Iterator[None]:
+    """Makes one message of whatever goes wrong when a tokenizer's files have other content than expected.
+
+    Raises:
+        FairseqElError: something went wrong.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise FairseqElError(
             f"the tokenizer's files in {directory.path} must be as save_pretrained writes them; {summary_of(error)}. "
             "Copy them again"
         ) from error
-    return found
 
 
 def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:

@@ -30,12 +30,13 @@ class Vocabulary:
     """Holds the symbols in fairseq's order, and the id of each for Hugging Face.
 
     Attributes:
-        ids: None for a symbol that Hugging Face's model does not have.
+        symbols: of fairseq's dictionary, special ones first.
+        ids: Hugging Face's, of each symbol; None for a symbol that its model does not have.
         start: the decoder's first symbol, by fairseq's index.
-        languages: of mBART. The task adds their symbols, and <mask>, to the dictionary.
-        counts: of each symbol, for the dictionary; empty where they are not known.
+        languages: mBART's. The task adds their symbols, and <mask>, to the dictionary.
+        counts: how often each symbol was seen, for the dictionary; empty where it is not known.
         merges: of byte-level BPE; None for other tokenizers.
-        notes: what is not the same in fairseq's dictionary.
+        notes: differences between fairseq's dictionary and the tokenizer.
     """
 
     symbols: List[str]
@@ -51,7 +52,28 @@ class Vocabulary:
         """True where both programs have the same ids."""
         return self.ids == list(range(len(self.ids)))
 
+    @property
+    def index_of(self) -> Dict[int, int]:
+        """Indices in fairseq's dictionary by Hugging Face's ids."""
+        return dict(zip(self.present_ids, self.present))
+
+    @property
+    def present(self) -> List[int]:
+        """Indices of the symbols that Hugging Face's model has."""
+        return [index for index, row in enumerate(self.ids) if row is not None]
+
+    @property
+    def present_ids(self) -> List[int]:
+        """Hugging Face's ids of :attr:`present`."""
+        return [row for row in self.ids if row is not None]
+
+    @property
+    def absent(self) -> List[int]:
+        """Indices of the symbols that Hugging Face's model does not have."""
+        return [index for index, row in enumerate(self.ids) if row is None]
+
     def dictionary(self) -> Dictionary:
+        """Makes fairseq's dictionary, with the symbols that its task adds."""
         words = Dictionary()
         for symbol in self.symbols[len(SPECIAL_SYMBOLS) :]:
             words.add_symbol(symbol)
@@ -61,7 +83,7 @@ class Vocabulary:
         """Makes ``dict.txt``: a line for each symbol and its count, without special symbols.
 
         Args:
-            with_languages: have lines for what the task adds to the dictionary, too.
+            with_languages: write lines for the symbols that the task adds to the dictionary, too.
         """
         counts = self.counts or [1] * len(self.symbols)
         end = None if with_languages or not self.languages else -len(self.languages) - 1
@@ -119,7 +141,7 @@ def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
 
 
 def _word(token: str, encoder: Dict[str, int]) -> str:
-    """Returns the symbol of a token, which for byte-level BPE is the id in GPT-2's own files."""
+    """Returns the symbol of a token. For byte-level BPE it is the id in GPT-2's own files."""
     return str(encoder[token]) if token in encoder else token
 
 
@@ -146,7 +168,7 @@ def _special_ids(config: Dict[str, Any], tokens: Dict[int, str], family: Family)
             f"ids of special tokens must be below vocab_size {config['vocab_size']}; config.json has {shown(wrong[0])}"
             ". Copy the config.json of this model"
         )
-    for position in (BOS, UNK):  # a token of two uses has the more important one
+    for position in (BOS, UNK):  # a token with two uses keeps the more important one
         if found[position] in (found[PAD], found[EOS]):
             found[position] = None
     return found

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairseq_el.conversion.hf.families import Family, ModelSizes, layer_tensors
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
+from fairseq_el.conversion.limits import listed
 from fairseq_el.errors import FairseqElError
 
 Weights = Dict[str, Tensor]
@@ -17,7 +18,6 @@ Shapes = Dict[str, Tuple[int, ...]]
 
 ABSENT_BIAS = -1e4  # for symbols that the model does not have: probability 0 in every format, finite in fp16
 FIRST_POSITION = 2  # of fairseq's learned positions: padding's index and one more
-_SHOWN = 8
 _BIAS = "final_logits_bias"
 _BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version")  # of old files: no weights
 
@@ -62,8 +62,7 @@ def check_tensors(tensors: Weights, family: Family, sizes: ModelSizes, path: obj
     if problems:
         raise FairseqElError(
             f"the weights in {path} must be those of a {family.name} model of config.json's sizes: "
-            f"{'; '.join(problems[:_SHOWN])}{'; ...' if len(problems) > _SHOWN else ''}. "
-            "Copy weights and config.json of one model"
+            f"{listed(problems)}. Copy weights and config.json of one model"
         )
     return {name: tensor for name, tensor in tensors.items() if name not in family.tied()}
 
@@ -91,7 +90,7 @@ def fairseq_weights(tensors: Weights, family: Family, sizes: ModelSizes, vocabul
     weights: Weights = {}
     for pair in layer_tensors(family, sizes):
         weights.update(pair.split(tensors[pair.hf]))
-    embedding = _rows(tensors[family.embedding], vocabulary)
+    embedding = _fairseq_rows(tensors[family.embedding], vocabulary)
     for side in family.sides:
         weights[f"{side}.version"] = torch.tensor([3.0])
         weights[f"{side}.embed_tokens.weight"] = embedding
@@ -107,24 +106,23 @@ def fairseq_weights(tensors: Weights, family: Family, sizes: ModelSizes, vocabul
     return weights
 
 
-def _rows(table: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Orders rows by fairseq's dictionary, with zeros for symbols without a row.
+def _fairseq_rows(table: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Orders rows by fairseq's dictionary, with zeros for symbols without an id.
 
     ``(V of Hugging Face, ...) -> (V of fairseq, ...)``
     """
     if vocabulary.is_identity:
         return table
     rows = table.new_zeros(len(vocabulary.ids), *table.shape[1:])
-    present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
-    rows[present] = table[[row for row in vocabulary.ids if row is not None]]
+    rows[vocabulary.present] = table[vocabulary.present_ids]
     return rows
 
 
 def _output_bias(tensors: Weights, vocabulary: Vocabulary, dtype: torch.dtype) -> Optional[Tensor]:
     """Returns the bias of the output projection, ``(V)``; None where it would be zero."""
-    size = sum(row is not None for row in vocabulary.ids)
-    bias = _rows(tensors.get(_BIAS, torch.zeros(1, size, dtype=dtype))[0], vocabulary).clone()
-    bias[[index for index, row in enumerate(vocabulary.ids) if row is None]] = ABSENT_BIAS
+    zeros = torch.zeros(1, len(vocabulary.present), dtype=dtype)
+    bias = _fairseq_rows(tensors.get(_BIAS, zeros)[0], vocabulary).clone()
+    bias[vocabulary.absent] = ABSENT_BIAS
     return bias if bool(bias.any()) else None
 
 
@@ -140,10 +138,10 @@ def _positions(tensors: Weights, family: Family, sizes: ModelSizes, side: str) -
 def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: Vocabulary) -> Weights:
     """Makes Hugging Face's tensors, tied ones once. The reverse of :func:`fairseq_weights`.
 
-    Positions are always written: a file may have those that Hugging Face would compute, and fairseq's are others.
+    Positions are always written, because Hugging Face would compute other sinusoids than fairseq.
 
     Raises:
-        FairseqElError: embeddings are not tied as in Hugging Face's models, or rows that they do not have are in use.
+        FairseqElError: embeddings are not tied as in Hugging Face's models, or the model uses rows that those lack.
     """
     problems = _untied(weights, family, vocabulary)
     if problems:
@@ -153,7 +151,7 @@ def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: 
         )
     tensors = {pair.hf: pair.join(weights) for pair in layer_tensors(family, sizes)}
     side = family.sides[0]
-    tensors[family.embedding] = _ids(weights[f"{side}.embed_tokens.weight"], vocabulary)
+    tensors[family.embedding] = _hf_rows(weights[f"{side}.embed_tokens.weight"], vocabulary)
     for side in family.sides:
         table = weights[f"{side}.embed_positions.weight"][FIRST_POSITION - family.position_offset :]
         tensors[family.positions(side)] = table.clone()
@@ -161,21 +159,24 @@ def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: 
     if not family.decoder_only:
         embedding = tensors[family.embedding]
         zeros = embedding.new_zeros(embedding.size(0))
-        tensors[_BIAS] = (zeros if bias is None else _ids(bias, vocabulary)).unsqueeze(0)
+        tensors[_BIAS] = (zeros if bias is None else _hf_rows(bias, vocabulary)).unsqueeze(0)
     return tensors
 
 
-def _ids(rows: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The reverse of :func:`_rows`."""
+def _hf_rows(rows: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Orders rows by Hugging Face's ids, without symbols that have none.
+
+    ``(V of fairseq, ...) -> (V of Hugging Face, ...)``
+    """
     if vocabulary.is_identity:
         return rows
-    present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
-    table = rows.new_zeros(len(present), *rows.shape[1:])
-    table[[row for row in vocabulary.ids if row is not None]] = rows[present]
+    table = rows.new_zeros(len(vocabulary.present), *rows.shape[1:])
+    table[vocabulary.present_ids] = rows[vocabulary.present]
     return table
 
 
 def _untied(weights: Weights, family: Family, vocabulary: Vocabulary) -> List[str]:
+    """Lists what one embedding for input and output can't express."""
     problems = []
     embedding = weights[f"{family.sides[0]}.embed_tokens.weight"]
     expected = embedding
@@ -186,13 +187,11 @@ def _untied(weights: Weights, family: Family, vocabulary: Vocabulary) -> List[st
         problems.append("decoder.embed_tokens.weight is not encoder.embed_tokens.weight")
     if not _same(weights.get("decoder.output_projection.weight", embedding), embedding):
         problems.append(f"decoder.output_projection.weight is not {family.sides[0]}.embed_tokens.weight")
-    absent = [index for index, row in enumerate(vocabulary.ids) if row is None]
+    absent = vocabulary.absent
     bias = weights.get("decoder.output_projection.bias")
     if absent and (bias is None or not bool((bias[absent] == ABSENT_BIAS).all()) or bool(embedding[absent].any())):
         names = ", ".join(vocabulary.symbols[i] for i in absent)
-        problems.append(f"symbols {names} are in use, and it has none of them")
-    if family.decoder_only and bias is not None:
-        present = [index for index, row in enumerate(vocabulary.ids) if row is not None]
-        if bool(bias[present].any()):
-            problems.append("the output projection has a bias, and it has none")
+        problems.append(f"symbols {names} are in use, and it does not have them")
+    if family.decoder_only and bias is not None and bool(bias[vocabulary.present].any()):
+        problems.append("the output projection has a bias, and it has none")
     return problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import batch, build_model, dictionary
+from tiny import assert_same_logits, build_model, dictionary
 
 from fairseq_el.conversion.hf import bart_to_hf
 from fairseq_el.errors import FairseqElError
@@ -23,14 +23,7 @@ def test_the_same_logits(options):
     config, state = bart_to_hf(model)
     theirs = transformers.BartForConditionalGeneration(transformers.BartConfig(**config)).eval()
     theirs.load_state_dict(state)
-    source = batch(WORDS, [9, 4, 6], seed=1, left_pad_source=False)["net_input"]
-    previous = torch.randint(4, len(WORDS), (3, 7), generator=torch.Generator().manual_seed(2))
-    previous[:, 0] = WORDS.eos()
-    with torch.no_grad():
-        expected = model(source["src_tokens"], source["src_lengths"], previous)[0]
-        mask = source["src_tokens"].ne(WORDS.pad()).long()
-        logits = theirs(input_ids=source["src_tokens"], attention_mask=mask, decoder_input_ids=previous).logits
-    assert (logits - expected).abs().max() <= 1e-5
+    assert_same_logits(model, theirs, WORDS)
 
 
 def test_tied_tensors_are_one_and_others_the_models_own():
