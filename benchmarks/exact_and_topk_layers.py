@@ -206,7 +206,7 @@ def parse_methods(text: str, layers: Any) -> Tuple[LayerMethod, ...]:
         takes_number = kind in ("chunked", "topk")
         if kind not in layers.methods or (number and not (takes_number and number.isdigit() and int(number))):
             raise OptionError(
-                f"--methods must name methods out of {', '.join(layers.methods)}, of which chunked may be followed by "
+                f"--methods must name methods out of {', '.join(layers.methods)}, where chunked may be followed by "
                 f"its chunk and topk by its k, as topk:64; got {part!r}"
             )
         if kind == "sdpa" and not HAS_SDPA:

@@ -19,6 +19,7 @@ from common import Arguments, add_numbers, make_parser, run_benchmark
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tabulate import tabulate
 
+from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import seconds_of
 from fairseq_el.ops import block_repeated_ngrams
@@ -58,8 +59,8 @@ def measure(args: argparse.Namespace) -> None:
             times[name].append(seconds(block, scores))
     ratio = statistics.median(theirs / mine for theirs, mine in zip(times["stock"], times["fairseq_el"]))
     rows = [[name, *(f"{1000 * f(t):.2f} ms" for f in (statistics.median, min, max))] for name, t in times.items()]
-    print(tabulate(rows, ["", "median", "min", "max"], disable_numparse=True, colalign=("left", *["right"] * 3)))
-    print(
+    write_line(tabulate(rows, ["", "median", "min", "max"], disable_numparse=True, colalign=("left", *["right"] * 3)))
+    write_line(
         f"\n{args.rows} hypotheses of {args.length} tokens, {args.vocab} words, n = {args.ngram}, {blocked} scores "
         f"blocked by both; {args.runs} runs in turn, {torch.get_num_threads()} threads, torch {torch.__version__}.\n"
         f"fairseq_el is {ratio:.0f} times as fast."

@@ -20,6 +20,7 @@ from tabulate import tabulate
 from torch.nn import functional
 
 from fairseq_el.cli.options import positive
+from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.measure import seconds_of
 from fairseq_el.ops import PackedLinear, can_pack
@@ -56,7 +57,7 @@ def measure(args: argparse.Namespace) -> None:
     with torch.no_grad():
         for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
             if not can_pack("cpu", dtype):
-                print(f"{name}: this torch or processor packs no such weights\n")
+                write_line(f"{name}: this torch or processor packs no such weights\n")
                 continue
             for width, outputs in args.shapes:
                 layers = max(
@@ -64,8 +65,8 @@ def measure(args: argparse.Namespace) -> None:
                 )
                 weights = [torch.randn(outputs, width).to(dtype) for _ in range(layers)]
                 table = [compare(rows, weights, args.runs) for rows in ROWS]
-                print(f"{name}, {layers} weights {width} x {outputs}, {torch.get_num_threads()} threads")
-                print(tabulate(table, headers, disable_numparse=True, colalign=["right"] * len(headers)) + "\n")
+                write_line(f"{name}, {layers} weights {width} x {outputs}, {torch.get_num_threads()} threads")
+                write_line(tabulate(table, headers, disable_numparse=True, colalign=["right"] * len(headers)) + "\n")
 
 
 def _shapes(text: str) -> list[Tuple[int, int]]:

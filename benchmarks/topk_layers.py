@@ -260,7 +260,7 @@ def _notes(s: TopkSettings, growth: Dict[str, Optional[float]], along: str) -> L
     ]
     if s.runs:
         notes.append(
-            f"Time: median of {s.runs} rounds, in each of which all take turns, after one in which bytes were "
+            f"Time: median of {s.runs} rounds in which all take turns, after one in which bytes were "
             f"counted. Times as fast: as {s.baseline.label}, in every round; the median of these."
         )
     known = [f"{name} {exponent:.2f}" for name, exponent in growth.items() if exponent is not None]

@@ -1,4 +1,4 @@
-"""Bytes and seconds: live tensors, memory of the process and of the card, and what several rounds of timing give."""
+"""Bytes and seconds: live tensors, memory of the process and of the card, and the spread of several rounds."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def seconds_of(call: Callable[[], object], device: str = "cpu") -> float:
 
 
 def wait_for(device: str) -> None:
-    """Waits until the card has finished all work that was queued; a CPU always has."""
+    """Waits until the card has finished all work that was queued. A CPU queues none."""
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -1,7 +1,7 @@
 """Decoding with several programs side by side: stock fairseq, EL-attention, Hugging Face and CTranslate2.
 
-One process per program, all loaded at the same time and timed in turn, so that what the machine does meanwhile falls on
-all of them alike. Outputs are checked before any figure is given out.
+Each program has a process of its own. All are loaded at the same time and timed in turn, so a machine that is slow for
+a while slows all of them alike. Outputs are checked before any time is reported.
 """
 
 from fairseq_el.bench.comparison import compare_programs

@@ -31,7 +31,7 @@ def compare_programs(settings: Settings) -> Report:
 
     Raises:
         OptionError: the settings do not fit the model or the data set.
-        FairseqElError: a program could not be run, or wrote what it should not have written.
+        FairseqElError: a program could not be run, or its outputs are wrong.
     """
     notes: List[str] = []
     methods = _available(settings, notes)
@@ -82,7 +82,7 @@ def batch_specs(settings: Settings, facts: Dict[str, Any]) -> List[BatchSpec]:
     """Every combination of source length and batch size.
 
     Raises:
-        OptionError: the model or the data set has no such thing.
+        OptionError: the model is too short for a length, or the data set has too few sentences.
     """
     sentences, longest_source, longest_target = (facts[key] for key in ("sentences", "max_source", "max_target"))
     for batch in settings.batches:
@@ -151,7 +151,7 @@ def _measure(
 
 
 def _check_outputs(settings: Settings, measurement: Measurement, references: References) -> None:
-    """Outputs of every length, against stock's in the same dtype."""
+    """Compares outputs of every length with stock's in the same dtype."""
     method = measurement.method
     name = f"{method.label}, {measurement.spec}"
     for tgt_len, outputs in measurement.outputs.items():
@@ -167,7 +167,7 @@ def _check_outputs(settings: Settings, measurement: Measurement, references: Ref
 
 
 def _check_scores(settings: Settings, measurements: List[Measurement], references: References) -> None:
-    """Scores of the longest outputs, against those of stock in float32; in 16 bits, errors must be like stock's."""
+    """Compares scores of the longest outputs with stock's in float32; in 16 bits, errors must be like stock's."""
     wanted: List[Tuple[BatchSpec, List[ScoredOutput]]] = [
         (measurement.spec, measurement.outputs[settings.tgt_len]) for measurement in measurements
     ]

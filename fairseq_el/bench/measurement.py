@@ -58,7 +58,7 @@ class Measurement:
     def _decode(self, tgt_len: int, want_outputs: bool) -> Dict[str, Any]:
         """
         Raises:
-            FairseqElError: outputs are not those of the call before, so that what was checked is not what was timed.
+            FairseqElError: outputs are not those of the call before: the checked outputs are not the timed ones.
         """
         reply = self.worker.ask("decode", tgt_len=tgt_len, want_outputs=want_outputs)
         if self._digests.setdefault(tgt_len, reply["digest"]) != reply["digest"]:

@@ -54,11 +54,11 @@ class Method:
 
     @property
     def stock_dtype(self) -> str:
-        """The dtype of the stock model that it is held against."""
+        """The dtype of the stock model that its outputs are compared with."""
         return "fp32" if self.kind == "ct2" else self.dtype
 
 
-STOCK = Method("stock", "fp32")  # the outputs and scores of all others are held against its
+STOCK = Method("stock", "fp32")  # the scores of all others are compared with its
 
 
 def parse_methods(text: str, dtype: str) -> List[Method]:

@@ -1,4 +1,4 @@
-"""Checks of what programs wrote. No times are reported of a program whose outputs are wrong."""
+"""Checks of the outputs of programs. No times are reported of a program whose outputs are wrong."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ScoreError:
     """Root mean squares of the differences between a program's scores and those of stock in float32 for the same words.
 
     Attributes:
-        per_word: of the scores of words; None if the program does not tell them.
-        whole: of the sums of a sentence's scores, divided by its length; None if the program tells no scores.
+        per_word: of the scores of words; None if the program gives none.
+        whole: of the sums of a sentence's scores, divided by its length; None if the program gives none.
     """
 
     per_word: Optional[float]
@@ -32,14 +32,14 @@ class ScoreError:
 
 
 def check_form(name: str, outputs: Outputs, tgt_len: int, vocab_size: int, eos: int, writes_eos: bool) -> None:
-    """Checks that outputs are of known words, and as long as was asked for.
+    """Checks that outputs have known words only, and the length that was asked for.
 
     Args:
         tgt_len: words without the eos, or 0 for any number.
         writes_eos: whether the program ends outputs of a forced length with an eos.
 
     Raises:
-        FairseqElError: an output is not; says which.
+        FairseqElError: an output has an unknown word, another length, or an eos in the wrong place.
     """
     for number, output in enumerate(outputs):
         strange = [token for token in output.tokens if not 0 <= token < vocab_size]
@@ -59,7 +59,7 @@ def compare(mine: Outputs, stock: Outputs, eos: int) -> Agreement[List[int]]:
     """Compares outputs token by token, but for a last eos: CTranslate2 writes none at the longest length.
 
     Raises:
-        FairseqElError: there are more outputs on one side.
+        FairseqElError: the numbers of outputs differ.
     """
     if len(mine) != len(stock):
         raise FairseqElError(f"{len(mine)} outputs can't be compared with {len(stock)}")

@@ -1,4 +1,4 @@
-"""Outputs and scores of stock fairseq, which those of all programs are held against; facts about the model."""
+"""Outputs and scores of stock fairseq, with which those of all programs are compared; facts about the model."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def facts_and_conversion(settings: Settings, methods: Sequence[Method], scratch:
 
 
 class References:
-    """Outputs of stock fairseq, in every dtype that a method is held against.
+    """Outputs of stock fairseq, in every dtype that a method is compared in.
 
-    Stock methods among those that are measured serve for it; for the other dtypes, stock decodes once, before anything
-    is measured, and is not in the table.
+    Stock methods that are measured give theirs. For the other dtypes, stock decodes once, before anything is measured,
+    and is not in the table.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class References:
                     self._outputs[method.dtype, spec][tgt_len] = [ScoredOutput(**found) for found in reply["outputs"]]
 
     def add(self, measured: Sequence[Tuple[Method, BatchSpec, Outputs]]) -> None:
-        """Takes over what stock methods wrote."""
+        """Takes over the outputs of stock methods."""
         for method, spec, outputs in measured:
             if method.kind == "stock":
                 self._outputs[method.dtype, spec] = outputs

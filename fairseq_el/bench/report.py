@@ -179,7 +179,7 @@ def _first_of_each(measurements: Sequence[Measurement]) -> List[Measurement]:
 def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]:
     kinds = {measurement.method.kind for measurement in measurements}
     notes = [
-        f"Time: from ids to ids, encoder included; medians of {settings.runs} rounds, in each of which all take turns.",
+        f"Time: from ids to ids, encoder included; medians of {settings.runs} rounds; all take turns in each.",
         f"Times as fast: as {settings.baseline.label}, in every round; of these the median.",
         _MEMORY[settings.device],
         "Score error: root mean square, against what stock in fp32 gives the same words; of words, and of sums divided "

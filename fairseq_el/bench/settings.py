@@ -36,7 +36,7 @@ class Settings:
         src_lens: empty for sources as long as the model reads them.
         tgt_len: words of every output, or 0 for outputs that end by themselves.
         device: ``"cpu"`` or ``"cuda"``.
-        per_step: whether outputs of a quarter of ``tgt_len`` are timed too, so that the difference is of steps only.
+        per_step: whether outputs of a quarter of ``tgt_len`` are timed too: the difference is the time of steps only.
         diverse_beam_groups: 0 for plain beam search.
         check_others: whether hf in an exact dtype must write what stock writes.
         natural_length: words at most, of outputs that end by themselves.

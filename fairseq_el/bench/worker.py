@@ -1,6 +1,6 @@
-"""``python -m fairseq_el.bench.worker``: one program, told what to do by lines of JSON on standard input.
+"""``python -m fairseq_el.bench.worker``: one program, which takes its commands from lines of JSON on standard input.
 
-Every command is answered by one line on standard output: the answer, or ``{"error": message}``. Whatever libraries
+Every command is answered by one line on standard output: the answer, or ``{"error": message}``. Text that libraries
 print goes to standard error.
 """
 
@@ -28,7 +28,7 @@ Reply = Dict[str, Any]
 
 
 class Session:
-    """A program and what it was told. Every public method is a command; between two of them the program is idle."""
+    """A loaded program and its batches. Every public method is a command; between two of them the program is idle."""
 
     def __init__(self) -> None:
         self._program: Optional[Program] = None
@@ -114,7 +114,7 @@ class Session:
 
 
 def _take_standard_output() -> TextIO:
-    """Standard output for answers only; what others write to it from now on goes to standard error."""
+    """Keeps standard output for answers; text that others write to it from now on goes to standard error."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return channel

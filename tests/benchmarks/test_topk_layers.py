@@ -129,7 +129,7 @@ def test_nothing_to_draw(tmp_path, capsys):
         (["--methods", "topk,fast"], "--methods must name methods out of vanilla, chunked, topk, sdpa.*got 'fast'"),
         (["--methods", "vanilla:3"], "--methods must name methods out of .* got 'vanilla:3'"),
         (["--methods", "topk:0"], "--methods must name methods out of .* got 'topk:0'"),
-        (["--feed-forward", "--methods", "sdpa"], "--methods must name methods out of vanilla, chunked, topk, of"),
+        (["--feed-forward", "--methods", "sdpa"], "--methods must name methods out of vanilla, chunked, topk, where"),
         (["--methods", "topk,topk"], "--methods must name every method once; got topk,topk"),
         (["--methods", "topk", "--baseline", "vanilla"], "--baseline must be one of the methods, topk; got vanilla"),
         (

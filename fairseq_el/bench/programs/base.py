@@ -24,7 +24,7 @@ class Program(ABC):
 
     @abstractmethod
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
-        """Brings batches into the form that the program takes them in. Each source has *Shape:* ``(n)``."""
+        """Brings batches into the form that the program takes. Each source has *Shape:* ``(n)``."""
 
     @abstractmethod
     def decode(self, tgt_len: int) -> Any:
