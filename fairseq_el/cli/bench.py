@@ -164,7 +164,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     methods = parse_methods(options.methods, options.dtype)
     baseline = parse_method(options.baseline, options.dtype) if options.baseline else methods[0]
     if options.data is None or options.path is None:
-        raise OptionError("fairseq-el bench needs DATA and --path model.pt")
+        options.parser.error("bench needs DATA and --path model.pt")
     raise_problems(list(_problems(options, methods, baseline)))
     require_file(options.path, "--path must be a checkpoint that fairseq wrote")
     check_sums(options.path)

@@ -125,7 +125,7 @@ def _add_el(el: Any) -> None:
         type=positive,
         default=DEFAULT_ENCODER_TOKENS,
         metavar="N",
-        help="(default: %(default)s)",
+        help="positions that the encoder computes at a time (default: %(default)s)",
     )
     el.add_argument(
         "--node-share",

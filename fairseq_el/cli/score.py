@@ -67,8 +67,8 @@ def add_parser(commands: Any) -> None:
         "--format",
         choices=FORMATS,
         default="auto",
-        help="what FILE is: the output of fairseq's programs, or text with a hypothesis on each line (default: by its "
-        "lines)",
+        help="the format of FILE: the output of fairseq's programs, or text with a hypothesis on each line (default: "
+        "found by its lines)",
     )
     parser.add_argument(
         "--ref",
@@ -81,7 +81,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--metrics", type=_metrics, default=METRICS, metavar="LIST", help="of bleu,chrf,rouge (default: all)"
     )
-    parser.add_argument("--lowercase", action="store_true", help="for BLEU and chrF; ROUGE never sees case")
+    parser.add_argument("--lowercase", action="store_true", help="lowercase texts for BLEU and chrF; ROUGE ignores case anyway")
     parser.add_argument(
         "--tokenize",
         choices=sorted(BLEU.TOKENIZERS),
