@@ -19,8 +19,7 @@ from common import Arguments, add_device, make_parser, numbers, run_benchmark, t
 
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.programs import FairseqProgram
-from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.options import positive, size, size_of_memory
+from fairseq_el.cli.options import device_of, positive, size, size_of_memory
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OutOfMemoryError

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import Arguments, make_parser, run_benchmark
 
-from fairseq_el.cli.report_files import check_plot
+from fairseq_el.cli.options import check_plot
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.files import write_whole

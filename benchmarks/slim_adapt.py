@@ -23,8 +23,7 @@ from fairseq import checkpoint_utils
 from tabulate import tabulate
 from torch import Tensor
 
-from fairseq_el.cli.options import not_negative, positive
-from fairseq_el.cli.report_files import check_file
+from fairseq_el.cli.options import check_file, not_negative, positive
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.failure_report import explain, explain_loading

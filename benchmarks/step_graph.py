@@ -19,7 +19,7 @@ from common import Arguments, add_device, add_numbers, make_parser, numbers, run
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el.cli.devices import device_of
+from fairseq_el.cli.options import device_of
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OptionError

@@ -19,8 +19,7 @@ from common import Arguments, make_parser, run_benchmark, table
 from torch.profiler import ProfilerActivity, profile
 
 from fairseq_el.bench.programs import FairseqProgram
-from fairseq_el.cli.devices import device_of
-from fairseq_el.cli.options import positive
+from fairseq_el.cli.options import device_of, positive
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import OptionError
 from fairseq_el.measure import seconds_of, spread, step_seconds
