@@ -39,20 +39,17 @@ def run_benchmark(
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], None],
     arguments: Arguments = None,
-    passes_on: bool = False,
 ) -> int:
     """Reads the command line, measures, and returns the exit status. Errors are one line on standard error.
 
     Args:
         measure: gets the options, ``command_line`` among them.
         arguments: of the command line (default: those of this process).
-        passes_on: whether other options are those of fairseq: ``measure`` gets them as ``rest``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def command() -> int:
-        options, rest = parser.parse_known_args(given) if passes_on else (parser.parse_args(given), [])
-        options.rest = rest
+        options = parser.parse_args(given)
         options.command_line = shlex.join(["python", f"benchmarks/{parser.prog}", *given])
         measure(options)
         return 0

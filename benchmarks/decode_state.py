@@ -46,7 +46,7 @@ from fairseq_el.measure import ProcessMemory
 from fairseq_el.planning import Workload, memory, shape_of, state_bytes
 
 CACHES = ("stock-duplicated", "stock-shared", "kv", "el")
-NOT_REPORTED = ("parser", "passes_options_on", "rest", "command_line")
+NOT_REPORTED = ("parser", "passes_options_on", "command_line")
 
 
 class StockReorderings:
