@@ -41,7 +41,10 @@ def execute(monkeypatch, capsys):
             shutil.copyfile(words[1], words[2])
         elif words[0] == "python":
             monkeypatch.setattr(sys, "argv", words[1:])
-            runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
+            try:
+                runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
+            except SystemExit as ended:
+                assert not ended.code, line
         else:
             monkeypatch.setattr(sys, "argv", words)
             module, _, name = PROGRAMS[words[0]].partition(":")

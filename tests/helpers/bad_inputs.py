@@ -506,7 +506,7 @@ RECIPES: List[Row] = [
     (RECIPE, url("http://host:99999/x"), "url must be one of http:// or https://; Port out of range"),
     (RECIPE, url("http://a..b/x"), "url must be one of http:// or https://; .*label"),
     (RECIPE, url("http://host/a b"), "must be percent-encoded, such as %20"),
-    (RECIPE, url("http://höst/x"), "what is not ASCII"),
+    (RECIPE, url("http://höst/x"), "characters that are not ASCII, must be percent-encoded"),
     ("recipe download recipe.yaml --work .", recipe(files__gone={"copy": "nowhere"}), "nowhere does not exist"),
     ("recipe download recipe.yaml --work .", recipe(files__gone={"copy": "."}), "is a directory"),
     (
