@@ -81,7 +81,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--metrics", type=_metrics, default=METRICS, metavar="LIST", help="of bleu,chrf,rouge (default: all)"
     )
-    parser.add_argument("--lowercase", action="store_true", help="lowercase texts for BLEU and chrF; ROUGE ignores case anyway")
+    parser.add_argument(
+        "--lowercase", action="store_true", help="lowercase texts for BLEU and chrF (ROUGE ignores case)"
+    )
     parser.add_argument(
         "--tokenize",
         choices=sorted(BLEU.TOKENIZERS),
