@@ -32,7 +32,7 @@ from tqdm import tqdm
 from fairseq_el.cli.options import layers, not_negative, positive
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import FEATURE_MAPS
-from fairseq_el.slim.model import CONFIGURATIONS
+from fairseq_el.slim.language_model import CONFIGURATIONS
 from fairseq_el.units import format_seconds, format_size
 
 NAMES = ("slim.json", "slim.md")

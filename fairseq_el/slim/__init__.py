@@ -2,7 +2,7 @@
 
 from fairseq_el.slim.criterion import SlimCrossEntropyCriterion, slim_cross_entropy
 from fairseq_el.slim.decoder import SlimDecoder
-from fairseq_el.slim.model import SlimPerformerLanguageModel
+from fairseq_el.slim.language_model import SlimPerformerLanguageModel
 from fairseq_el.slim.tasks import ByteLanguageModelingTask, CopyingTask
 
 __all__ = [
