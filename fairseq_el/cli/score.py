@@ -62,6 +62,12 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands, "score", run, "BLEU, chrF and ROUGE of what fairseq-generate wrote", _DESCRIPTION, _EXAMPLE
     )
+    _add_texts(parser)
+    _add_metrics(parser)
+    _add_output(parser)
+
+
+def _add_texts(parser: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="output of fairseq-generate or -interactive, or plain text")
     parser.add_argument(
         "--format",
@@ -78,6 +84,15 @@ def add_parser(commands: Any) -> None:
         help="references, one per line in the order of the data set, instead of the lines T-; several times for "
         "several references of each sentence",
     )
+    parser.add_argument(
+        "--post-process",
+        type=_symbol,
+        metavar="SYMBOL",
+        help="join pieces first, as the option of fairseq-generate does: sentencepiece, subword_nmt, ...",
+    )
+
+
+def _add_metrics(parser: Any) -> None:
     parser.add_argument(
         "--metrics", type=_metrics, default=METRICS, metavar="LIST", help="of bleu,chrf,rouge (default: all)"
     )
@@ -97,12 +112,6 @@ def add_parser(commands: Any) -> None:
         help="what ends a sentence for ROUGE-Lsum: lines: line ends, also <n> and <q>; punctuation: also . ! ? with "
         "closing quotes and a space (default: %(default)s)",
     )
-    parser.add_argument(
-        "--post-process",
-        type=_symbol,
-        metavar="SYMBOL",
-        help="join pieces first, as the option of fairseq-generate does: sentencepiece, subword_nmt, ...",
-    )
     parser.add_argument("--confidence", action="store_true", help="intervals by bootstrap")
     parser.add_argument(
         "--samples", type=whole(0, 100_000), default=1000, metavar="N", help="of the bootstrap (default: 1000)"
@@ -110,6 +119,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=not_negative, default=_SEED, metavar="N", help="of the bootstrap (default: %(default)s)"
     )
+
+
+def _add_output(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print scores for programs")
     parser.add_argument(
         "--extract",
