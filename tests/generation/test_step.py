@@ -197,6 +197,7 @@ CASES = {
     "diverse": {"options": {"beam": 4, "diverse_beam_groups": 2}},
     "parts": {"encoder_tokens": 1},
     "transformers": {"rules": TransformersRules(early_stopping="never", forbidden=((7,), (8, 9)))},
+    "transformers, early": {"rules": TransformersRules(early_stopping=True, forbidden=((7,), (8, 9)))},
     "transformers, prompts": {"rules": TransformersRules(), "prefix": RAGGED},
 }
 
@@ -209,7 +210,7 @@ def test_loop_and_reference_keep_the_contract(case, monkeypatch):
     assert_same(decode(**CASES[case]), expected, rtol=0, atol=0)
     (step,) = CheckedStep.seen
     assert step.calls[-1].startswith("candidates") and len(step.calls) > 5
-    if case in ("beam search", "sampling", "as long as the source", "transformers"):
+    if case in ("beam search", "sampling", "as long as the source", "transformers, early"):
         assert len(step.sentences) < len(LENGTHS)  # some have left
 
 
