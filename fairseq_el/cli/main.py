@@ -64,7 +64,7 @@ def report_errors(command: Callable[[], int], program: str) -> int:
     except KeyboardInterrupt:
         say_error("stopped by Ctrl-C", program)
         return 130
-    except BrokenPipeError:  # whoever read the output has seen enough: fairseq-el plan ... | head
+    except BrokenPipeError:  # the reader of the output has seen enough: fairseq-el plan ... | head
         return 1
     except (OSError, MemoryError, RuntimeError) as error:
         message = explain_system(error)

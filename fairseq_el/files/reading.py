@@ -51,7 +51,7 @@ def kind_of(path: Path) -> Optional[str]:
 
 
 def require_file(path: Union[str, Path], rule: str) -> None:
-    """Refuses what is not a file before it is opened: opening a FIFO would wait for whoever writes to it.
+    """Refuses what is not a file before it is opened: opening a FIFO would wait for a program that writes to it.
 
     Args:
         rule: first half of the message, such as ``"CKPT must be a checkpoint that fairseq wrote"``.

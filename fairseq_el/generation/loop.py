@@ -135,7 +135,7 @@ class EndedHypotheses:
             )
 
     def keep(self, kept: Kept) -> None:
-        """Does nothing: hypotheses are kept by the numbers of their sentences, whoever leaves the search."""
+        """Does nothing: hypotheses are kept by the number of their sentence in the whole batch."""
 
     def best_first(self) -> Hypotheses:
         """Returns all hypotheses. The host waits once for their scores."""

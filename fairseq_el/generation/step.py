@@ -104,7 +104,7 @@ class BeamStep(ABC):
 
     @abstractmethod
     def worth_dropping(self, step: int, num_finished: int) -> bool:
-        """Returns whether finished sentences shall leave now, ``num_finished`` of those still decoded (maybe none).
+        """Returns whether finished sentences should leave now. ``num_finished``: so many are there, maybe none.
 
         Dropping moves the state of all others. Returning False until the end is correct, but computes in vain. A class
         must return True where the strategy or dropout would draw random numbers for finished sentences.
