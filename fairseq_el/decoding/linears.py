@@ -30,8 +30,8 @@ class Linears:
 
     Copies belong to this object: nothing is added to the modules. A copy is made at the first use and checked at every
     later one against the parameter's storage and version, so that replacing or changing a weight in place is seen.
-    Changes through ``.data``, as optimizers make them, are not seen. A caller that keeps a ``Linears`` beyond one batch must
-    know that its model is not trained (see :func:`is_inference_only`).
+    Changes through ``.data``, as optimizers make them, are not seen. A caller that keeps a ``Linears`` beyond one
+    batch must know that its model is not trained (see :func:`is_inference_only`).
     """
 
     def __init__(self, num_rows: int, num_uses: int = 0):
