@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from tabulate import tabulate
+from tqdm import tqdm
 
 from fairseq_el.cli.main import report_errors
 from fairseq_el.cli.options import check_directory, check_plot, device_of, not_negative, positive, threads
@@ -187,6 +188,24 @@ def draw_panels(panels: Sequence[Sequence[Panel]], path: Path, force: bool) -> N
             axes.legend(frameon=False)
     figure.tight_layout()
     write_whole(path, lambda unfinished: figure.savefig(unfinished, dpi=150), force)
+
+
+def measure_and_report(
+    options: argparse.Namespace,
+    names: Sequence[str],
+    measure: Callable[[Callable[[str], None]], Any],
+    report_of: Callable[[Any], Report],
+) -> None:
+    """Checks where results go, measures, and gives the report.
+
+    Args:
+        names: files that ``--out`` gets.
+        measure: gives the results; its argument shows what is being measured.
+    """
+    check_results(options, names)
+    with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
+        results = measure(bar.set_description_str)
+    give_report(options, report_of(results))
 
 
 def give_report(options: argparse.Namespace, report: Report) -> None:

@@ -10,6 +10,7 @@ import argparse
 import platform
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -20,14 +21,12 @@ from common import (
     add_measuring,
     add_results,
     check_measuring,
-    check_results,
-    give_report,
     make_parser,
+    measure_and_report,
     numbers,
     run_benchmark,
 )
 from slim_measuring import OURS, SlimResult, SlimSettings, measure_slim_training
-from tqdm import tqdm
 
 from fairseq_el.cli.options import layers, not_negative, positive
 from fairseq_el.errors import OptionError
@@ -73,10 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    check_results(options, NAMES)
-    with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        results = measure_slim_training(settings, bar.set_description_str)
-    give_report(options, report_of(settings, results))
+    measure_and_report(options, NAMES, partial(measure_slim_training, settings), partial(report_of, settings))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -17,15 +18,13 @@ from common import (
     add_measuring,
     add_results,
     check_measuring,
-    check_results,
-    give_report,
     make_parser,
+    measure_and_report,
     numbers,
     run_benchmark,
 )
 from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
 from topk_measuring import DIRECTIONS, Layers, TopkResult, TopkSettings, measure_topk_layers
-from tqdm import tqdm
 
 from fairseq_el.cli.options import positive, size_of_memory
 from fairseq_el.dtypes import DTYPES, supported_dtype
@@ -97,10 +96,7 @@ def _add_layers(parser: Any) -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    check_results(options, NAMES)
-    with tqdm(unit="", leave=False, disable=None, bar_format="{desc}") as bar:
-        results = measure_topk_layers(settings, bar.set_description_str)
-    give_report(options, report_of(settings, results))
+    measure_and_report(options, NAMES, partial(measure_topk_layers, settings), partial(report_of, settings))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
