@@ -225,11 +225,3 @@ def give_report(options: argparse.Namespace, report: Report) -> None:
                 report.draw(path, options.force)
     if options.plot is not None:
         report.draw(options.plot, options.force)
-
-
-def _write(report: Report, path: Path, force: bool) -> None:
-    texts = {".json": json.dumps(report.values, indent=2), ".md": report.as_text("github")}
-    if path.suffix not in texts:
-        report.draw(path, force)
-        return
-    write_whole(path, lambda unfinished: unfinished.write_text(texts[path.suffix] + "\n", "utf-8"), force)

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    measure_and_report(options, NAMES, partial(measure_slim_training, settings), partial(report_of, settings))
+    measure_and_report(options, NAMES, lambda show: measure_slim_training(settings, show), partial(report_of, settings))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

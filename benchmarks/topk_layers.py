@@ -96,7 +96,7 @@ def _add_layers(parser: Any) -> None:
 
 def _measure(options: argparse.Namespace) -> None:
     settings = _settings(options)
-    measure_and_report(options, NAMES, partial(measure_topk_layers, settings), partial(report_of, settings))
+    measure_and_report(options, NAMES, lambda show: measure_topk_layers(settings, show), partial(report_of, settings))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
