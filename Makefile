@@ -27,14 +27,19 @@ INSTALLER = setup.py scripts/install.sh scripts/choose_torch.py fairseq_el/cards
 
 $(VENV)/.installed: $(INSTALLER)
 	@scripts/install.sh '$(PYTHON)' '$(VENV)'
+	@touch $@ $(@D)/.native
+
+# Compiles again what has changed of the C++ sources. install.sh has done it the first time.
+%/.native: $(wildcard fairseq_el/csrc/*) | %/.installed
+	@scripts/install.sh --native '$*'
 	@touch $@
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed $(VENV)/.native
 
-demo: $(VENV)/.installed
+demo: install
 	@$(VENV)/bin/python scripts/demo.py
 
-test: $(VENV)/.installed
+test: install
 	$(PYTEST)
 
 lint: $(VENV)/.installed
@@ -56,13 +61,13 @@ test-compat:
 	@TORCH='$(CUDA_TORCH)' scripts/install.sh '$(CUDA_PYTHON)' .venv-cuda
 	@.venv-cuda/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is None and \
 	  "make test-cuda-fake: error: pip found a CPU build of torch; point it to an index with CUDA builds, as PyPI is")'
-	@touch $@
+	@touch $@ $(@D)/.native
 
 test-cuda-fake:
 	@if [ -z '$(CUDA_PYTHON)' ]; then \
 	  echo 'make test-cuda-fake: skipped: no Python 3.11 or 3.12 was found on PATH or among pyenv versions'; \
 	else \
-	  $(MAKE) --no-print-directory .venv-cuda/.installed && \
+	  $(MAKE) --no-print-directory .venv-cuda/.installed .venv-cuda/.native && \
 	  OMP_NUM_THREADS=1 .venv-cuda/bin/python -m pytest tests/cuda/test_fake_card.py; \
 	fi
 

@@ -3,6 +3,7 @@
 #
 #   scripts/install.sh PYTHON VENV
 #   scripts/install.sh --print-torch PYTHON    # only says which torch it would install, and why
+#   scripts/install.sh --native VENV           # only installs fairseq_el again, which compiles its C++ extension
 #
 # Needs Python 3.8 to 3.13 and a C++ compiler. scripts/choose_torch.py chooses the torch that has kernels for the cards
 # that nvidia-smi shows (without a card: torch==2.13.0, or torch==1.12.1 before Python 3.11). TORCH names another one,
@@ -12,8 +13,31 @@
 # second torch to compile its extensions, and a torchaudio that nothing here imports.
 set -eu
 if [ "$#" -ne 2 ]; then
-    echo 'usage: scripts/install.sh PYTHON VENV | --print-torch PYTHON' >&2
+    echo 'usage: scripts/install.sh PYTHON VENV | --print-torch PYTHON | --native VENV' >&2
     exit 2
+fi
+
+pip() {
+    "$venv/bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        echo "scripts/install.sh: error: 'pip $*' failed; the whole log is $log" >&2
+        exit 1
+    }
+}
+
+install_fairseq_el() {
+    log=$venv/native.log
+    : >"$log"
+    pip install -v --no-build-isolation --no-deps --editable . # pip shows what setup.py says with -v only
+    why=$(sed -n 's/^ *\(fairseq_el is installed without its native step: \)/\1/p' "$log" | tail -n 1)
+    [ -z "$why" ] || echo "Warning: $why (log: $log)" >&2
+}
+
+if [ "$1" = --native ]; then
+    venv=$2
+    echo "Compiling the native step of $venv (up to two minutes; the log is $venv/native.log)"
+    install_fairseq_el
+    exit
 fi
 if [ "$1" = --print-torch ]; then
     python=$2
@@ -45,13 +69,6 @@ fi
 echo "Installing into $venv (four to seven minutes, once; the log is $venv/install.log)"
 "$python" -m venv "$venv"
 log=$venv/install.log
-pip() {
-    "$venv/bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1 || {
-        tail -n 20 "$log" >&2
-        echo "scripts/install.sh: error: 'pip $*' failed; the whole log is $log" >&2
-        exit 1
-    }
-}
 
 if [ "$minor" -ge 11 ]; then
     pip install --upgrade 'pip>=24.1' 'setuptools>=70' wheel
@@ -72,7 +89,7 @@ else
     pip install 'hydra-core>=1.0.7,<1.1' 'omegaconf<2.1' bitarray cffi regex sacrebleu tqdm
 fi
 pip install hypothesis matplotlib mypy pytest pytest-xdist rouge-score ruff sentencepiece tabulate
-pip install --no-build-isolation --no-deps --editable .
+install_fairseq_el
 echo "Installed: $("$venv/bin/python" -c '
 import fairseq, platform, torch
 print(f"Python {platform.python_version()}, torch {torch.__version__}, fairseq {fairseq.__version__}")' 2>/dev/null)"
