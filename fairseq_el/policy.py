@@ -5,6 +5,7 @@
 PROJECTED_AT_ONCE = 2048
 MANY_ROWS = 1024  # from so many rows on, a product is taken for the encoder's; those of a step mostly have fewer
 LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
+LEAST_ROWS_OF_GROUP = 8  # rows that a thread decodes by itself, at least
 
 
 def sentences_at_once(encoder_tokens: int, length: int) -> int:
@@ -19,6 +20,16 @@ def output_rows_at_once(encoder_tokens: int, width: int, vocab_size: int) -> int
         width: ``d`` of the decoder.
     """
     return max(encoder_tokens * 4 * width // vocab_size, 1)
+
+
+def groups_of_sentences(num_sentences: int, beam_size: int, num_threads: int) -> int:
+    """Groups that native code decodes a batch in, each by one thread; 1 where threads share every product.
+
+    Threads that share products wait for each other after each of them. With few rows, though, a product takes most of
+    its time to read the weight, and threads that read it together need not read it twice.
+    """
+    many = num_sentences >= num_threads and num_sentences * beam_size >= LEAST_ROWS_OF_GROUP * num_threads
+    return num_threads if many else 1
 
 
 def should_pack(dtype: str, num_rows: int, size: int, num_uses: int) -> bool:
@@ -43,6 +54,11 @@ def is_packed_faster(dtype: str, num_rows: int, size: int) -> bool:
     if dtype == "fp32":
         return 4 <= num_rows < MANY_ROWS and num_rows * size >= LEAST_PACKED
     return num_rows >= 4
+
+
+def first_packed_rows(dtype: str, size: int) -> int:
+    """Rows from which on a product with a packed weight of ``size`` numbers takes less time than with the plain one."""
+    return max(-(-LEAST_PACKED // size), 4) if dtype == "fp32" else 4
 
 
 def capacity_for(num_nodes: int, beam_size: int) -> int:

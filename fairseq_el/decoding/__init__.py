@@ -23,8 +23,8 @@ from fairseq_el.decoding.enable import (
     self_attention_of,
 )
 from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, share_encoder_out
-from fairseq_el.decoding.layers import drops_out
-from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only
+from fairseq_el.decoding.layers import drops_out, is_plain_decoder_layer
+from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
 __all__ = [
@@ -53,6 +53,8 @@ __all__ = [
     "has_hooks",
     "is_el_model",
     "is_inference_only",
+    "is_plain_decoder_layer",
+    "is_plain_linear",
     "models_in",
     "self_attention_of",
     "set_class_without_el",

@@ -15,6 +15,7 @@ from torch import Tensor
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
 from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
+from fairseq_el.generation.native_step import NativeStep
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
@@ -151,7 +152,7 @@ class EndedHypotheses:
 logger = logging.getLogger(__name__)
 
 # The best first; the last decodes everything.
-IMPLEMENTATIONS: List[Type[BeamStep]] = [ReferenceStep]
+IMPLEMENTATIONS: List[Type[BeamStep]] = [NativeStep, ReferenceStep]
 
 _logged: Set[str] = set()
 

@@ -1,5 +1,6 @@
-"""The native step: the compiled extension ``fairseq_el._native``, where it was compiled for this torch."""
+"""Native code for CPUs: the extension, and models as it reads them."""
 
 from fairseq_el.native.loading import extension
+from fairseq_el.native.model import native_model, reason_against
 
-__all__ = ["extension"]
+__all__ = ["extension", "native_model", "reason_against"]

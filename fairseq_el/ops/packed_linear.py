@@ -37,7 +37,12 @@ def can_pack(device_type: str, dtype: torch.dtype) -> bool:
 
 
 class PackedLinear:
-    """A linear layer ``y = activation(x W^T + b)``, without gradients. It does not see later changes of the weight."""
+    """A linear layer ``y = activation(x W^T + b)``, without gradients. It does not see later changes of the weight.
+
+    Attributes:
+        weight: the packed weight, which only oneDNN's operators can read.
+        fuses: whether oneDNN may apply the activation.
+    """
 
     def __init__(self, weight: Tensor, bias: Optional[Tensor], num_rows: int):
         """Packs a weight.
@@ -47,10 +52,10 @@ class PackedLinear:
             bias: *Shape:* ``(out)``.
             num_rows: how many rows ``x`` will have, about.
         """
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), num_rows)
         self._bias = None if bias is None else bias.detach()
         # oneDNN's ReLU takes NaN for 0: a damaged weight must show in what is computed, as it does in torch.
-        self._fuses = all(_is_finite(tensor.detach()) for tensor in (weight, bias) if tensor is not None)
+        self.fuses = all(_is_finite(tensor.detach()) for tensor in (weight, bias) if tensor is not None)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
         """Computes ``y``.
@@ -63,11 +68,11 @@ class PackedLinear:
         Returns:
             *Shape:* ``(..., out)``.
         """
-        function = None if self._fuses else _FUNCTIONS[activation]
+        function = None if self.fuses else _FUNCTIONS[activation]
         if function is not None:
             return function(self(x))
         algorithm = "none" if activation == "gelu" else ""
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], algorithm)
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self._bias, activation, [], algorithm)
         return output
 
 

@@ -1,0 +1,174 @@
+"""All steps of a batch in one call of native code, on a CPU (``csrc/``)."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Optional, Tuple
+
+import torch
+from fairseq.ngram_repeat_block import NGramRepeatBlock
+from torch import Tensor
+
+from fairseq_el.generation.batch import ActiveBatch
+from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
+from fairseq_el.generation.rules import SearchRules
+from fairseq_el.generation.step import BeamStep
+from fairseq_el.native import extension, native_model, reason_against
+from fairseq_el.policy import groups_of_sentences, output_rows_at_once
+
+
+class NativeStep(BeamStep):
+    """Plain beam search of one EL model. Symbols: ``B`` sentences, ``n`` positions of the source, ``d`` width."""
+
+    @classmethod
+    def refusal(cls, rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Optional[str]:
+        return next((reason for reason in _reasons(rules, batch, decoders) if reason is not None), None)
+
+    def begin(self) -> int:
+        self.decoders.encode(self.batch.net_input, self.batch.source)
+        return 0
+
+    def run_to_end(self, first_step: int) -> Hypotheses:
+        native, rules, batch, (decoder,) = extension(), self.rules, self.batch, self.decoders.models
+        num_sentences = len(batch.sentences)
+        groups = groups_of_sentences(num_sentences, rules.beam_size, torch.get_num_threads())
+        rows = -(-num_sentences // groups) * rules.beam_size
+        assert native is not None and decoder.state is not None
+        model = native_model(native, decoder.model, decoder.state.backend, decoder.state.linears, rows)
+        limits = native.Limits()
+        limits.tokens_at_once = max(self.decoders.encoder_tokens // groups, 1)
+        limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, model.embedding.size(1), rules.vocab_size)
+        found = native.decode(
+            model,
+            _rules(native.Rules(), rules, batch, settles_ties=model.embedding.element_size() > 2),
+            _sentences(native.Sentence, rules, batch),
+            [] if decoder.encoder_out is None else _sources(decoder.encoder_out),
+            _positions(decoder.model.decoder, batch.max_len + 1),
+            limits,
+            groups,
+        )
+        return _hypotheses(*found)
+
+    def candidates(self, step: int) -> Candidates:
+        raise NotImplementedError("run_to_end does all steps")
+
+    def worth_dropping(self, step: int, num_finished: int) -> bool:
+        raise NotImplementedError("run_to_end does all steps")
+
+    def advance(self, step: int, candidates: Candidates, ended: Tensor, kept: Optional[Kept]) -> None:
+        raise NotImplementedError("run_to_end does all steps")
+
+
+def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Any:
+    """Each thing that native code does not do, or None where it is not asked for; the cheapest first."""
+    if extension() is None:
+        yield "there is no native code"
+    if not rules.is_beam_search or rules.transformers is not None:
+        yield "the search is not fairseq's plain beam search"
+    if len(decoders.models) != 1 or decoders.models[0].state is None or not decoders.models[0].is_softmax:
+        yield "the models are not one EL model with a plain softmax and a shared past"
+        return
+    if rules.language_model is not None:
+        yield "a language model has a say (--lm-path)"
+    if decoders.need_attn and decoders.has_encoder:
+        yield "attention is recorded"
+    if decoders.on_step is not None:
+        yield "somebody watches every step"
+    if rules.ngram_blocker is not None and (
+        type(rules.ngram_blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock
+    ):
+        yield "repeated n-grams are left to fairseq's module"
+    if 2 * rules.beam_size >= rules.vocab_size:
+        yield f"{rules.beam_size} beams are many for a vocabulary of {rules.vocab_size}"
+    if torch.is_grad_enabled():
+        yield "gradients are recorded"
+    if batch.prefix_tokens is not None and batch.forced_lengths(rules) is None:
+        yield "prefixes can't be read in one pass"
+    yield reason_against(decoders.models[0].model)
+
+
+def _rules(described: Any, rules: SearchRules, batch: ActiveBatch, settles_ties: bool) -> Any:
+    """The struct ``Rules`` of ``csrc/search.h``."""
+    described.beam_size, described.pad, described.unk, described.eos = (
+        rules.beam_size,
+        rules.pad,
+        rules.unk,
+        rules.eos,
+    )
+    described.min_len, described.max_len = rules.min_len, batch.max_len
+    if batch.prefix_tokens is not None:
+        described.forced_until = min(batch.prefix_tokens.size(1), batch.max_len)
+    if rules.ngram_blocker is not None:
+        described.ngram_size = rules.ngram_blocker.no_repeat_ngram_size
+    if rules.suppressed is not None:
+        described.suppressed = rules.suppressed.tolist()
+    described.temperature, described.unk_penalty = rules.temperature, rules.unk_penalty
+    described.length_penalty, described.normalizes = rules.len_penalty, rules.normalize_scores
+    described.matches_source, described.settles_ties = rules.match_source_len, settles_ties
+    return described
+
+
+def _sentences(new: Callable[[], Any], rules: SearchRules, batch: ActiveBatch) -> List[Any]:
+    """The structs ``Sentence`` of ``csrc/search.h``."""
+    lengths = batch.forced_lengths(rules) or [0] * len(batch.sentences)
+    firsts, source_lengths = batch.first.tolist(), batch.src_lengths.tolist()
+    described = []
+    for i, length in enumerate(lengths):
+        sentence = new()
+        forced = batch.prefix_tokens[i, :length].tolist() if batch.prefix_tokens is not None else []
+        sentence.prompt = [firsts[i], *forced]
+        sentence.last = batch.last_step(i)
+        sentence.may_end = 0 if batch.limits is None else batch.limits.may_end[i]
+        sentence.source_length = source_lengths[i]
+        described.append(sentence)
+    return described
+
+
+def _sources(encoder_out: Any) -> List[Tensor]:
+    """The encoder's output of each sentence, without padding. *Shape:* ``(n, d)`` each."""
+    memory = encoder_out["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
+    masks = encoder_out["encoder_padding_mask"]
+    if not masks:
+        return list(memory)
+    visible = ~masks[0].to(torch.bool)  # (B, n)
+    counts = visible.sum(dim=1).tolist()
+    begins = visible.to(torch.uint8).argmax(dim=1).tolist()
+    sources = []
+    for of_sentence, seen, begin, count in zip(memory, visible, begins, counts):
+        part = slice(begin, begin + count)
+        sources.append(of_sentence[part] if bool(seen[part].all()) else of_sentence[seen])
+    return sources
+
+
+def _positions(decoder: Any, length: int) -> Tensor:
+    """Embeddings of the first positions, whatever the words; empty if there are none. *Shape:* ``(length, d)``."""
+    if decoder.embed_positions is None:
+        return torch.empty(0)
+    any_word = 0 if decoder.padding_idx != 0 else 1
+    embedded: Tensor = decoder.embed_positions(torch.full((1, length), any_word))[0]
+    return (embedded if embedded.dtype == torch.float64 else embedded.float()).contiguous()
+
+
+def _hypotheses(
+    tokens: Tensor,
+    positional: Tensor,
+    lengths: List[int],
+    scores: Tensor,
+    counts: List[int],
+    without: List[int],
+    state_bytes: int,
+) -> Hypotheses:
+    """Dictionaries as fairseq's generators return them, best first; the arguments are what native code returns.
+
+    Raises:
+        NoWordLeftError: a sentence has no hypothesis.
+    """
+    if without:
+        raise NoWordLeftError(without)
+    each = list(zip(tokens.split(lengths), scores, positional.split(lengths)))
+    result, first = [], 0
+    for of_sentence, count in zip(scores.split(counts), counts):
+        order = torch.sort(of_sentence, descending=True)[1]  # stock's own call: equal scores stay in its order
+        result.append([hypothesis(*each[first + i]) for i in order.tolist()])
+        first += count
+    return result

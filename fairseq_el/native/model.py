@@ -1,0 +1,242 @@
+"""A fairseq decoder as the native code reads it: its parameters, in the structs of ``csrc/model.h``.
+
+Parameters stay where they are. Copies are made of weights that are packed for oneDNN, of norms in 16 bits, and of the
+embeddings of all words where they are not one table (adaptive input, ``--decoder-input-dim``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+from weakref import WeakKeyDictionary
+
+import torch
+from fairseq.modules import gelu, gelu_accurate
+from fairseq.utils import relu_squared
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from fairseq_el.decoding import Linears, has_hooks, is_plain_decoder_layer, is_plain_linear, self_attention_of
+from fairseq_el.dtypes import dtype_name, place_of
+from fairseq_el.ops import PackedLinear, can_pack
+from fairseq_el.policy import first_packed_rows, should_pack
+
+_ACTIVATIONS = {
+    F.relu: "relu",
+    relu_squared: "relu_squared",
+    gelu: "gelu",
+    gelu_accurate: "gelu_accurate",
+    torch.tanh: "tanh",
+    F.silu: "swish",
+}
+_LINEAR = "get_activation_fn.<locals>.<lambda>"  # fairseq's --activation-fn linear
+_DTYPES = ("fp64", "fp32", "bf16")
+
+
+def reason_against(model: Any) -> Optional[str]:
+    """The reason why native code can't run the decoder of an EL model, in half a sentence; None if it can."""
+    decoder = model.decoder
+    device, dtype = place_of(decoder)
+    if device.type != "cpu":
+        return f"the model is on {device.type}, and native code runs on a CPU"
+    dtypes = {p.dtype for p in decoder.parameters()}
+    if len(dtypes) > 1 or dtype_name(dtype) not in _DTYPES:
+        return f"the decoder is in {', '.join(sorted(map(str, dtypes)))}, not in float64, float32 or bfloat16"
+    parts = [decoder.embed_tokens, decoder.embed_positions, decoder.layernorm_embedding, decoder.layer_norm]
+    parts += [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
+    if any(has_hooks(part) for part in parts if part is not None):
+        return "a module of the decoder has hooks"
+    if decoder.quant_noise is not None:
+        return "the embeddings have quantisation noise"
+    if not is_plain_linear(decoder.output_projection):
+        return f"the output projection is a {type(decoder.output_projection).__name__}"
+    if decoder.project_out_dim is not None and not is_plain_linear(decoder.project_out_dim):
+        return f"project_out_dim is a {type(decoder.project_out_dim).__name__}"
+    for norm in (decoder.layernorm_embedding, decoder.layer_norm):
+        if norm is not None and not _is_plain_norm(norm):
+            return f"a norm is a {type(norm).__name__} without weights"
+    return next((reason for reason in map(_reason_against_layer, decoder.layers) if reason is not None), None)
+
+
+def _reason_against_layer(layer: Any) -> Optional[str]:
+    if not is_plain_decoder_layer(layer):
+        return f"a layer is a {type(layer).__name__} with modules that fairseq's own has not"
+    if _activation_of(layer) is None:
+        return f"the activation is {layer.activation_fn}"
+    linears = [layer.fc1, layer.fc2]
+    norms = [layer.self_attn_layer_norm, layer.final_layer_norm]
+    attentions = [layer.self_attn]
+    if layer.encoder_attn is not None:
+        norms.append(layer.encoder_attn_layer_norm)
+        attentions.append(layer.encoder_attn)
+    for attention in attentions:
+        if attention.score_limit is not None:
+            return "it attends to the k largest scores (Top-k attention)"
+        linears += [attention.q_proj, attention.out_proj]
+    for linear in linears:
+        if not is_plain_linear(linear):
+            return f"a layer has a {type(linear).__name__} in the place of nn.Linear"
+    if not all(map(_is_plain_norm, norms)):
+        return "a norm of a layer has no weights"
+    return None
+
+
+def _is_plain_norm(norm: Any) -> bool:
+    return type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None
+
+
+def _activation_of(layer: Any) -> Optional[str]:
+    function = layer.activation_fn
+    if getattr(function, "__qualname__", "") == _LINEAR:
+        return "linear"
+    return _ACTIVATIONS.get(function)
+
+
+class NativeModel:
+    """A decoder's parameters for native code, and copies of some of them.
+
+    Attributes:
+        described: the struct ``Model`` of the extension.
+    """
+
+    def __init__(self, extension: Any, model: Any, backend: str, num_rows: int, num_uses: int):
+        """
+        Args:
+            extension: the module ``fairseq_el._native``.
+            backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
+            num_rows: rows that most products will have, about.
+            num_uses: products that there will be with each weight, about; few are not worth a packed copy.
+        """
+        self._extension = extension
+        self._decoder = model.decoder
+        self._dtype = place_of(self._decoder)[1]
+        self._num_rows, self._num_uses = num_rows, num_uses
+        self._keeps_inputs = self_attention_of(model) == "el"
+        self._keeps_source = backend == "el"
+        self.described = self._model()
+
+    def _model(self) -> Any:
+        decoder, described = self._decoder, self._extension.Model()
+        described.embedding, described.embedding_scale = self._embedding()
+        described.embedding_norm = self._norm(decoder.layernorm_embedding)
+        described.final_norm = self._norm(decoder.layer_norm)
+        described.layers = [self._layer(layer) for layer in decoder.layers]
+        if decoder.project_out_dim is not None:
+            described.project_out = self._product(decoder.project_out_dim)
+        described.vocabulary = self._product(decoder.output_projection)
+        described.keeps_inputs, described.keeps_source = self._keeps_inputs, self._keeps_source
+        return described
+
+    def _embedding(self) -> Tuple[Tensor, float]:
+        """The embeddings of all words, ``(V, d)``, and the factor that they have."""
+        decoder = self._decoder
+        if type(decoder.embed_tokens) is nn.Embedding and decoder.project_in_dim is None:
+            return decoder.embed_tokens.weight.detach(), float(decoder.embed_scale)
+        words = torch.arange(decoder.output_projection.out_features)
+        table = decoder.embed_scale * decoder.embed_tokens(words)
+        if decoder.project_in_dim is not None:
+            table = decoder.project_in_dim(table)
+        return table.detach().contiguous(), 1.0
+
+    def _layer(self, layer: Any) -> Any:
+        described = self._extension.Layer()
+        described.pre_norm = layer.normalize_before
+        described.activation = _activation_of(layer)
+        described.self_attention = self._self_attention(layer.self_attn)
+        described.self_norm = self._norm(layer.self_attn_layer_norm)
+        described.final_norm = self._norm(layer.final_layer_norm)
+        described.up, described.down = self._product(layer.fc1), self._product(layer.fc2)
+        described.has_source = layer.encoder_attn is not None
+        if described.has_source:
+            described.source_attention = self._attention(layer.encoder_attn, [self._product(layer.encoder_attn.q_proj)])
+            described.source_norm = self._norm(layer.encoder_attn_layer_norm)
+        return described
+
+    def _self_attention(self, attention: Any) -> Any:
+        if self._keeps_inputs:
+            return self._attention(attention, [self._product(attention.q_proj)])
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        joined = self._joined(projections)
+        inputs = [self._product(projection) for projection in projections] if joined is None else [joined]
+        return self._attention(attention, inputs)
+
+    def _attention(self, attention: Any, inputs: List[Any]) -> Any:
+        described = self._extension.Attention()
+        described.heads = attention.num_heads
+        described.inputs = inputs
+        described.key, described.value = self._plain(attention.k_proj), self._plain(attention.v_proj)
+        described.output = self._product(attention.out_proj)
+        return described
+
+    def _norm(self, norm: Optional[Any]) -> Any:
+        described = self._extension.LayerNorm()
+        if norm is not None:
+            dtype = torch.float64 if self._dtype == torch.float64 else torch.float32
+            described.weight, described.bias = (p.detach().to(dtype) for p in (norm.weight, norm.bias))
+            described.eps = norm.eps
+        return described
+
+    def _plain(self, linear: Any) -> Any:
+        described = self._extension.Product()
+        described.weight = linear.weight.detach().contiguous()
+        if linear.bias is not None:
+            described.bias = linear.bias.detach()
+        return described
+
+    def _product(self, linear: Any) -> Any:
+        described = self._plain(linear)
+        if self._packs(linear.weight.numel()):
+            self._pack(described)
+        return described
+
+    def _joined(self, linears: Sequence[Any]) -> Optional[Any]:
+        """One product for all of ``linears``, if it is packed: then the copy joins them."""
+        if not self._packs(sum(linear.weight.numel() for linear in linears)):
+            return None
+        described = self._extension.Product()
+        described.weight = torch.cat([linear.weight.detach() for linear in linears])
+        if any(linear.bias is not None for linear in linears):
+            zeros = linears[0].weight.new_zeros(linears[0].out_features)
+            described.bias = torch.cat([zeros if m.bias is None else m.bias.detach() for m in linears])
+        self._pack(described)
+        return described
+
+    def _packs(self, size: int) -> bool:
+        name = dtype_name(self._dtype)
+        return can_pack("cpu", self._dtype) and should_pack(name, self._num_rows, size, self._num_uses)
+
+    def _pack(self, described: Any) -> None:
+        packed = PackedLinear(described.weight, described.bias, self._num_rows)
+        described.packed, described.fuses = packed.weight, packed.fuses
+        described.packed_from = first_packed_rows(dtype_name(self._dtype), described.weight.numel())
+
+
+class _Known:
+    """The native models of one way to compute linear layers, and the parameters that they were made of."""
+
+    def __init__(self) -> None:
+        self.versions: List[Tuple[int, int, torch.dtype]] = []
+        self.models: Dict[Tuple[str, str, int], NativeModel] = {}
+
+
+_known: WeakKeyDictionary[Linears, _Known] = WeakKeyDictionary()
+
+
+def native_model(extension: Any, model: Any, backend: str, linears: Linears, num_rows: int) -> Any:
+    """The struct ``Model`` of a decoder; made once as long as ``linears`` and the parameters stay the same.
+
+    Args:
+        extension: the module ``fairseq_el._native``.
+        backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
+        linears: how the decoder's linear layers are computed; it says how often a weight will be used.
+        num_rows: rows that products of a batch will have, about.
+    """
+    known = _known.setdefault(linears, _Known())
+    versions = [(p.data_ptr(), p._version, p.dtype) for p in model.decoder.parameters()]
+    if known.versions != versions:
+        known.versions = versions
+        known.models.clear()
+    key = (backend, self_attention_of(model), num_rows)
+    if key not in known.models:
+        known.models.clear()  # one copy of the weights is enough
+        known.models[key] = NativeModel(extension, model, backend, num_rows, linears.num_uses)
+    return known.models[key].described
