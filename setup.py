@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -78,7 +79,8 @@ def native_extension():
                 remove_others(Path(self.get_ext_fullpath(NAMES["MODULE"])), "_native-*")  # none of them in a wheel
                 # The linker takes the first of several copies of an inline function. From low to high, a machine
                 # never runs a copy with instructions that it lacks.
-                extension.extra_objects = [compile_kernels(self, level) for level in LEVELS]
+                with ThreadPoolExecutor() as pool:
+                    extension.extra_objects = list(pool.map(lambda level: compile_kernels(self, level), LEVELS))
                 super().build_extensions()
             except Exception as error:
                 without_extension(f"compiling failed ({one_line(error)}); the compiler's messages are above")
