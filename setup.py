@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -20,7 +21,9 @@ VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "fairseq_el" / "__init__.p
 PACKAGE = HERE / "fairseq_el"
 NAMES = runpy.run_path(str(PACKAGE / "native" / "file_name.py"))
 KERNELS = "fairseq_el/csrc/kernels.cpp"  # without torch's headers, compiled once per level of instructions
-FLAGS = ["-O3", "-fPIC", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]  # never -march=native: nodes differ
+FLAGS = ["-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]  # never -march=native: nodes differ
+if "-g" not in shlex.split(os.environ.get("CFLAGS", "")):
+    FLAGS.append("-g0")  # Python's own flags ask for what debuggers read
 LEVELS = {"plain": []}  # from low to high; the extension takes one when it runs
 if sysconfig.get_platform().endswith("x86_64"):
     LEVELS["avx2"] = ["-mavx2", "-mfma"]
@@ -47,8 +50,7 @@ def native_extension():
             f"torch can't be imported ({one_line(error)}); install it first, and add --no-build-isolation to pip"
         )
     is_clang = "clang" in subprocess.run([*compiler, "--version"], stdout=subprocess.PIPE).stdout.decode()
-    # at::parallel_for runs in one thread where the compiler has no OpenMP.
-    openmp = ["-fopenmp"] if torch.backends.openmp.is_available() and sys.platform != "darwin" else []
+    openmp = ["-fopenmp"] if has_openmp(compiler) else []
     old_torch = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1)  # newer ones ask for C++17 or C++20
     extension = CppExtension(
         NAMES["MODULE"],
@@ -77,7 +79,8 @@ def native_extension():
                 remove_others(Path(self.get_ext_fullpath(NAMES["MODULE"])), "_native-*")  # none of them in a wheel
                 # The linker takes the first of several copies of an inline function. From low to high, a machine
                 # never runs a copy with instructions that it lacks.
-                extension.extra_objects = [compile_kernels(self, level) for level in LEVELS]
+                with ThreadPoolExecutor() as pool:
+                    extension.extra_objects = list(pool.map(lambda level: compile_kernels(self, level), LEVELS))
                 super().build_extensions()
             except Exception as error:
                 without_extension(f"compiling failed ({one_line(error)}); the compiler's messages are above")
@@ -85,9 +88,20 @@ def native_extension():
         def copy_extensions_to_source(self):
             super().copy_extensions_to_source()
             name = Path(self.get_ext_filename(NAMES["MODULE"])).name
-            remove_others(PACKAGE / name, f"_native-torch-{torch.__version__}-*{sysconfig.get_config_var('EXT_SUFFIX')}")
+            remove_others(
+                PACKAGE / name, f"_native-torch-{torch.__version__}-*{sysconfig.get_config_var('EXT_SUFFIX')}"
+            )
 
     return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildNative}}
+
+
+def has_openmp(compiler):
+    """Tells whether the compiler has OpenMP. Apple's has none; clang's is a package of its own."""
+    command = [*compiler, "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
+    found = subprocess.run(command, input=b"#include <omp.h>\n", stderr=subprocess.DEVNULL).returncode == 0
+    if not found:  # at::parallel_for can be compiled, and runs in one thread
+        print(f"fairseq_el's native step will run in one thread: '{' '.join(compiler)}' has no OpenMP", flush=True)
+    return found
 
 
 def headers():

@@ -30,8 +30,9 @@ def tree() -> dict[str, list[str]]:
 
 
 def packages_and_modules(directory: Path) -> list[str]:
-    """Packages, also those in packages, with a slash; and top-level modules."""
-    packages = [f"{path.parent.relative_to(directory)}/" for path in directory.rglob("*/__init__.py")]
+    """Packages, also those in packages, and C++, with a slash; and top-level modules."""
+    packages = {f"{path.parent.relative_to(directory)}/" for path in directory.rglob("*/__init__.py")}
+    packages |= {f"{path.parent.relative_to(directory)}/" for path in directory.rglob("*.cpp")}
     return sorted([*packages, *(path.name for path in directory.glob("*.py") if path.name != "__init__.py")])
 
 

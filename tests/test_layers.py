@@ -17,6 +17,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "units": "",
     "checkpoint_loading": "_compat",
     "measure": "_compat",
+    "native": "",
     "subprocesses": "errors",
     "cards": "errors",
     "failure_report": "cards checkpoint_loading errors",
@@ -39,7 +40,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
         tokenization units
     """,
 }
-PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq
+PURE = {"_compat", "cards", "dtypes", "errors", "native", "ops", "planning", "policy", "units"}  # no fairseq
 PUBLIC = {  # modules of a package that others import beside its __init__
     "cards.check": "cards/__init__ imports nothing, because scripts/choose_torch.py runs before torch is installed",
     "conversion.hf": "a package of its own, which only those need that convert models of Hugging Face",

@@ -15,6 +15,6 @@ def file_stem(torch_version: str, package: Path) -> str:
     own file there, and none loads that of another. A file of other sources is not found either.
     """
     sources = hashlib.sha256()
-    for path in sorted((package / "csrc").iterdir()):
+    for path in sorted([*package.glob("csrc/*.h"), *package.glob("csrc/*.cpp")]):
         sources.update(f"{path.name}\n".encode() + path.read_bytes())
     return f"_native-torch-{torch_version}-{sources.hexdigest()[:12]}"

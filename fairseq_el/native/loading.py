@@ -64,6 +64,9 @@ def _missing(package: Path) -> str:
 
 
 def _imported(path: Path) -> ModuleType:
+    loaded = sys.modules.get(MODULE)
+    if loaded is not None and loaded.__file__ == str(path):  # pybind11 refuses to make its classes again
+        return loaded
     spec = importlib.util.spec_from_file_location(MODULE, path)
     assert spec is not None and spec.loader is not None  # for the suffixes that importlib itself lists
     module = importlib.util.module_from_spec(spec)
