@@ -24,7 +24,7 @@ from fairseq_el.decoding.enable import (
 )
 from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, share_encoder_out
 from fairseq_el.decoding.layers import drops_out
-from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only
+from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, why_not_in_int8
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
 __all__ = [
@@ -58,4 +58,5 @@ __all__ = [
     "set_class_without_el",
     "share_encoder_out",
     "unsupported_reasons",
+    "why_not_in_int8",
 ]
