@@ -2,9 +2,10 @@
 
     python benchmarks/packed_linear.py [--shapes 256x256,256x1024,...] [--megabytes 48] [--runs 7]
 
-Makes the tables of "When does packing a weight pay?" and of weights in 8 bits in docs/benchmarks.md, by which `should_pack` in
-fairseq_el/policy.py decides. Layers of one shape are computed one after the other. They take `--megabytes` together:
-as in a decoder, weights are not still in a cache of the processor. Runs take turns; medians are printed.
+Makes the tables of "When does packing a weight pay?" in docs/benchmarks.md, by which `should_pack` in
+fairseq_el/policy.py decides, and a table of weights in 8 bits there. Layers of one shape are computed one after the
+other. They take `--megabytes` together: as in a decoder, weights are not still in a cache of the processor. Runs take
+turns; medians are printed.
 """
 
 from __future__ import annotations
@@ -57,15 +58,8 @@ def compare(rows: int, weights: list[torch.Tensor], runs: int) -> list[str]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    headers = [
-        "rows",
-        "rows x in x out, millions",
-        "plain, us",
-        "packed, us",
-        "times as fast",
-        "uses until it pays",
-        "int8, us",
-    ]
+    headers = ["rows", "rows x in x out, millions", "plain, us", "packed, us", "times as fast", "uses until it pays"]
+    headers.append("int8, us")
     with torch.no_grad():
         for name, dtype in ((name, DTYPES[name].torch_dtype) for name in ("fp32", "bf16")):
             if not can_pack("cpu", dtype):

@@ -290,10 +290,8 @@ class ELSelfAttention(SharedSelfAttention):
         query = self._by_head(state.linears(self.q_proj, x))
         hidden = state.current.hidden
         if state.current.in_prompt:  # x is the whole past: keys and values of it are less work
-            linears = state.linears
-            key, value = (
-                self._by_head(linears.once(module, x)).transpose(1, 2) for module in (self.k_proj, self.v_proj)
-            )
+            projected = (state.linears.once(module, x) for module in (self.k_proj, self.v_proj))
+            key, value = (self._by_head(heads).transpose(1, 2) for heads in projected)
             return self._over_keys_values(query, key, value, hidden, state)
         memory = nodes.squeeze(1)  # (B, 1, U, d) -> (B, U, d)
         return self._over_memory(query, memory, attn_mask=hidden, need_weights=False)[0]

@@ -42,7 +42,7 @@ class Linears:
         Args:
             num_rows: rows that most products will have, about.
             num_uses: products that there will be with each weight, about; few are not worth a copy, 0 makes none.
-            int8: compute in 8 bits, for models of which :func:`why_not_in_int8` says nothing.
+            int8: compute in 8 bits, if :func:`why_not_in_int8` has no objection to the model.
         """
         self.num_rows = num_rows
         self.num_uses = num_uses

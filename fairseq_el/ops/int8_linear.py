@@ -1,8 +1,8 @@
 """A linear layer on a CPU whose products are of whole numbers in 8 bits.
 
-``y = s (a / t_a)(w / t_w) + b`` with ``a = round(x t_a)`` and ``w = round(W t_w)``: every row of ``W``, and every row of
-``x`` by itself, is scaled so that its largest number is 127. Products are added in 32 bits, exactly. So a row's result
-does not depend on the other rows.
+``y_ij = s_i t_j (a_i . w_j) + b_j`` with ``a_i = round(x_i / s_i)`` and ``w_j = round(W_j / t_j)``. Every row of ``x``
+and of ``W`` has a scale of its own, a 127th of its largest number. Products are added in 32 bits, exactly, so that a
+row's result does not depend on the rows beside it.
 
 oneDNN multiplies by ``torch.ops.onednn.qlinear_pointwise``, from a weight that ``torch.ops.onednn.qlinear_prepack`` has
 laid out. It has fast products of unsigned numbers only, so that ``a + 128`` is what it gets, and 128 is its zero. On
@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 LARGEST = 127
 ZERO = 128
-_FUNCTIONS = {"none": None, "relu": F.relu, "gelu": F.gelu}
+_FUNCTIONS = {"none": None, "relu": torch.relu_, "gelu": F.gelu}
 
 
 @functools.lru_cache(maxsize=None)
@@ -90,7 +90,7 @@ class Int8Linear:
             "",
         )
         scales = scales.unsqueeze(1)
-        y: Tensor = rows.mul_(scales) if self.bias is None else torch.addcmul(self.bias, rows, scales)
+        y: Tensor = rows.mul_(scales) if self.bias is None else torch.addcmul(self.bias, rows, scales, out=rows)
         function = _FUNCTIONS[activation]
         return (y if function is None else function(y)).view(*x.shape[:-1], y.size(-1))
 

@@ -84,8 +84,7 @@ def test_a_torch_or_a_processor_that_lacks_them(monkeypatch, operators, expected
     def saturates(x, *_):
         return torch.full((len(x), 2), 32767.0)
 
-    known = {
-        name: {"fails": fails, "saturates": saturates}.get(operator, operator) for name, operator in operators.items()
-    }
+    own = {"fails": fails, "saturates": saturates}
+    known = {name: own.get(operator, operator) for name, operator in operators.items()}
     monkeypatch.setattr(int8_linear.torch.ops, "onednn", types.SimpleNamespace(**known))
     assert why_no_int8.__wrapped__("cpu").startswith(expected)
