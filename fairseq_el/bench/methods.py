@@ -30,7 +30,8 @@ class Method:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        dtype: of weights and activations, one of :data:`DTYPES`, or :data:`INT8`; for ct2 the compute type, one of CTranslate2's own.
+        dtype: of weights and activations, one of :data:`DTYPES`, or :data:`INT8`; for ct2 the compute type, one of
+            CTranslate2's own.
         inter: batches that ct2 decodes at a time.
         intra: threads that ct2 gives each of them; 0 for all there are.
         may_be_missing: whether the user asked for ``all`` there is, and this one is left out if it does not work.

@@ -71,7 +71,7 @@ class Linears:
         return output
 
     def of_encoder(self, num_rows: int, num_uses: int) -> Linears:
-        """How one layer of the encoder is computed; packed copies live as long as what this returns."""
+        """Returns what computes one layer of the encoder; packed copies live as long as that."""
         return self if self.int8 else Linears(num_rows, num_uses)
 
     def size_bytes(self) -> int:
