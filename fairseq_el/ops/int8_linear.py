@@ -60,7 +60,7 @@ class Int8Linear:
         """
         integers, self.scales = quantize_rows(weight.detach())
         self.zeros = torch.zeros(weight.size(0), dtype=torch.int32)
-        self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
+        self.weight: Tensor = torch.ops.onednn.qlinear_prepack(integers, None)
         self.bias = None if bias is None else bias.detach()
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
