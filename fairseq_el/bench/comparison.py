@@ -171,9 +171,7 @@ def _check_scores(settings: Settings, measurements: List[Measurement], reference
     wanted: List[Tuple[BatchSpec, List[ScoredOutput]]] = [
         (measurement.spec, measurement.outputs[settings.tgt_len]) for measurement in measurements
     ]
-    low = sorted(
-        {t.method.dtype for t in measurements if t.method.kind != "ct2" and t.method.dtype not in EXACT_DTYPES}
-    )
+    low = sorted({t.method.stock_dtype for t in measurements} - set(EXACT_DTYPES))
     specs = list(dict.fromkeys(measurement.spec for measurement in measurements))
     of_stock = [(dtype, spec) for dtype in low for spec in specs]
     wanted += [(spec, references.outputs(dtype, spec, settings.tgt_len)) for dtype, spec in of_stock]
@@ -183,8 +181,8 @@ def _check_scores(settings: Settings, measurements: List[Measurement], reference
     for measurement, error in zip(measurements, errors):
         measurement.score_error = error
         method = measurement.method
-        if (method.dtype, measurement.spec) not in stock_errors or method.kind == "ct2":
+        if (method.stock_dtype, measurement.spec) not in stock_errors:
             continue
-        measurement.stock_score_error = stock_errors[method.dtype, measurement.spec]
+        measurement.stock_score_error = stock_errors[method.stock_dtype, measurement.spec]
         if method.is_fairseq or settings.check_others:
             require_rounding(f"{method.label}, {measurement.spec}", error, measurement.stock_score_error)

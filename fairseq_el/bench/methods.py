@@ -13,6 +13,7 @@ from fairseq_el.errors import FairseqElError, OptionError
 
 EXACT_DTYPES = ("fp32", "fp64")  # in these, EL-attention must write what stock writes
 EL_KINDS = ("el", "shared-kv", "auto")
+INT8 = "int8"  # in the place of a dtype of EL-attention: fp32 with --el-weights int8
 KINDS = ("stock", *EL_KINDS, "hf", "ct2")
 EVERYTHING = ("stock", *EL_KINDS, "hf", "ct2:float32", "ct2:int8")
 COMPUTE_TYPES = (
@@ -29,7 +30,8 @@ class Method:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        dtype: of weights and activations, one of :data:`DTYPES`; for ct2 the compute type, one of CTranslate2's own.
+        dtype: of weights and activations, one of :data:`DTYPES`, or :data:`INT8`; for ct2 the compute type, one of
+            CTranslate2's own.
         inter: batches that ct2 decodes at a time.
         intra: threads that ct2 gives each of them; 0 for all there are.
         may_be_missing: whether the user asked for ``all`` there is, and this one is left out if it does not work.
@@ -55,7 +57,7 @@ class Method:
     @property
     def stock_dtype(self) -> str:
         """The dtype of the stock model that its outputs are compared with."""
-        return "fp32" if self.kind == "ct2" else self.dtype
+        return "fp32" if self.kind == "ct2" or self.dtype == INT8 else self.dtype
 
 
 STOCK = Method("stock", "fp32")  # the scores of all others are compared with its
@@ -88,8 +90,9 @@ def parse_method(name: str, dtype: str, may_be_missing: bool = False) -> Method:
     kind, _, own_dtype = name.partition("@")
     if kind not in KINDS:
         raise OptionError(f"--methods must name methods out of {_NAMES}; got {name!r}")
-    if (own_dtype or dtype) not in DTYPES:
-        raise OptionError(f"the dtype of a method must be one of {', '.join(DTYPES)}; got {name!r}")
+    known = [*DTYPES, INT8] if kind in EL_KINDS else [*DTYPES]
+    if (own_dtype or dtype) not in known:
+        raise OptionError(f"the dtype of a method must be one of {', '.join(known)}; got {name!r}")
     return Method(kind, own_dtype or dtype, may_be_missing=may_be_missing)
 
 

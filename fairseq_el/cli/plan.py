@@ -15,7 +15,7 @@ from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import DTYPES
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, free_memory, torch_attention
@@ -128,6 +128,12 @@ def _add_el(el: Any) -> None:
         help="positions that the encoder computes at a time (default: %(default)s)",
     )
     el.add_argument(
+        "--el-weights",
+        choices=["as-loaded", "int8"],
+        default="as-loaded",
+        help="int8 keeps copies of the weights in 8 bits beside the model (default: %(default)s)",
+    )
+    el.add_argument(
         "--node-share",
         type=share,
         metavar="X",
@@ -160,6 +166,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _workload(options: argparse.Namespace) -> Workload:
+    in_int8 = options.el_weights == "int8"
+    if in_int8 and (options.dtype, options.device) != ("fp32", "cpu"):
+        raise OptionError(
+            f"--el-weights int8 needs --dtype fp32 and --device cpu; they are {options.dtype} and {options.device}"
+        )
     return Workload(
         batch=1,
         beam=options.beam,
@@ -171,7 +182,8 @@ def _workload(options: argparse.Namespace) -> Workload:
         node_share=options.node_share,
         device=options.device,
         torch_attention=torch_attention(options.device, options.dtype),
-        can_pack=can_pack(options.device, DTYPES[options.dtype].torch_dtype),
+        can_pack=not in_int8 and can_pack(options.device, DTYPES[options.dtype].torch_dtype),
         keeps_packed=True,
+        int8=in_int8,
         backend=options.el_backend,
     )

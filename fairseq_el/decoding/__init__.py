@@ -24,7 +24,7 @@ from fairseq_el.decoding.enable import (
 )
 from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, share_encoder_out
 from fairseq_el.decoding.layers import drops_out, is_plain_decoder_layer
-from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear
+from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear, why_not_in_int8
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
 __all__ = [
@@ -60,4 +60,5 @@ __all__ = [
     "set_class_without_el",
     "share_encoder_out",
     "unsupported_reasons",
+    "why_not_in_int8",
 ]

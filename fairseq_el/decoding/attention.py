@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fairseq_el.decoding.decode_state import DecodeState
 from fairseq_el.decoding.layers import drops_out
+from fairseq_el.decoding.linears import Linears
 from fairseq_el.ops import MOST_QUERIES, el_attention, kv_attention
 from fairseq_el.policy import PROJECTED_AT_ONCE, sentences_at_once
 
@@ -203,7 +204,9 @@ class ELCrossAttention(SharedAttention):
         padding = None if key_padding_mask is None else key_padding_mask.to(torch.bool)
         weights = None
         if state is not None and state.backend == "shared-kv" and not need_weights:
-            key, value = state.source_keys_values(self._incremental_state_id, lambda: self._project(memory))
+            key, value = state.source_keys_values(
+                self._incremental_state_id, lambda: self._project(memory, state.linears)
+            )
             heads = self._over_keys_values(query, key, value, padding, state)
         else:
             dropout = self.dropout_module if drops_out(self.dropout_module) else None
@@ -213,7 +216,7 @@ class ELCrossAttention(SharedAttention):
         heads = heads.reshape(*x.shape[:2], -1)  # (B, queries, h, dh) -> (B, queries, h*dh)
         return (self.out_proj(heads) if state is None else state.linears(self.out_proj, heads)), weights
 
-    def _project(self, memory: Tensor) -> Tuple[Tensor, Tensor]:
+    def _project(self, memory: Tensor, linears: Linears) -> Tuple[Tensor, Tensor]:
         """Projects a memory ``(B, n, d)`` to keys and values ``(B, h, n, dh)``, each head's contiguous."""
         num_sentences, src_len, _ = memory.shape
         shape = (num_sentences, self.num_heads, src_len, self.head_dim)
@@ -222,7 +225,7 @@ class ELCrossAttention(SharedAttention):
         for begin in range(0, num_sentences, part_size):
             part = slice(begin, begin + part_size)
             for module, heads in ((self.k_proj, key), (self.v_proj, value)):
-                heads[part] = self._by_head(module(memory[part])).transpose(1, 2)  # (B', n, h, dh) -> (B', h, n, dh)
+                heads[part] = self._by_head(linears.once(module, memory[part])).transpose(1, 2)  # to (B', h, n, dh)
         return key, value
 
     def set_beam_size(self, beam_size: int) -> None:
@@ -287,7 +290,8 @@ class ELSelfAttention(SharedSelfAttention):
         query = self._by_head(state.linears(self.q_proj, x))
         hidden = state.current.hidden
         if state.current.in_prompt:  # x is the whole past: keys and values of it are less work
-            key, value = (self._by_head(module(x)).transpose(1, 2) for module in (self.k_proj, self.v_proj))
+            projected = (state.linears.once(module, x) for module in (self.k_proj, self.v_proj))
+            key, value = (self._by_head(heads).transpose(1, 2) for heads in projected)
             return self._over_keys_values(query, key, value, hidden, state)
         memory = nodes.squeeze(1)  # (B, 1, U, d) -> (B, U, d)
         return self._over_memory(query, memory, attn_mask=hidden, need_weights=False)[0]

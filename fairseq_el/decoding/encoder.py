@@ -30,7 +30,9 @@ class _Part(NamedTuple):
     padding_mask: Optional[Tensor]  # (B', n'), None where nothing is padded
 
 
-def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -> EncoderOut:
+def encode(
+    encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int, linears: Optional[Linears] = None
+) -> EncoderOut:
     """Runs the encoder over a batch.
 
     Waits for the device once, for the lengths of the sentences.
@@ -38,6 +40,7 @@ def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -
     Args:
         source: the part of ``net_input`` that the encoder reads. *Shape:* ``(B, n, ...)``.
         max_tokens: positions in flight at a time.
+        linears: how linear layers of the model are computed, if not as they are.
 
     Returns:
         stock's dictionary with ``encoder_out`` ``(n, B, d)``, a view of contiguous ``(B, n, d)`` storage, and
@@ -60,10 +63,10 @@ def encode(encoder: Any, net_input: NetInput, source: Tensor, max_tokens: int) -
     hidden = [None if part.padding_mask is None else part.padding_mask.unsqueeze(1) for part in parts]
     masks = [None if mask is None else as_bias(mask, memory.dtype) for mask in hidden]  # (B', 1, n') each
     for layer in encoder.layers:  # all parts through one layer, then the next: only its weights are there twice
-        linears = Linears(source.numel() // len(parts), len(parts))
+        of_layer = (linears or Linears(0)).of_encoder(source.numel() // len(parts), len(parts))
         for part, mask in zip(parts, masks):
             x = memory[part.rows, part.columns]
-            x.copy_(run_encoder_layer(layer, x, mask, linears))
+            x.copy_(run_encoder_layer(layer, x, mask, of_layer))
     if encoder.layer_norm is not None:
         for part in parts:
             x = memory[part.rows, part.columns]

@@ -71,7 +71,7 @@ class ModelDecoder:
         if self.state is None:
             out = self.model.encoder.forward_torchscript(net_input)
         else:
-            out = encode(self.model.encoder, net_input, source, max_tokens)
+            out = encode(self.model.encoder, net_input, source, max_tokens, self.state.linears)
         self._encoder_out = self.model.encoder.reorder_encoder_out(out, rows)
 
     @property

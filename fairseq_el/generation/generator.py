@@ -57,6 +57,8 @@ class ELSequenceGenerator(SequenceGenerator):
         memory_budget: bytes that cross-attention may keep of the source where the backend is ``"auto"`` (default: half
             of the memory that is free).
         ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
+        int8_weights: compute linear layers of EL models in 8 bits, where
+            :func:`fairseq_el.decoding.why_not_in_int8` has no objection.
         transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
         first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
@@ -68,6 +70,7 @@ class ELSequenceGenerator(SequenceGenerator):
     record_attention: bool = True
     memory_budget: Optional[int] = None
     ngram_blocking_as_stock: bool = False
+    int8_weights: bool = False
     transformers_rules: Optional[TransformersRules] = None
     first_symbol: Optional[int] = None
     min_new_tokens: Optional[int] = None
@@ -148,8 +151,9 @@ class ELSequenceGenerator(SequenceGenerator):
     def linears_for(self, model: Any, num_sentences: int, max_steps: int) -> Linears:
         """The way a model's linear layers are computed; kept from batch to batch if the model can't change any more."""
         if not is_inference_only(model):
-            return Linears(num_sentences * self.beam_size, max_steps)
-        linears: Linears = self.__dict__.setdefault("_kept_linears", {}).setdefault(id(model), Linears(0))
+            return Linears(num_sentences * self.beam_size, max_steps, self.int8_weights)
+        kept = self.__dict__.setdefault("_kept_linears", {})
+        linears: Linears = kept.setdefault((id(model), self.int8_weights), Linears(0, int8=self.int8_weights))
         linears.num_rows, linears.num_uses = num_sentences * self.beam_size, MANY_STEPS
         return linears
 

@@ -1,7 +1,7 @@
 """Operations in pure torch. Nothing here imports fairseq.
 
 - EL-attention: :mod:`el_attention`, and :mod:`kv_attention` with the masked softmax of both.
-- Beam search: :mod:`top_scores`, :mod:`ngram_block`, :mod:`packed_linear`.
+- Beam search: :mod:`top_scores`, :mod:`ngram_block`, :mod:`packed_linear`, :mod:`int8_linear`.
 - Top-k attention: :mod:`topk_attention`, :mod:`topk_feed_forward`, and :mod:`selected_rows`, which also keeps the rows
   of sentences that a search still decodes.
 - SLiM Performers: :mod:`feature_maps`, :mod:`linear_attention`, :mod:`sliced_loss`.
@@ -12,6 +12,7 @@ be.
 
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
+from fairseq_el.ops.int8_linear import Int8Linear, why_no_int8
 from fairseq_el.ops.kv_attention import as_bias, kv_attention, masked_softmax
 from fairseq_el.ops.linear_attention import (
     Sums,
@@ -32,6 +33,7 @@ __all__ = [
     "FEATURE_MAPS",
     "MOST_QUERIES",
     "Attend",
+    "Int8Linear",
     "PackedLinear",
     "Sums",
     "as_bias",
@@ -59,4 +61,5 @@ __all__ = [
     "topk_attention",
     "topk_el_attention",
     "topk_feed_forward",
+    "why_no_int8",
 ]

@@ -34,7 +34,7 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
     state = state_bytes(method, shape, load, capacity)
     step = _step_bytes(method, shape, load, capacity)
     parts = {
-        "packed": _packed_bytes(method, shape, load),
+        "packed": _int8_bytes(shape, load) if load.int8 else _packed_bytes(method, shape, load),
         "buffers": load.buffer_bytes(shape, 8 + 4),
         "attention_record": 0,
     }
@@ -99,6 +99,24 @@ def _packed_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     layers = shape.decoder_layers * [*in_self_attention, *in_cross_attention, d * f, d * f]
     weights: List[int] = [*layers, shape.vocab_size * d]
     return load.element_size * sum(size for size in weights if _keeps_packed(shape, load, size))
+
+
+def _int8_bytes(shape: ModelShape, load: Workload) -> int:
+    """Bytes of weights in 8 bits: all linear layers, but cross-attention's keys and values where these are not kept.
+
+    Each row of a weight has two numbers of 4 bytes beside it.
+    """
+    d, f = shape.decoder_dim, shape.decoder_ffn_dim
+    of_decoder = 4 * d * (d + 8) + f * (d + 8) + d * (f + 8)
+    if not shape.decoder_only:
+        of_decoder += 2 * d * (d + 8)
+        if load.backend == "shared-kv":
+            of_decoder += 2 * d * (shape.encoder_dim + 8)
+    total = shape.decoder_layers * of_decoder + shape.vocab_size * (d + 8)
+    if not shape.decoder_only:
+        d, f = shape.encoder_dim, shape.encoder_ffn_dim
+        total += shape.encoder_layers * (4 * d * (d + 8) + f * (d + 8) + d * (f + 8))
+    return total
 
 
 def _sentences_at_once(load: Workload) -> int:

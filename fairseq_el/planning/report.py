@@ -163,7 +163,7 @@ class Plan:
         if not shape.decoder_only:
             layers = f"{shape.encoder_layers} + {layers}"
         source = "prompts" if shape.decoder_only else "sources"
-        weights = "weights + packed weights" if load.can_pack else "weights"
+        weights = "weights + packed weights" if load.can_pack or load.int8 else "weights"
         return (
             f"{shape.parameters:,} parameters, {layers}, width {shape.decoder_dim}, {shape.vocab_size:,} words; "
             f"{load.dtype} on {load.device}\n"
@@ -179,6 +179,8 @@ class Plan:
         options = f"--el-self-attention {self.recommended} --el-encoder-tokens {self.load.encoder_tokens}"
         if self.load.backend != Workload.backend:  # not the default
             options = f"--el-backend {self.load.backend} {options}"
+        if self.load.int8:
+            options = f"--el-weights int8 {options}"
         lines = [
             f"Use: {options} --batch-size {usual} --max-tokens {self._max_tokens(usual)}",
             f"     if beams share their past as usual (--node-share {self.load.expected_node_share:g});",

@@ -66,6 +66,7 @@ class Workload:
         torch_attention: how torch computes attention under a mask.
         can_pack: weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
         keeps_packed: packed weights stay from batch to batch, as in ``fairseq-generate``.
+        int8: linear layers are computed from copies of their weights in 8 bits, and the copies stay (``--el-weights``).
         backend: ``"el"`` or ``"shared-kv"``, what cross-attention of EL models keeps (``--el-backend``).
     """
 
@@ -81,6 +82,7 @@ class Workload:
     torch_attention: TorchAttention = TorchAttention()
     can_pack: bool = False
     keeps_packed: bool = False
+    int8: bool = False
     backend: str = "el"
 
     @property

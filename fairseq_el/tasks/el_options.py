@@ -23,6 +23,7 @@ CHOICES = {
     "el_dtype": ["as-loaded", *DTYPES],
     "el_ngram_blocking": ["all", "stock"],
     "el_self_attention": ["el", "kv"],
+    "el_weights": ["as-loaded", "int8"],
 }
 Search = ChoiceEnum(CHOICES["el_search"])
 EarlyStopping = ChoiceEnum(CHOICES["el_early_stopping"])
@@ -30,6 +31,7 @@ Backend = ChoiceEnum(CHOICES["el_backend"])
 DType = ChoiceEnum(CHOICES["el_dtype"])
 NgramBlocking = ChoiceEnum(CHOICES["el_ngram_blocking"])
 SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
+Weights = ChoiceEnum(CHOICES["el_weights"])
 _INDICES = "numbers of the dictionary's symbols (the first word of dict.txt has 4)"
 
 
@@ -84,6 +86,13 @@ class ELOptions(TopkOptions):
             "fp32, or fp16 with --fp16). What the device lacks falls back to what it has"
         },
     )
+    el_weights: Weights = field(  # type: ignore[valid-type]
+        default="as-loaded",
+        metadata={
+            "help": "int8 multiplies by copies of the weights in 8 bits, on a CPU: faster, and not exact. Attention, "
+            "norms and scores stay in fp32"
+        },
+    )
     el_ngram_blocking: NgramBlocking = field(  # type: ignore[valid-type]
         default="all",
         metadata={
@@ -133,6 +142,11 @@ def el_options(cfg: Any) -> ELOptions:
         raise OptionError(
             f"--el-encoder-tokens must be at least 1; it is {options.el_encoder_tokens}. It is how many positions the "
             f"encoder has in flight at a time; the default is {DEFAULT_ENCODER_TOKENS}."
+        )
+    if options.el_weights == "int8" and options.el_dtype not in ("as-loaded", "fp32"):
+        raise OptionError(
+            f"--el-weights int8 needs --el-dtype fp32 or as-loaded; it is {options.el_dtype}. All but the products is "
+            "computed in fp32 then. Leave one of the two options out."
         )
     return options
 

@@ -9,9 +9,9 @@ from typing import Any, Callable, Optional, Sequence
 from torch import nn
 
 from fairseq_el.cards.check import check_card_of
-from fairseq_el.decoding import enable_el_attention
+from fairseq_el.decoding import enable_el_attention, why_not_in_int8
 from fairseq_el.dtypes import DTYPES, place_of, supported_dtype
-from fairseq_el.errors import CheckpointMismatchError, raise_problems
+from fairseq_el.errors import CheckpointMismatchError, OptionError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
 from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
@@ -121,11 +121,15 @@ class ELTask(WholeData):
         for model in models:
             check_card_of(model)
         set_dtype(models, str(options.el_dtype))
+        in_int8 = str(options.el_weights) == "int8"
+        if in_int8:
+            check_int8(models)
         enable_el_attention(models, backend=str(options.el_backend), self_attention=str(options.el_self_attention))
         generator = el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
         if isinstance(generator, ELSequenceGenerator):
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)
+            generator.int8_weights = in_int8
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
             generator.transformers_rules = self._search_rules(functools.partial(_option, args))
             generator.record_attention = bool(getattr(args, "print_alignment", None))
@@ -177,3 +181,15 @@ def set_dtype(models: Sequence[nn.Module], name: str) -> None:
         if reason:
             logger.info("--el-dtype %s: %s; %s is used", name, reason, usable)
         model.to(DTYPES[usable].torch_dtype)
+
+
+def check_int8(models: Sequence[nn.Module]) -> None:
+    """Checks that models can be computed with ``--el-weights int8``.
+
+    Raises:
+        OptionError: one can't.
+    """
+    for model in models:
+        reason = why_not_in_int8(model)
+        if reason:
+            raise OptionError(f"--el-weights int8 can't be used: {reason}. Leave the option out.")

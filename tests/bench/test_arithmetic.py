@@ -35,10 +35,10 @@ def test_every_method_is_first_once():
 
 
 def test_names_of_methods():
-    methods = parse_methods("stock,el@bf16,ct2:int8,ct2:int8:2x1,hf", "fp32")
-    assert [m.label for m in methods] == ["stock@fp32", "el@bf16", "ct2:int8", "ct2:int8:2x1", "hf@fp32"]
+    methods = parse_methods("stock,el@bf16,ct2:int8,ct2:int8:2x1,hf,auto@int8", "fp32")
+    assert [m.label for m in methods] == ["stock@fp32", "el@bf16", "ct2:int8", "ct2:int8:2x1", "hf@fp32", "auto@int8"]
     assert (methods[3].inter, methods[3].intra) == (2, 1)
-    assert [m.stock_dtype for m in methods] == ["fp32", "bf16", "fp32", "fp32", "fp32"]
+    assert [m.stock_dtype for m in methods] == ["fp32", "bf16", "fp32", "fp32", "fp32", "fp32"]
     assert all(method.may_be_missing for method in parse_methods("all", "fp32"))
 
 
@@ -47,6 +47,8 @@ def test_names_of_methods():
     [
         ("stock,nothing", "must name methods out of stock, el, .* got 'nothing'"),
         ("stock@fp8", "dtype of a method must be one of fp16, .* got 'stock@fp8'"),
+        ("stock@int8", "dtype of a method must be one of fp16, bf16, fp32, fp64; got 'stock@int8'"),
+        ("el@int4", "dtype of a method must be one of fp16, bf16, fp32, fp64, int8; got 'el@int4'"),
         ("ct2", "ct2 needs a compute type"),
         ("ct2:int8:0x1", "threads of ct2 must be BATCHESxTHREADS"),
         ("el,stock,el@fp32", "names el@fp32 2 times"),

@@ -125,6 +125,14 @@ def test_packed_weights_are_planned_on_processors_only(dtype, capsys):
         assert [bool(methods[name]["expected"]["packed"]) for name in METHODS] == [False, False, packs, packs]
 
 
+def test_weights_in_8_bits(capsys):
+    options = [*BUNDLED, "--dtype", "fp32", "--device", "cpu", "--el-weights", "int8"]
+    methods = in_process(*options, capsys=capsys)["methods"]
+    packed = [methods[name]["expected"]["packed"] for name in METHODS]
+    assert packed[:2] == [0, 0] and 0.1 * methods["el"]["expected"]["weights"] < packed[2] == packed[3]
+    assert "Use: --el-weights int8 --el-self-attention kv" in plan(*options).stdout
+
+
 def test_language_model():
     arguments = ["--arch", "transformer_lm_gpt", "--vocab-size", 50257, "--beam", 4, "--src-len", 500, "--tgt-len", 50]
     result = json.loads(plan(*arguments, "--dtype", "fp16", "--memory", "8GiB", "--json").stdout)
@@ -142,6 +150,10 @@ def test_available_memory_is_the_default(capsys):
     ("arguments", "message"),
     [
         ([], "required: --beam, --src-len, --tgt-len, --dtype"),
+        (
+            [*BART, "--el-weights", "int8"],
+            "--el-weights int8 needs --dtype fp32 and --device cpu; they are fp16 and ",
+        ),
         (BART[2:], "one of the arguments --path --arch is required"),
         ([*BART, "--memory", "12XB"], "a size is a number with a unit, such as 16GiB, 16GB or 900MiB, .* got '12XB'"),
         ([*BART, "--beam", 0], "--beam: must be a whole number from 1 on; got '0'"),

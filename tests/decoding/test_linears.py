@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fairseq_el import policy
-from fairseq_el.decoding import Linears
-from fairseq_el.ops import PackedLinear, can_pack
+from fairseq_el.decoding import Linears, why_not_in_int8
+from fairseq_el.ops import Int8Linear, PackedLinear, can_pack, why_no_int8
 from fairseq_el.policy import LEAST_PACKED, should_pack
 
 needs_packing = pytest.mark.skipif(not can_pack("cpu", torch.float32), reason="this torch packs no weights")
@@ -125,3 +125,62 @@ def test_a_copy_is_made_for_the_rows_of_steps_and_not_for_those_of_a_prompt(monk
     linears.num_rows = 8  # a larger batch
     linears(layer, torch.randn(8, 64))
     assert linears.size_bytes() > 0
+
+
+class TestInt8:
+    """Weights in 8 bits."""
+
+    @pytest.fixture(autouse=True)
+    def needs_int8(self):
+        if why_no_int8("cpu"):
+            pytest.skip(why_no_int8("cpu"))
+
+    @pytest.mark.parametrize("num_rows", [1, 2000])
+    @pytest.mark.parametrize("activation", [None, F.relu, gelu, torch.tanh])
+    def test_every_product_is_from_a_copy(self, num_rows, activation):
+        layer, x = nn.Linear(8, 12), torch.randn(num_rows, 8)
+        linears = Linears(num_rows, int8=True)
+        expected = Int8Linear(layer.weight, layer.bias)(x)
+        torch.testing.assert_close(
+            linears(layer, x, activation), expected if activation is None else activation(expected)
+        )
+        torch.testing.assert_close(linears.once(layer, x), expected)
+        assert linears.of_encoder(5, 1) is linears and linears.size_bytes() == 8 * 12 + 8 * 12
+        assert not torch.equal(expected, layer(x))
+
+    def test_layers_together_are_what_they_are_alone(self):
+        layers, x, linears = (
+            [nn.Linear(8, 12, bias=bias) for bias in (True, False)],
+            torch.randn(3, 5, 8),
+            Linears(15, int8=True),
+        )
+        for found, layer in zip(linears.project_together(layers, x), layers):
+            torch.testing.assert_close(found, linears(layer, x))
+
+    def test_a_weight_that_changes_is_copied_again(self):
+        layer, x, linears = nn.Linear(8, 8), torch.randn(4, 8), Linears(4, int8=True)
+        before = linears(layer, x)
+        layer.weight.mul_(2.0)
+        layer.bias.mul_(2.0)
+        torch.testing.assert_close(linears(layer, x), 2 * before)
+
+    def test_what_stays_as_it_is(self):
+        """Subclasses, float64, and where gradients are wanted."""
+        layer, x, linears = nn.Linear(8, 8), torch.randn(4, 8), Linears(4, int8=True)
+        with torch.enable_grad():
+            linears(layer, x).sum().backward()
+        double = nn.Linear(8, 8).double()
+        assert torch.equal(linears(double, x.double()), double(x.double()))
+        assert layer.weight.grad is not None and linears.size_bytes() == 0
+
+    def test_why_not(self):
+        assert why_not_in_int8(nn.Linear(2, 2)) == ""
+        assert why_not_in_int8(nn.Linear(2, 2).double()) == (
+            "the model is in float64, and must be in float32 (--el-dtype fp32)"
+        )
+
+
+def test_without_int8_what_happens_once_is_not_copied():
+    layer, x, linears = nn.Linear(8, 8), torch.randn(2000, 8), Linears(2000, num_uses=10_000)
+    assert torch.equal(linears.once(layer, x), layer(x))
+    assert linears.of_encoder(5, 1) is not linears and linears.size_bytes() == 0

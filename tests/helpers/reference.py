@@ -167,3 +167,28 @@ def causal_linear_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Te
                 if weights.sum() > 0:
                     output[s, position, i] = (weights / weights.sum()) @ values[s, : position + 1, i]
     return output
+
+
+def int8_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer of whole numbers, one row of ``x`` and one of the weight at a time.
+
+    Args:
+        x: *Shape:* ``(rows, in)``.
+        weight: *Shape:* ``(out, in)``.
+        bias: *Shape:* ``(out)`` or None.
+
+    Returns:
+        *Shape:* ``(rows, out)``, in float64.
+    """
+    output = torch.zeros(len(x), len(weight), dtype=torch.float64)
+    for i, row in enumerate(x):
+        for j, column in enumerate(weight):
+            (numbers, scale), (weights, weight_scale) = _whole_numbers(row), _whole_numbers(column)
+            total = sum(a * b for a, b in zip(numbers, weights))
+            output[i, j] = total * scale * weight_scale + (0.0 if bias is None else float(bias[j]))
+    return output
+
+
+def _whole_numbers(row: Tensor) -> tuple[list[int], float]:
+    scale = row.abs().max() / 127
+    return [round(float(x / scale)) if scale > 0 else 0 for x in row], float(scale)

@@ -54,6 +54,11 @@ def test_a_hostile_checkpoint_is_refused_by_class_name(data, tmp_path):
     assert f"{os.system.__module__}.system" in message
 
 
+def test_weights_in_8_bits_with_another_dtype(data, tmp_path):
+    message = last_message(generate(data, tmp_path, MODEL, "--el-weights", "int8", "--el-dtype", "bf16"))
+    assert message.startswith("fairseq_el: error: --el-weights int8 needs --el-dtype fp32 or as-loaded; it is bf16.")
+
+
 def test_a_truncated_checkpoint(data, tmp_path):
     (tmp_path / "half.pt").write_bytes(MODEL.read_bytes()[:5_000_000])
     message = last_message(generate(data, tmp_path, tmp_path / "half.pt"))

@@ -11,6 +11,8 @@ import fairseq
 import pytest
 from commands import EXAMPLE, LOSE_NO_SENTENCE, REPOSITORY, SENTENCEPIECE, USER_DIR, assert_same_hypotheses, run, texts
 
+from fairseq_el.ops import why_no_int8
+
 MODEL = EXAMPLE / "model.pt"
 STOCK = ["--user-dir", USER_DIR, "--task", "translation", *LOSE_NO_SENTENCE]
 EL = ["--user-dir", USER_DIR, "--task", "el_translation", "--el-ngram-blocking", "stock"]
@@ -39,6 +41,17 @@ def test_same_as_stock(data, name):
     assert texts(el.stdout, "A") == texts(stock.stdout, "A")
     bleu = [[line for line in p.stdout.splitlines() if line.startswith("Generate test")] for p in (el, stock)]
     assert bleu[0] == bleu[1] != []
+
+
+def test_weights_in_8_bits(data):
+    """Scores are not those of fp32, and close to them; most hypotheses are the same."""
+    if why_no_int8("cpu"):
+        pytest.skip(why_no_int8("cpu"))
+    options = [data, "--path", MODEL, *EL, *SENTENCEPIECE]
+    exact, int8 = (run("generate", *options, *more).stdout for more in ([], ["--el-weights", "int8"]))
+    same = [mine == theirs for mine, theirs in zip(texts(int8, "H"), texts(exact, "H"))]
+    assert len(texts(int8, "H")) == len(same) == 40 and sum(same) >= 30
+    assert texts(int8, "P") != texts(exact, "P")
 
 
 def test_print_step_and_no_sentence_lost(data):

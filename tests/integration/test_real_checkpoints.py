@@ -12,6 +12,8 @@ import sacrebleu
 import sentencepiece
 from commands import LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, run, texts
 
+from fairseq_el.ops import why_no_int8
+
 pytestmark = pytest.mark.real
 
 MODELS = {
@@ -75,6 +77,17 @@ def test_identical_hypotheses_scores_and_bleu(real, beam):
         assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
         assert generate_line(el) == generate_line(stock) != []
         assert bleu(el, references) == bleu(stock, references) > 5
+
+
+@pytest.mark.skipif(bool(why_no_int8("cpu")), reason=why_no_int8("cpu"))
+def test_weights_in_8_bits_keep_bleu(real):
+    arguments, references = real
+    exact, int8 = (
+        run("generate", *arguments, "--beam", 5, "--user-dir", USER_DIR, "--task", "el_translation", *more)
+        for more in ([], ["--el-weights", "int8"])
+    )
+    assert texts(int8.stdout, "P") != texts(exact.stdout, "P")
+    assert bleu(int8, references) == pytest.approx(bleu(exact, references), abs=0.3)
 
 
 def generate_line(process) -> list[str]:

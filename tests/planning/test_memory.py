@@ -14,7 +14,7 @@ import fairseq_el
 from fairseq_el._compat import torch_version
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
 from fairseq_el.measure import CAN_TRACK, PeakBytes
-from fairseq_el.ops import can_pack
+from fairseq_el.ops import can_pack, why_no_int8
 from fairseq_el.planning import (
     METHODS,
     Breakdown,
@@ -84,6 +84,7 @@ class Run:
         )
         if el:
             generator.encoder_tokens, generator.record_attention = work.encoder_tokens, False
+            generator.int8_weights = work.int8
             generator.on_step = lambda step, states: self.states.append(
                 (states[0].tree.capacity, states[0].capacity_bytes())
             )
@@ -177,6 +178,17 @@ def test_packed_weights_are_as_planned(language_model, method, dtype):
     planned = memory(run.method, run.shape, run.work).packed
     assert linears.size_bytes() == pytest.approx(planned, rel=0.1)  # biases are counted in the former only
     assert (planned > 0) == can_pack("cpu", DTYPES[dtype])
+
+
+@pytest.mark.skipif(bool(why_no_int8("cpu")), reason=why_no_int8("cpu"))
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize(("language_model", "backend"), [(False, "el"), (False, "shared-kv"), (True, "el")])
+def test_weights_in_8_bits_are_as_planned(language_model, backend, method):
+    run = Run(method, "fp32", batch=2, beam=2, tgt_len=3, prompt=language_model, backend=backend, int8=True)
+    run.model._is_generation_fast = True
+    run.decode()
+    (linears,) = run.generator._kept_linears.values()
+    assert linears.size_bytes() == memory(run.method, run.shape, run.work).packed > 0
 
 
 @can_track

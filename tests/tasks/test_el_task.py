@@ -11,7 +11,9 @@ from fairseq.tasks import TASK_REGISTRY
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
 
 import fairseq_el
+from fairseq_el.decoding import linears
 from fairseq_el.generation import ELSequenceGenerator
+from fairseq_el.ops import why_no_int8
 from fairseq_el.tasks import ELTask
 
 WORDS = dictionary()
@@ -164,3 +166,35 @@ def test_backend_and_budget(caplog):
     assert sum("--el-backend auto: " in record.getMessage() for record in caplog.records) == 1
     with pytest.raises(fairseq_el.OptionError, match=r"--el-memory-budget: a size is a number with a unit.*'lots'"):
         TinyELTask(WORDS, argparse.Namespace(el_memory_budget="lots")).build_generator([model], SOME)
+
+
+def test_weights_in_8_bits():
+    if why_no_int8("cpu"):
+        pytest.skip(why_no_int8("cpu"))
+    model = build_model("transformer", WORDS, seed=1).to(torch.float32)
+    sample = batch(WORDS, [4, 2], seed=1)
+    found = {}
+    for weights in ("as-loaded", "int8"):
+        generator = TinyELTask(WORDS, argparse.Namespace(el_weights=weights)).build_generator([model], SOME)
+        hypotheses = generator.generate([model], sample)
+        found[weights] = [float(best["positional_scores"][0]) for best, *_ in hypotheses]
+    assert found["int8"] != found["as-loaded"]
+    assert found["int8"] == pytest.approx(found["as-loaded"], abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp64"])
+def test_weights_in_8_bits_need_float32(dtype):
+    task = TinyELTask(WORDS, argparse.Namespace(el_weights="int8", el_dtype=dtype))
+    with pytest.raises(fairseq_el.OptionError, match=rf"--el-weights int8 needs --el-dtype fp32 .* it is {dtype}\."):
+        task.build_generator([build_model("transformer", WORDS, seed=1)], SOME)
+    task = TinyELTask(WORDS, argparse.Namespace(el_weights="int8"))
+    with pytest.raises(fairseq_el.OptionError, match=r"--el-weights int8 can't be used: the model is in float64"):
+        task.build_generator([build_model("transformer", WORDS, seed=1).double()], SOME)
+
+
+def test_weights_in_8_bits_where_there_are_none(monkeypatch):
+    monkeypatch.setattr(linears, "why_no_int8", lambda device: f"no such products on {device}")
+    task = TinyELTask(WORDS, argparse.Namespace(el_weights="int8"))
+    with pytest.raises(fairseq_el.OptionError) as caught:
+        task.build_generator([build_model("transformer", WORDS, seed=1)], SOME)
+    assert str(caught.value) == "--el-weights int8 can't be used: no such products on cpu. Leave the option out."

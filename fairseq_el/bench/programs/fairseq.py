@@ -12,7 +12,7 @@ from fairseq.data import LanguagePairDataset
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
-from fairseq_el.bench.methods import EL_KINDS, Method
+from fairseq_el.bench.methods import EL_KINDS, INT8, Method
 from fairseq_el.bench.programs.base import Program, ScoredOutput, Sources, configuration, forced_scores, task_of
 from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
@@ -51,7 +51,7 @@ class FairseqProgram(Program):
         if not is_el and el_attention_enabled(self.model):  # a checkpoint of an el_* architecture
             disable_el_attention(self.model)
         if not is_el or "el_dtype" not in known:
-            self.model.to(DTYPES[method.dtype].torch_dtype)
+            self.model.to(DTYPES[method.stock_dtype].torch_dtype)
         self.model.to(settings.device)
         self.shape: Dict[str, Any] = asdict(shape_of(self.model))
         self.model.prepare_for_inference_(self._config)
@@ -142,9 +142,13 @@ class ReferenceScores:
 
 def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:
     """The options of the EL task that say which method it is, as far as the task has them."""
-    wanted = {"el_backend": method.kind, "el_dtype": method.dtype}
+    wanted = {"el_backend": method.kind, "el_dtype": method.stock_dtype}
     if "el_backend" not in known and method.kind != "el":
         raise FairseqElError(f"{method.kind}: the task el_translation has no option --el-backend here")
+    if method.dtype == INT8:
+        if "el_weights" not in known:
+            raise FairseqElError(f"{method.label}: the task el_translation has no option --el-weights here")
+        wanted["el_weights"] = INT8
     result: List[str] = []
     for name, value in wanted.items():
         result += ["--" + name.replace("_", "-"), value] if name in known else []
