@@ -7,22 +7,10 @@ Transformer and BART checkpoints with the same output and no cache of encoder ke
     fairseq_el.enable_el_attention(model)
 """
 
-import logging
+from typing import Any
 
-from fairseq_el._compat import check_fairseq, other_spellings
-
-# Importing fairseq's tasks asks for tensorboardX on every command line; only its speech synthesis needs it.
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
-
-__path__.extend(other_spellings(__path__[0], check_fairseq()))
-
-from fairseq_el.checkpoint_loading import allow_fairseq_checkpoints  # noqa: E402
-
-allow_fairseq_checkpoints()
-
-from fairseq_el import architectures, slim, tasks, tokenization, topk  # noqa: E402, F401  (registers them)
-from fairseq_el.decoding import el_attention_enabled  # noqa: E402
-from fairseq_el.errors import (  # noqa: E402
+from fairseq_el._compat import is_own_command
+from fairseq_el.errors import (
     CheckpointMismatchError,
     FairseqElError,
     NoHypothesisError,
@@ -31,8 +19,24 @@ from fairseq_el.errors import (  # noqa: E402
     OutOfMemoryError,
     UnsupportedModelError,
 )
-from fairseq_el.generation import disable_el_attention, enable_el_attention  # noqa: E402
-from fairseq_el.topk import disable_topk_attention, enable_topk_attention  # noqa: E402
+
+if is_own_command():
+    # Importing fairseq takes seconds, which not every command of fairseq-el needs. Those that do import the plugin.
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from fairseq_el import plugin
+
+        return getattr(plugin, name)
+
+else:
+    from fairseq_el.plugin import (
+        disable_el_attention,
+        disable_topk_attention,
+        el_attention_enabled,
+        enable_el_attention,
+        enable_topk_attention,
+    )
 
 __version__ = "0.1.0"
 

@@ -47,6 +47,11 @@ def _find_problem() -> Optional[str]:
     return None
 
 
+def is_own_command() -> bool:
+    """Says whether this process is the command ``fairseq-el``, and not a program that uses the package."""
+    return os.path.splitext(os.path.basename((sys.argv or [""])[0]))[0] == "fairseq-el"
+
+
 def other_spellings(directory: str, fairseq_directory: str) -> List[str]:
     """Lists the other paths of this package that ``--user-dir`` may lead fairseq to.
 

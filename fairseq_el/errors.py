@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Sequence
 
 _LONGEST = 300  # characters of a library's message
 # torch advises to load files in a way in which they can run any code.
 _DANGEROUS = re.compile(r"weights_only|safe_globals|allow ?list|trusted source|arbitrary code")
+
+
+# CUDA's, ROCm's and Apple's allocators; CPU allocators on Linux and Windows; C++; cuBLAS, cuDNN and their like; oneDNN,
+# which says no more than that where memory for its code or scratchpad was refused.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc|ALLOC(ATION)?_FAILED"
+    r"|could not (create|execute) a primitive$|could not create a memory( object)?$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 class FairseqElError(Exception):
@@ -86,3 +96,14 @@ def shortened(text: str) -> str:
     """Cuts the middle out of a text that is too long for a message."""
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]} ({len(text):,} characters)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an allocation failed, on any device. An error of this package is not one."""
+    if isinstance(error, FairseqElError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )

@@ -35,8 +35,9 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "conversion": "checkpoint_loading decoding errors failure_report files tokenization",
     "recipes": "cards conversion dtypes errors files scoring subprocesses tokenization",
     "bench": "conversion decoding dtypes errors failure_report files measure planning scoring tasks units",
+    "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
     "cli": """
-        bench cards conversion decoding dtypes errors files generation ops planning recipes scoring subprocesses tasks
+        bench cards conversion decoding dtypes errors files generation ops planning plugin recipes scoring subprocesses
         tokenization units
     """,
 }

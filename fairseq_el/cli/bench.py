@@ -43,8 +43,8 @@ _MOVED = {"topk": "topk_layers", "slim": "slim_training"}
 _BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"  # of a checkout; it is not installed
 
 
-def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "bench", run, "decode with several programs side by side", _DESCRIPTION, _EXAMPLE)
+def add_parser(commands: Any, summary: str) -> None:
+    parser = add_command(commands, "bench", run, summary, _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
     parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # now a command of its own

@@ -30,8 +30,8 @@ or to fairseq_el/rates.json in the user's cache directory, for the choice of --e
 running; the rates are for as many threads as torch uses (OMP_NUM_THREADS)."""
 
 
-def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "calibrate", run, "measure this machine for --el-backend auto", _DESCRIPTION)
+def add_parser(commands: Any, summary: str) -> None:
+    parser = add_command(commands, "calibrate", run, summary, _DESCRIPTION)
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], help="what is measured (default: cuda where there is a card)"
     )

@@ -8,7 +8,6 @@ from typing import Any, Callable
 
 import torch
 
-import fairseq_el.tasks  # noqa: F401  (registers the architectures)
 from fairseq_el.cli import convert_info
 from fairseq_el.cli.parser import add_command, add_subcommands
 from fairseq_el.cli.streams import write_line
@@ -27,7 +26,6 @@ from fairseq_el.errors import OptionError
 from fairseq_el.files import need_directory, refuse_to_overwrite
 from fairseq_el.units import format_size
 
-_SUMMARY = "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face"
 _DESCRIPTION = (
     "Describes fairseq's checkpoints, relabels them for EL-attention and back, strips what only training needs, and "
     "converts Hugging Face's models to fairseq's and back."
@@ -49,8 +47,8 @@ _TO_HF = (
 )
 
 
-def add_parser(commands: Any) -> None:
-    kinds = add_subcommands(add_command(commands, "convert", None, _SUMMARY, _DESCRIPTION), "KIND", "kinds")
+def add_parser(commands: Any, summary: str) -> None:
+    kinds = add_subcommands(add_command(commands, "convert", None, summary, _DESCRIPTION), "KIND", "kinds")
     _add_relabel(kinds, "to-el", to_el, _TO_EL)
     _add_relabel(kinds, "to-stock", to_stock, _TO_STOCK)
     _add_strip(kinds)

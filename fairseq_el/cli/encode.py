@@ -14,12 +14,12 @@ from fairseq_el.files import lines_of, require_file
 from fairseq_el.tokenization import DESCRIPTION, read_codec
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Any, summary: str) -> None:
     command = add_command(
         commands,
         "encode",
         _run,
-        "text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
+        summary,
         "Reads text from standard input, one sentence a line, and writes the pieces of each line with a "
         "space between them, as --bpe el_pieces has them. Text is UTF-8, and only a newline ends a line.",
     )

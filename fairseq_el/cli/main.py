@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import shlex
 import sys
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
-from fairseq_el.cli import bench, calibrate, convert, encode, plan, recipe, score, verify
+from fairseq_el.cli.fairseq_import import import_fairseq
 from fairseq_el.cli.parser import Parser, add_subcommands, parse
 from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
-from fairseq_el.errors import FairseqElError, OptionError, shortened, summary_of
-from fairseq_el.generation import is_out_of_memory
+from fairseq_el.errors import FairseqElError, OptionError, is_out_of_memory, shortened, summary_of
 
-_COMMANDS = (plan, bench, calibrate, convert, encode, recipe, score, verify)  # in the order of --help
+# In the order of --help. The module of a command, with what it needs, is imported when the command is called.
+_COMMANDS = {
+    "plan": "how large a batch fits in memory",
+    "bench": "decode with several programs side by side",
+    "calibrate": "measure this machine for --el-backend auto",
+    "convert": "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face",
+    "encode": "text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
+    "recipe": "an experiment, from raw text to scores",
+    "score": "BLEU, chrF and ROUGE of what fairseq-generate wrote",
+    "verify": "decode with stock fairseq and with EL-attention, and compare",
+}
+_WITHOUT_FAIRSEQ = ("calibrate", "score")
 
 _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
@@ -91,14 +102,26 @@ def explain_system(error: BaseException) -> Optional[str]:
 def _run(given: List[str]) -> int:
     parser = Parser(prog="fairseq-el", description="Tools for decoding with EL-attention.", epilog=_EXIT_STATUS)
     commands = add_subcommands(parser, "COMMAND", "commands")
-    for module in _COMMANDS:
-        module.add_parser(commands)
+    called = next((word for word in given if not word.startswith("-")), "")
+    for name, summary in _COMMANDS.items():
+        if name == called:
+            module = _module_of(name)
+            module.add_parser(commands, summary)
+        else:
+            commands.add_parser(name, help=summary)
     command_line = shlex.join([parser.prog, *given])
     if any("\0" in word for word in given):
         parser.error("no argument can have a NUL in it")
-    program = bench.moved_benchmark(given)
-    if program is not None:
-        return program(given[2:])
+    if called == "bench":
+        program = module.moved_benchmark(given)
+        if program is not None:
+            return int(program(given[2:]))
     options = parse(parser, given)
     options.command_line = command_line
     return int(options.run(options))
+
+
+def _module_of(name: str) -> Any:
+    if name not in _WITHOUT_FAIRSEQ:
+        import_fairseq()
+    return importlib.import_module(f"fairseq_el.cli.{name}")

@@ -12,9 +12,6 @@ import re
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
-import torch
-
-from fairseq_el.cards.check import check_device, usable_device, why_no_card
 from fairseq_el.errors import FairseqElError, OptionError, shortened
 from fairseq_el.files import DIRECTORY, FILE, Paths, followed, kind_of, refuse_to_overwrite
 from fairseq_el.units import parse_size
@@ -90,6 +87,11 @@ def device_of(asked: Optional[str]) -> str:
         OptionError: there is no card.
         NoKernelsError: this torch was not built for the card.
     """
+    # Here, because importing torch takes a second, and fairseq-el score does without.
+    import torch
+
+    from fairseq_el.cards.check import check_device, usable_device, why_no_card
+
     if asked == "cuda" and not torch.cuda.is_available():
         why = why_no_card()
         raise OptionError(

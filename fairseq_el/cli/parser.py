@@ -1,6 +1,6 @@
 """The parser of ``fairseq-el``: how a command and its subcommands are added.
 
-Every command is a module with ``add_parser(commands)``. A command that has subcommands passes what
+Every command is a module with ``add_parser(commands, summary)``. A command that has subcommands passes what
 :func:`add_subcommands` returns to :func:`add_command` again, as ``fairseq-el convert strip`` does.
 """
 

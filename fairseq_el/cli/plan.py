@@ -34,8 +34,8 @@ example: BART-large, articles of 1,024 tokens, summaries of up to 140, on a card
 Then give fairseq-generate the --batch-size it prints. Every row is explained in docs/plan.md."""
 
 
-def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "plan", run, "how large a batch fits in memory", _DESCRIPTION, _EXAMPLE)
+def add_parser(commands: Any, summary: str) -> None:
+    parser = add_command(commands, "plan", run, summary, _DESCRIPTION, _EXAMPLE)
     _add_model(parser.add_argument_group("the model (one of the two)"))
     _add_batch(parser.add_argument_group("the batch"))
     _add_machine(parser.add_argument_group("the machine"))

@@ -28,8 +28,8 @@ _SUMMARIES = {
 }
 
 
-def add_parser(commands: Any) -> None:
-    parser = add_command(commands, "recipe", None, "an experiment, from raw text to scores", _DESCRIPTION, _EXAMPLE)
+def add_parser(commands: Any, summary: str) -> None:
+    parser = add_command(commands, "recipe", None, summary, _DESCRIPTION, _EXAMPLE)
     _add_work(parser, default=None)
     steps = add_subcommands(parser, "STEP", "steps")
     for name in STEPS:

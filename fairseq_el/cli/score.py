@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
-from fairseq.data.data_utils import post_process
 from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
+from fairseq_el.cli.fairseq_import import import_fairseq
 from fairseq_el.cli.options import not_negative, whole
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
@@ -58,10 +58,8 @@ _PIECES = re.compile("\u2581|@@( |$)")
 _SEED = 12345  # sacrebleu's
 
 
-def add_parser(commands: Any) -> None:
-    parser = add_command(
-        commands, "score", run, "BLEU, chrF and ROUGE of what fairseq-generate wrote", _DESCRIPTION, _EXAMPLE
-    )
+def add_parser(commands: Any, summary: str) -> None:
+    parser = add_command(commands, "score", run, summary, _DESCRIPTION, _EXAMPLE)
     _add_texts(parser)
     _add_metrics(parser)
     _add_output(parser)
@@ -247,7 +245,14 @@ def _texts(output: GenerateOutput, what: str, symbol: Optional[str]) -> List[str
         "src": (output.sources, "sources"),
     }[what]
     in_order = output.in_order(texts, name)
-    return in_order if symbol is None else [post_process(text, symbol) for text in in_order]
+    return in_order if symbol is None else [_post_process(text, symbol) for text in in_order]
+
+
+def _post_process(text: str, symbol: str) -> str:
+    import_fairseq()
+    from fairseq.data.data_utils import post_process
+
+    return str(post_process(text, symbol))
 
 
 def _metrics(text: str) -> List[str]:
@@ -260,7 +265,7 @@ def _metrics(text: str) -> List[str]:
 
 def _symbol(text: str) -> str:
     try:
-        post_process("", text)
+        _post_process("", text)
     except NotImplementedError as error:
         raise argparse.ArgumentTypeError(f"must be one of fairseq's, such as sentencepiece; got {text!r}") from error
     return text

@@ -13,7 +13,6 @@ from fairseq.utils import split_paths
 from tqdm import tqdm
 
 import fairseq_el
-import fairseq_el.tasks
 from fairseq_el.cards.check import usable_device
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
@@ -39,12 +38,12 @@ example:
 _PREFIX = "el_"
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Any, summary: str) -> None:
     parser = add_command(
         commands,
         "verify",
         run,
-        "decode with stock fairseq and with EL-attention, and compare",
+        summary,
         _DESCRIPTION,
         _EXAMPLE,
         passes_options_on=True,

@@ -11,7 +11,6 @@
 """
 
 from fairseq_el.decoding import DecodeState
-from fairseq_el.generation.failures.out_of_memory import is_out_of_memory
 from fairseq_el.generation.generator import (
     DEFAULT_ENCODER_TOKENS,
     ELSequenceGenerator,
@@ -30,5 +29,4 @@ __all__ = [
     "disable_el_attention",
     "el_generator",
     "enable_el_attention",
-    "is_out_of_memory",
 ]

@@ -110,7 +110,7 @@ def test_a_card_that_is_missing(bart, capsys, monkeypatch):
 def test_ctranslate2_is_for_a_cpu(bart, capsys, monkeypatch):
     pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: pip install fairseq_el[bench]")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("fairseq_el.cli.options.check_device", lambda device: None)
+    monkeypatch.setattr("fairseq_el.cards.check.check_device", lambda device: None)
     assert bench(bart, "--methods", "stock,ct2:int8", "--device", "cuda") == 1
     assert "ct2:int8 is measured on a CPU only" in capsys.readouterr().err
 

@@ -45,7 +45,7 @@ def pretend(monkeypatch, cores_per_thread=1.0):
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
+    command.add_parser(parser.add_subparsers(), "")
     options = parser.parse_args(["calibrate", *arguments])
     return options.run(options)
 

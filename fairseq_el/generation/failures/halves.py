@@ -13,13 +13,12 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from fairseq_el.errors import OutOfMemoryError
+from fairseq_el.errors import OutOfMemoryError, is_out_of_memory
 from fairseq_el.generation.batch import Sample, WholeBatch, part_of, rows_of, source_in
 from fairseq_el.generation.failures.out_of_memory import (
     Size,
     does_not_fit,
     free_frames,
-    is_out_of_memory,
     return_unused_memory,
     what_to_try,
 )

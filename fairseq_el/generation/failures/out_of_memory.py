@@ -1,10 +1,8 @@
-"""Running out of memory: how to recognise it, and what to tell about it."""
+"""Running out of memory: what to free, and what to tell about it."""
 
 from __future__ import annotations
 
-import errno
 import gc
-import re
 import traceback
 from dataclasses import replace
 from typing import Any, NamedTuple, Optional, Tuple
@@ -13,7 +11,7 @@ import torch
 
 from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
-from fairseq_el.errors import FairseqElError, OptionError
+from fairseq_el.errors import OptionError
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
@@ -26,14 +24,6 @@ from fairseq_el.planning import (
     torch_attention,
 )
 from fairseq_el.units import format_size
-
-# CUDA's, ROCm's and Apple's allocators; CPU allocators on Linux and Windows; C++; cuBLAS, cuDNN and their like; oneDNN,
-# which says no more than that where memory for its code or scratchpad was refused.
-_SAID = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc|ALLOC(ATION)?_FAILED"
-    r"|could not (create|execute) a primitive$|could not create a memory( object)?$",
-    re.IGNORECASE | re.MULTILINE,
-)
 
 
 class Size(NamedTuple):
@@ -50,15 +40,6 @@ class Size(NamedTuple):
             and 8 * self.src_len >= 7 * other.src_len
             and 8 * self.max_len >= 7 * other.max_len
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an allocation failed, on any device. An error of this package is not one."""
-    if isinstance(error, FairseqElError):
-        return False
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None)
 
 
 def free_frames(error: Optional[BaseException]) -> None:
