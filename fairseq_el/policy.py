@@ -5,6 +5,7 @@
 PROJECTED_AT_ONCE = 2048
 MANY_ROWS = 1024  # from so many rows on, a product is taken for the encoder's; those of a step mostly have fewer
 LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
+LONGEST_NATIVE_SOURCE = 256  # positions up to which native code encodes; beyond, torch's attention is the faster one
 LEAST_ROWS_OF_GROUP = 8  # rows that a thread decodes by itself, at least
 
 

@@ -11,12 +11,12 @@ namespace {
 // Runs the batch without the interpreter lock. Returns tokens and scores of all hypotheses side by side, their lengths
 // and scores, the number of hypotheses of each sentence, sentences without any, and bytes of the state.
 py::tuple decode_batch(const Model& model, const Rules& rules, const std::vector<Sentence>& sentences,
-                       const std::vector<Tensor>& sources, const Tensor& positions, const Limits& limits,
-                       int64_t groups) {
+                       const std::vector<Tensor>& sources, const Tensor& source_positions, const Tensor& positions,
+                       const Limits& limits, int64_t groups) {
   Decoded decoded;
   {
     py::gil_scoped_release released;
-    decoded = decode(model, rules, sentences, sources, positions, limits, groups, [] {
+    decoded = decode(model, rules, sentences, sources, {source_positions, positions}, limits, groups, [] {
       py::gil_scoped_acquire acquired;  // so that Ctrl-C ends the batch
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     });
@@ -70,13 +70,17 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_readwrite("up", &Layer::up)
       .def_readwrite("down", &Layer::down)
       .def_readwrite("activation", &Layer::activation);
+  py::class_<Stack>(m, "Stack")
+      .def(py::init<>())
+      .def_readwrite("embedding", &Stack::embedding)
+      .def_readwrite("embedding_scale", &Stack::embedding_scale)
+      .def_readwrite("embedding_norm", &Stack::embedding_norm)
+      .def_readwrite("final_norm", &Stack::final_norm)
+      .def_readwrite("layers", &Stack::layers);
   py::class_<Model>(m, "Model")
       .def(py::init<>())
-      .def_readwrite("embedding", &Model::embedding)
-      .def_readwrite("embedding_scale", &Model::embedding_scale)
-      .def_readwrite("embedding_norm", &Model::embedding_norm)
-      .def_readwrite("final_norm", &Model::final_norm)
-      .def_readwrite("layers", &Model::layers)
+      .def_readwrite("encoder", &Model::encoder)
+      .def_readwrite("decoder", &Model::decoder)
       .def_readwrite("project_out", &Model::project_out)
       .def_readwrite("vocabulary", &Model::vocabulary)
       .def_readwrite("keeps_inputs", &Model::keeps_inputs)

@@ -14,7 +14,7 @@ void softmax_in_float32(double* scores, int64_t n) {
 
 namespace {
 
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRows = 20;  // up to which our own product is as fast as libraries', measured
 
 template <class T>
 T* data(const Tensor& tensor) {
@@ -90,88 +90,113 @@ Tensor multiply(const Product& product, const Tensor& x, const std::string& acti
 
 template <class T>
 Decoder<T>::Decoder(const Model& model, const Tensor& positions, int64_t block_size)
-    : nodes(int64_t(model.layers.size()), model.embedding.size(1) * (model.keeps_inputs ? 1 : 2), block_size,
+    : nodes(int64_t(model.decoder.layers.size()), model.decoder.embedding.size(1) * (model.keeps_inputs ? 1 : 2), block_size,
             ScalarTypeOf<T>::value),
       model_(model),
       kernels_(kernels<T>()),
       positions_(positions),
-      width_(model.embedding.size(1)) {}
+      width_(model.decoder.embedding.size(1)) {}
 
 template <class T>
-void Decoder<T>::read_sources(const std::vector<Tensor>& sources, int64_t at_once) {
-  for (const Tensor& memory : sources) {
-    sources_.push_back({model_.keeps_source ? memory.contiguous() : Tensor(), {}, {}, memory.size(0)});
-    if (model_.keeps_source) source_bytes_ += memory.numel() * sizeof(T);
-  }
-  if (model_.keeps_source) return;
-  for (size_t first = 0; first < sources.size();) {
-    size_t last = first;
+void Decoder<T>::read_sources(const std::vector<Tensor>& sources, const Tensor& positions, int64_t at_once) {
+  for (size_t first = 0, last = 0; first < sources.size(); first = last) {
     int64_t length = 0;
-    std::vector<Tensor> part;
-    for (; last < sources.size() && (last == first || length + sources[last].size(0) <= at_once); last++) {
-      part.push_back(sources[last]);
+    for (; last < sources.size() && (last == first || length + sources[last].size(0) <= at_once); last++)
       length += sources[last].size(0);
-    }
-    const Tensor memory = part.size() == 1 ? part[0].contiguous() : at::cat(part);
-    for (const Layer& layer : model_.layers) {
-      const int64_t heads = layer.source.heads, width = layer.source.key.weight.size(0), dh = width / heads;
-      const Tensor keys = multiply<T>(layer.source.key, memory), values = multiply<T>(layer.source.value, memory);
-      int64_t begin = 0;
-      for (size_t s = first; s < last; s++) {
-        const int64_t n = sources_[s].length;
-        const Tensor k = empty<T>({heads, padded(n), dh}), v = empty<T>({heads, n, dh});
-        pack_keys(data<const T>(keys) + begin * width, n, heads, dh, data<T>(k));
-        pack_values(data<const T>(values) + begin * width, n, heads, dh, data<T>(v));
-        sources_[s].keys.push_back(k);
-        sources_[s].values.push_back(v);
-        source_bytes_ += (padded(n) + n) * width * int64_t(sizeof(T));
-        begin += n;
+    read_part(sources, positions, first, last);
+  }
+}
+
+template <class T>
+void Decoder<T>::read_part(const std::vector<Tensor>& sources, const Tensor& positions, size_t first, size_t last) {
+  std::vector<int64_t> firsts{0};  // row of each sentence
+  for (size_t s = first; s < last; s++) firsts.push_back(firsts.back() + sources[s].size(0));
+  Tensor memory;
+  if (model_.encoder.layers.empty()) {
+    memory = at::cat(std::vector<Tensor>(sources.begin() + first, sources.begin() + last));
+  } else {
+    std::vector<int64_t> words, places;
+    for (size_t s = first; s < last; s++)
+      for (int64_t j = 0; j < sources[s].size(0); j++) {
+        words.push_back(data<const int64_t>(sources[s])[j]);
+        places.push_back(j);
       }
+    memory = run_layers(model_.encoder, embed(model_.encoder, words, positions, places),
+                        [&](const Layer& layer, int64_t, const Tensor& x, bool) {
+                          return attend_whole(layer.self, x, firsts);
+                        });
+  }
+  const size_t begin = sources_.size();
+  sources_.resize(begin + last - first);
+  if (model_.keeps_source) {
+    for (size_t s = 0; s < last - first; s++) sources_[begin + s].memory = memory.slice(0, firsts[s], firsts[s + 1]);
+    source_bytes_ += memory.numel() * int64_t(sizeof(T));
+    return;
+  }
+  for (const Layer& layer : model_.decoder.layers) {
+    const std::vector<KeysValues> packed = pack(layer.source.heads, multiply<T>(layer.source.key, memory),
+                                                multiply<T>(layer.source.value, memory), firsts);
+    for (size_t s = 0; s < packed.size(); s++) {
+      sources_[begin + s].layers.push_back(packed[s]);
+      source_bytes_ += (packed[s].keys.numel() + packed[s].values.numel()) * int64_t(sizeof(T));
     }
-    first = last;
   }
 }
 
 template <class T>
 Tensor Decoder<T>::run(const std::vector<Row>& rows) {
-  Tensor x = embed(rows), in = empty<T>({int64_t(rows.size()), width_});
+  std::vector<int64_t> words, places;
+  for (const Row& row : rows) {
+    words.push_back(nodes.token(row.path[row.length - 1]));
+    places.push_back(row.length - 1);
+  }
+  const Tensor features = run_layers(
+      model_.decoder, embed(model_.decoder, words, positions_, places),
+      [&](const Layer& layer, int64_t index, const Tensor& x, bool over_source) {
+        return over_source ? attend_source(layer.source, index, x, rows) : attend_past(layer.self, index, x, rows);
+      });
+  return model_.project_out.weight.defined() ? multiply<T>(model_.project_out, features) : features;
+}
+
+// Layers over x, (R, d), with norms before or after each part. attend(layer, its number, input, whether it is the
+// attention over the source): outputs of all heads, (R, h * dh).
+template <class T>
+template <class F>
+Tensor Decoder<T>::run_layers(const Stack& stack, Tensor x, const F& attend) const {
   const auto norm_if = [](bool yes, const LayerNorm& norm) { return yes ? &norm : nullptr; };
-  residual(x, nullptr, &model_.embedding_norm, norm_if(model_.layers[0].pre_norm, model_.layers[0].self_norm), in);
-  for (size_t l = 0; l < model_.layers.size(); l++) {
-    const Layer& layer = model_.layers[l];
+  Tensor in = empty<T>(x.sizes());
+  residual(x, nullptr, &stack.embedding_norm, norm_if(stack.layers[0].pre_norm, stack.layers[0].self_norm), in);
+  for (size_t l = 0; l < stack.layers.size(); l++) {
+    const Layer& layer = stack.layers[l];
     const bool pre = layer.pre_norm;
-    Tensor y = multiply<T>(layer.self.output, attend_past(layer.self, l, in, rows));
+    Tensor y = multiply<T>(layer.self.output, attend(layer, l, in, false));
     residual(x, &y, norm_if(!pre, layer.self_norm),
              norm_if(pre, layer.has_source ? layer.source_norm : layer.final_norm), in);
     if (layer.has_source) {
-      y = multiply<T>(layer.source.output, attend_source(layer.source, l, in, rows));
+      y = multiply<T>(layer.source.output, attend(layer, l, in, true));
       residual(x, &y, norm_if(!pre, layer.source_norm), norm_if(pre, layer.final_norm), in);
     }
     y = multiply<T>(layer.down, multiply<T>(layer.up, in, layer.activation));
-    const bool is_last = l + 1 == model_.layers.size();
+    const bool is_last = l + 1 == stack.layers.size();
     const LayerNorm* next =
-        is_last ? &model_.final_norm : norm_if(model_.layers[l + 1].pre_norm, model_.layers[l + 1].self_norm);
+        is_last ? &stack.final_norm : norm_if(stack.layers[l + 1].pre_norm, stack.layers[l + 1].self_norm);
     residual(x, &y, norm_if(!pre, layer.final_norm), next, in);
   }
-  return model_.project_out.weight.defined() ? multiply<T>(model_.project_out, in) : in;
+  return in;
 }
 
+// Embedded words at their places, before any norm.  (R, d)
 template <class T>
-Tensor Decoder<T>::embed(const std::vector<Row>& rows) const {
-  const Tensor x = empty<R>({int64_t(rows.size()), width_});
-  const T* table = data<const T>(model_.embedding);
-  const Tensor room = empty<T>({int64_t(rows.size()), width_});
-  for (size_t r = 0; r < rows.size(); r++)
-    std::memcpy(data<T>(room) + r * width_, table + nodes.token(rows[r].path[rows[r].length - 1]) * width_,
-                width_ * sizeof(T));
-  R* to = data<R>(x);
-  const Tensor numbers = room.to(ScalarTypeOf<R>::value);
-  const R *from = data<const R>(numbers), scale = R(model_.embedding_scale);
-  for (size_t r = 0; r < rows.size(); r++) {
-    const R* position =
-        positions_.numel() > 0 ? data<const R>(positions_) + (rows[r].length - 1) * width_ : nullptr;
-    for (int64_t c = 0; c < width_; c++)
-      to[r * width_ + c] = scale * from[r * width_ + c] + (position == nullptr ? 0 : position[c]);
+Tensor Decoder<T>::embed(const Stack& stack, const std::vector<int64_t>& words, const Tensor& positions,
+                         const std::vector<int64_t>& places) const {
+  const int64_t width = stack.embedding.size(1);
+  Tensor x = stack.embedding.index_select(0, at::tensor(words, at::kLong)).to(ScalarTypeOf<R>::value);
+  x *= stack.embedding_scale;
+  if (positions.numel() == 0) return x;
+  for (size_t r = 0; r < words.size(); r++) {
+    R* to = data<R>(x) + r * width;
+    const R* position = data<const R>(positions) + places[r] * width;
+    for (int64_t c = 0; c < width; c++) to[c] += position[c];
   }
   return x;
 }
@@ -182,10 +207,11 @@ void Decoder<T>::residual(Tensor& x, const Tensor* y, const LayerNorm* post, con
   R* numbers = data<R>(x);
   const T* added = y == nullptr ? nullptr : data<const T>(*y);
   T* to = data<T>(out);
-  in_parallel(x.size(0), 8 * width_, [&](int64_t begin, int64_t end) {
+  const int64_t width = x.size(1);
+  in_parallel(x.size(0), 8 * width, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
-      kernels_.residual(numbers + r * width_, added == nullptr ? nullptr : added + r * width_, after, before,
-                        to + r * width_, width_);
+      kernels_.residual(numbers + r * width, added == nullptr ? nullptr : added + r * width, after, before,
+                        to + r * width, width);
   });
 }
 
@@ -238,28 +264,62 @@ Tensor Decoder<T>::attend_source(const Attention& attention, int64_t layer, cons
                                  const std::vector<Row>& rows) const {
   const Tensor q = multiply<T>(attention.inputs[0], x);
   if (model_.keeps_source) return attend_memory(attention, q, rows);
-  const int64_t heads = attention.heads, row = q.size(1), dh = row / heads;
-  const R scale = R(1 / std::sqrt(double(dh)));
-  std::vector<int64_t> firsts;  // row of each sentence
-  int64_t longest = 0, most = 0;
-  for (size_t r = 0; r < rows.size(); r++) {
-    if (r == 0 || rows[r].sentence != rows[r - 1].sentence) firsts.push_back(r);
-    longest = std::max(longest, sources_[rows[r].sentence].length);
-    most = std::max<int64_t>(most, int64_t(r) + 1 - firsts.back());
-  }
+  std::vector<int64_t> firsts;
+  std::vector<const KeysValues*> memories;
+  for (size_t r = 0; r < rows.size(); r++)
+    if (r == 0 || rows[r].sentence != rows[r - 1].sentence) {
+      firsts.push_back(r);
+      memories.push_back(&sources_[rows[r].sentence].layers[layer]);
+    }
   firsts.push_back(rows.size());
+  return attend_packed(attention.heads, q, firsts, memories);
+}
+
+// Every position of a sentence sees all of it, as in an encoder. firsts: row of each sentence, and the end.
+template <class T>
+Tensor Decoder<T>::attend_whole(const Attention& attention, const Tensor& x, const std::vector<int64_t>& firsts) const {
+  const Tensor keys = multiply<T>(attention.inputs[1], x), values = multiply<T>(attention.inputs[2], x);
+  const std::vector<KeysValues> packed = pack(attention.heads, keys, values, firsts);
+  std::vector<const KeysValues*> memories;
+  for (const KeysValues& of_sentence : packed) memories.push_back(&of_sentence);
+  return attend_packed(attention.heads, multiply<T>(attention.inputs[0], x), firsts, memories);
+}
+
+template <class T>
+std::vector<KeysValues> Decoder<T>::pack(int64_t heads, const Tensor& keys, const Tensor& values,
+                                         const std::vector<int64_t>& firsts) const {
+  const int64_t width = keys.size(1), dh = width / heads;
+  std::vector<KeysValues> packed(firsts.size() - 1);
+  for (size_t s = 0; s < packed.size(); s++) {
+    const int64_t n = firsts[s + 1] - firsts[s], begin = firsts[s] * width;
+    packed[s] = {empty<T>({heads, padded(n), dh}), empty<T>({heads, n, dh}), n};
+    pack_keys(data<const T>(keys) + begin, n, heads, dh, data<T>(packed[s].keys));
+    pack_values(data<const T>(values) + begin, n, heads, dh, data<T>(packed[s].values));
+  }
+  return packed;
+}
+
+// q: (R, h * dh), those of sentence s from row firsts[s] on, over memories[s].
+template <class T>
+Tensor Decoder<T>::attend_packed(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
+                                 const std::vector<const KeysValues*>& memories) const {
+  const int64_t row = q.size(1), dh = row / heads, count = int64_t(memories.size());
+  const R scale = R(1 / std::sqrt(double(dh)));
+  int64_t longest = 0, most = 0;
+  for (int64_t s = 0; s < count; s++) {
+    longest = std::max(longest, memories[s]->length);
+    most = std::max(most, firsts[s + 1] - firsts[s]);
+  }
   const Tensor out = empty<T>({q.size(0), row});
   const T* queries = data<const T>(q);
   T* to = data<T>(out);
-  const int64_t count = int64_t(firsts.size()) - 1;
   in_parallel(count * heads, 2 * most * longest * dh, [&](int64_t begin, int64_t end) {
     std::vector<R> room(5 * (dh + padded(longest)) + kKeysAtOnce);
     while (begin < end) {  // the heads of one sentence
       const int64_t s = begin / heads, head = begin % heads, stop = std::min(heads, head + end - begin);
-      const int64_t r = firsts[s];
-      const Source& source = sources_[rows[r].sentence];
-      kernels_.attend_source(queries + r * row, scale, firsts[s + 1] - r, data<const T>(source.keys[layer]),
-                             data<const T>(source.values[layer]), source.length, head, stop, dh, row, to + r * row,
+      const KeysValues& memory = *memories[s];
+      kernels_.attend_source(queries + firsts[s] * row, scale, firsts[s + 1] - firsts[s], data<const T>(memory.keys),
+                             data<const T>(memory.values), memory.length, head, stop, dh, row, to + firsts[s] * row,
                              room.data());
       begin += stop - head;
     }

@@ -45,6 +45,12 @@ struct Row {
   int64_t length;
 };
 
+// Keys and values of one sentence's positions, as kernels.h packs them.  (h, n, dh)
+struct KeysValues {
+  Tensor keys, values;
+  int64_t length = 0;
+};
+
 // Symbols: R rows, d width, h heads of width dh, n visible positions of a source.
 template <class T>
 class Decoder {
@@ -52,8 +58,9 @@ class Decoder {
   // positions: embeddings of positions 0, 1, ...  (n, d), in the dtype that is computed in; empty: there are none
   Decoder(const Model& model, const Tensor& positions, int64_t block_size);
 
-  // Adds sentences, each with its source without padding, (n, d); `at_once` positions are projected together.
-  void read_sources(const std::vector<Tensor>& sources, int64_t at_once);
+  // Adds sentences: their encoder outputs without padding, (n, d), or, if the model has an encoder, their words, (n).
+  // `at_once` positions are encoded, and projected, together. positions: of the encoder, as above.
+  void read_sources(const std::vector<Tensor>& sources, const Tensor& positions, int64_t at_once);
 
   // A finished sentence will not be read again.
   void drop_source(int64_t sentence) {
@@ -69,15 +76,23 @@ class Decoder {
  private:
   using R = Real<T>;
   struct Source {
-    Tensor memory;  // (n, d), with EL-attention
-    std::vector<Tensor> keys, values;  // of each layer, as kernels.h packs them
-    int64_t length = 0;
+    Tensor memory;                 // (n, d), with EL-attention
+    std::vector<KeysValues> layers;  // without
   };
 
-  Tensor embed(const std::vector<Row>& rows) const;
+  void read_part(const std::vector<Tensor>& sources, const Tensor& positions, size_t first, size_t last);
+  template <class F>
+  Tensor run_layers(const Stack& stack, Tensor x, const F& attend) const;
+  Tensor embed(const Stack& stack, const std::vector<int64_t>& words, const Tensor& positions,
+               const std::vector<int64_t>& places) const;
   void residual(Tensor& x, const Tensor* y, const LayerNorm* post, const LayerNorm* pre, Tensor& out) const;
   Tensor attend_past(const Attention& attention, int64_t layer, const Tensor& x, const std::vector<Row>& rows);
   Tensor attend_source(const Attention& attention, int64_t layer, const Tensor& x, const std::vector<Row>& rows) const;
+  Tensor attend_whole(const Attention& attention, const Tensor& x, const std::vector<int64_t>& firsts) const;
+  std::vector<KeysValues> pack(int64_t heads, const Tensor& keys, const Tensor& values,
+                               const std::vector<int64_t>& firsts) const;
+  Tensor attend_packed(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
+                       const std::vector<const KeysValues*>& memories) const;
   Tensor attend_memory(const Attention& attention, const Tensor& q, const std::vector<Row>& rows) const;
   Tensor expand(const Attention& attention, const Tensor& q, Tensor& shifts) const;
   Tensor contract(const Attention& attention, const Tensor& context, const Tensor& sums) const;

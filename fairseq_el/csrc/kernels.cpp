@@ -75,16 +75,28 @@ struct Lanes<bfloat16> {
   }
 };
 
-template <class V>
-auto sum(V v) {
-  constexpr int count = sizeof(V) / sizeof(v[0]);
-  std::remove_reference_t<decltype(v[0])> part[count];
-  std::memcpy(part, &v, sizeof(v));
-#pragma GCC unroll 4
-  for (int half = count / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) part[i] += part[i + half];
-  return part[0];
+// Sum of all lanes: halves are added until few are left.
+template <class Number, int Bytes>
+Number sum_of(const void* lanes) {
+  typedef Number Vector __attribute__((vector_size(Bytes)));
+  if constexpr (Bytes == 16) {
+    Vector v;
+    std::memcpy(&v, lanes, Bytes);
+    Number total = v[0] + v[1];
+    if constexpr (sizeof(Number) == 4) total += v[2] + v[3];
+    return total;
+  } else {
+    typedef Number Half __attribute__((vector_size(Bytes / 2)));
+    Half low, high;
+    std::memcpy(&low, lanes, Bytes / 2);
+    std::memcpy(&high, static_cast<const char*>(lanes) + Bytes / 2, Bytes / 2);
+    low += high;
+    return sum_of<Number, Bytes / 2>(&low);
+  }
 }
+
+float sum(Floats v) { return sum_of<float, kBytes>(&v); }
+double sum(Doubles v) { return sum_of<double, kBytes>(&v); }
 
 float largest_of(Floats v) {
   float m = v[0];
@@ -409,17 +421,19 @@ void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, in
 
 template <class T>
 void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end, T* y) {
-  constexpr int most = kBytes == 64 ? 5 : 2;  // sums that fit into registers
+  constexpr int64_t most = kBytes == 64 ? 5 : 2;  // sums that fit into registers
   for (int64_t r = 0; r < m;) {
     const T* from = x + r * in;
     T* to = y + r * out;
-    switch (m - r < most ? m - r : most) {
-      case 1: few_rows_of<T, 1>(from, w, b, in, out, begin, end, to), r += 1; break;
-      case 2: few_rows_of<T, 2>(from, w, b, in, out, begin, end, to), r += 2; break;
-      case 3: few_rows_of<T, 3>(from, w, b, in, out, begin, end, to), r += 3; break;
-      case 4: few_rows_of<T, 4>(from, w, b, in, out, begin, end, to), r += 4; break;
-      default: few_rows_of<T, 5>(from, w, b, in, out, begin, end, to), r += 5; break;
+    const int64_t parts = (m - r + most - 1) / most, rows = (m - r + parts - 1) / parts;  // parts of about one size
+    switch (rows) {
+      case 1: few_rows_of<T, 1>(from, w, b, in, out, begin, end, to); break;
+      case 2: few_rows_of<T, 2>(from, w, b, in, out, begin, end, to); break;
+      case 3: few_rows_of<T, 3>(from, w, b, in, out, begin, end, to); break;
+      case 4: few_rows_of<T, 4>(from, w, b, in, out, begin, end, to); break;
+      default: few_rows_of<T, 5>(from, w, b, in, out, begin, end, to); break;
     }
+    r += rows;
   }
 }
 

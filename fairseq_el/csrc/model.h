@@ -36,11 +36,16 @@ struct Layer {
   std::string activation;
 };
 
-struct Model {
+struct Stack {  // embeddings and layers of an encoder or a decoder
   Tensor embedding;  // (V, d)
   double embedding_scale = 1;
   LayerNorm embedding_norm, final_norm;
   std::vector<Layer> layers;
+};
+
+struct Model {
+  Stack encoder;  // without layers: Python encodes
+  Stack decoder;
   Product project_out, vocabulary;
   bool keeps_inputs = false;  // self-attention keeps the inputs of layers (EL-attention), not keys and values
   bool keeps_source = false;  // cross-attention keeps the encoder's output (EL-attention), not keys and values

@@ -51,8 +51,8 @@ class Search {
         decoder_(model, positions, block_size()),
         hypotheses(sentences_.size()) {}
 
-  void run(const std::vector<Tensor>& sources, const std::function<void()>& on_step) {
-    decoder_.read_sources(sources, limits_.tokens_at_once);
+  void run(const std::vector<Tensor>& sources, const Tensor& source_positions, const std::function<void()>& on_step) {
+    decoder_.read_sources(sources, source_positions, limits_.tokens_at_once);
     Tensor features = read_prompts();
     while (true) {
       on_step();
@@ -87,7 +87,7 @@ class Search {
         ends.push_back(int64_t(rows.size()) - 1);
       }
       const Tensor features = decoder_.run(rows);
-      score_prompts(features, rows, first, s);
+      score_prompts(features, first, s);
       last.push_back(features.index_select(0, at::tensor(ends, at::kLong)));
       first = s;
     }
@@ -95,7 +95,7 @@ class Search {
   }
 
   // Gives the nodes of forced words their scores, rounded after every word as a search would.
-  void score_prompts(const Tensor& features, const std::vector<Row>& rows, size_t first, size_t end) {
+  void score_prompts(const Tensor& features, size_t first, size_t end) {
     int64_t begin = 0;
     for (size_t s = first; s < end; s++) {
       Beam& beam = active_[s].beams[0];
@@ -114,7 +114,6 @@ class Search {
       }
       begin += length;
     }
-    (void)rows;
   }
 
   // Gives every beam a node for its next word.
@@ -332,7 +331,7 @@ class Search {
 
 template <class T>
 Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sentence>& sentences,
-                  const std::vector<Tensor>& sources, const Tensor& positions, const Limits& limits, int64_t groups,
+                  const std::vector<Tensor>& sources, const Positions& positions, const Limits& limits, int64_t groups,
                   const std::function<void()>& on_step) {
   const int64_t count = int64_t(sentences.size());
   std::vector<int64_t> order(count);  // long sources first, dealt out to the groups: all have about as much to do
@@ -354,8 +353,8 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
         mine.push_back(sentences[order[i]]);
         if (!sources.empty()) of_mine.push_back(sources[order[i]]);
       }
-      Search<T> search(model, rules, std::move(mine), positions, limits);
-      search.run(of_mine, [&] {
+      Search<T> search(model, rules, std::move(mine), positions.target, limits);
+      search.run(of_mine, positions.source, [&] {
         if (std::this_thread::get_id() == caller) on_step();
       });
       for (size_t i = 0; i < search.hypotheses.size(); i++)
@@ -373,14 +372,14 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
 }  // namespace
 
 Decoded decode(const Model& model, const Rules& rules, const std::vector<Sentence>& sentences,
-               const std::vector<Tensor>& sources, const Tensor& positions, const Limits& limits, int64_t groups,
+               const std::vector<Tensor>& sources, const Positions& positions, const Limits& limits, int64_t groups,
                const std::function<void()>& on_step) {
   groups = std::min<int64_t>(groups, int64_t(sentences.size()));
-  switch (model.embedding.scalar_type()) {
+  switch (model.decoder.embedding.scalar_type()) {
     case at::kDouble: return decode_as<double>(model, rules, sentences, sources, positions, limits, groups, on_step);
     case at::kFloat: return decode_as<float>(model, rules, sentences, sources, positions, limits, groups, on_step);
     case at::kBFloat16: return decode_as<bfloat16>(model, rules, sentences, sources, positions, limits, groups, on_step);
-    default: TORCH_CHECK(false, "decode: float64, float32 and bfloat16 are known; got ", model.embedding.scalar_type());
+    default: TORCH_CHECK(false, "decode: float64, float32 and bfloat16 are known; got ", model.decoder.embedding.scalar_type());
   }
 }
 

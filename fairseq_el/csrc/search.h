@@ -36,6 +36,10 @@ struct Limits {  // of the room that intermediate results take
   int64_t rows_at_once = 2048;    // rows of the output projection
 };
 
+struct Positions {  // embeddings of positions 0, 1, ...  (n, d) each
+  Tensor source, target;
+};
+
 // Decodes sentences in groups, one for each thread (`groups`), or all together with threads in the products (1).
 struct Decoded {
   std::vector<std::vector<Hypothesis>> hypotheses;  // of each sentence, as they ended
@@ -43,9 +47,10 @@ struct Decoded {
   int64_t state_bytes = 0;                          // of nodes and sources, at most
 };
 
-// sources: (n, d) of each sentence without padding; empty in a language model. on_step is called by the calling thread.
+// sources: of each sentence, as Decoder::read_sources has them; empty in a language model. on_step is called by the
+// calling thread.
 Decoded decode(const Model& model, const Rules& rules, const std::vector<Sentence>& sentences,
-               const std::vector<Tensor>& sources, const Tensor& positions, const Limits& limits, int64_t groups,
+               const std::vector<Tensor>& sources, const Positions& positions, const Limits& limits, int64_t groups,
                const std::function<void()>& on_step);
 
 }  // namespace fairseq_el

@@ -22,7 +22,7 @@ from fairseq_el.decoding.enable import (
     models_in,
     self_attention_of,
 )
-from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, share_encoder_out
+from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, is_plain_encoder, share_encoder_out
 from fairseq_el.decoding.layers import drops_out, is_plain_decoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear, why_not_in_int8
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
@@ -54,6 +54,7 @@ __all__ = [
     "is_el_model",
     "is_inference_only",
     "is_plain_decoder_layer",
+    "is_plain_encoder",
     "is_plain_linear",
     "models_in",
     "self_attention_of",

@@ -46,7 +46,7 @@ def encode(
         stock's dictionary with ``encoder_out`` ``(n, B, d)``, a view of contiguous ``(B, n, d)`` storage, and
         ``encoder_padding_mask`` ``(B, n)``, if anything is padded. Values at padding are undefined.
     """
-    if not _is_plain(encoder, net_input):
+    if not is_plain_encoder(encoder, net_input):
         return _encode_as_stock(encoder, net_input, source, max_tokens)
     padding_mask = source.eq(encoder.padding_idx)
     parts = _cut(padding_mask, max_tokens)
@@ -74,7 +74,8 @@ def encode(
     return {"encoder_out": [memory.transpose(0, 1)], "encoder_padding_mask": [padding_mask] if padded else []}
 
 
-def _is_plain(encoder: Any, net_input: NetInput) -> bool:
+def is_plain_encoder(encoder: Any, net_input: NetInput) -> bool:
+    """Returns whether an encoder reads nothing but words, and has layers as fairseq's own."""
     return (
         set(net_input) <= {"src_tokens", "src_lengths", "prev_output_tokens"}
         and all(getattr(type(encoder), name) is getattr(TransformerEncoderBase, name) for name in _METHODS)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.ensemble import EnsembleDecoder, ModelDecoder
 from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
-from fairseq_el.native import extension, native_model, reason_against
+from fairseq_el.native import can_encode, extension, native_model, reason_against
 from fairseq_el.policy import groups_of_sentences, output_rows_at_once
 
 
@@ -25,7 +25,10 @@ class NativeStep(BeamStep):
         return next((reason for reason in _reasons(rules, batch, decoders) if reason is not None), None)
 
     def begin(self) -> int:
-        self.decoders.encode(self.batch.net_input, self.batch.source)
+        (decoder,) = self.decoders.models
+        self._encodes = can_encode(decoder.model, self.batch.net_input, self.batch.source.size(1))
+        if not self._encodes:
+            self.decoders.encode(self.batch.net_input, self.batch.source)
         return 0
 
     def run_to_end(self, first_step: int) -> Hypotheses:
@@ -33,21 +36,39 @@ class NativeStep(BeamStep):
         num_sentences = len(batch.sentences)
         groups = groups_of_sentences(num_sentences, rules.beam_size, torch.get_num_threads())
         rows = -(-num_sentences // groups) * rules.beam_size
-        assert native is not None and decoder.state is not None
-        model = native_model(native, decoder.model, decoder.state.backend, decoder.state.linears, rows)
+        state = decoder.state
+        assert native is not None and state is not None
+        model = native_model(native, decoder.model, state.backend, self._encodes, state.linears, rows)
+        width, num_bytes = model.decoder.embedding.size(1), model.decoder.embedding.element_size()
         limits = native.Limits()
         limits.tokens_at_once = max(self.decoders.encoder_tokens // groups, 1)
-        limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, model.embedding.size(1), rules.vocab_size)
+        limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, width, rules.vocab_size)
         found = native.decode(
             model,
-            _rules(native.Rules(), rules, batch, settles_ties=model.embedding.element_size() > 2),
+            _rules(native.Rules(), rules, batch, settles_ties=num_bytes > 2),
             _sentences(native.Sentence, rules, batch),
-            [] if decoder.encoder_out is None else _sources(decoder.encoder_out),
+            self._sources(decoder),
+            self._source_positions(decoder),
             _positions(decoder.model.decoder, batch.max_len + 1),
             limits,
             groups,
         )
         return _hypotheses(*found)
+
+    def _sources(self, decoder: ModelDecoder) -> List[Tensor]:
+        """What native code reads of each source, without padding: its words ``(n)``, or encoded ``(n, d)``."""
+        if self._encodes:
+            return _visible(self.batch.source, self.batch.source.ne(decoder.model.encoder.padding_idx))
+        if decoder.encoder_out is None:
+            return []
+        memory = decoder.encoder_out["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
+        masks = decoder.encoder_out["encoder_padding_mask"]
+        return _visible(memory, ~masks[0].to(torch.bool)) if masks else list(memory)
+
+    def _source_positions(self, decoder: ModelDecoder) -> Tensor:
+        if not self._encodes:
+            return torch.empty(0)
+        return _positions(decoder.model.encoder, self.batch.source.size(1))
 
     def candidates(self, step: int) -> Candidates:
         raise NotImplementedError("run_to_end does all steps")
@@ -124,28 +145,23 @@ def _sentences(new: Callable[[], Any], rules: SearchRules, batch: ActiveBatch) -
     return described
 
 
-def _sources(encoder_out: Any) -> List[Tensor]:
-    """The encoder's output of each sentence, without padding. *Shape:* ``(n, d)`` each."""
-    memory = encoder_out["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
-    masks = encoder_out["encoder_padding_mask"]
-    if not masks:
-        return list(memory)
-    visible = ~masks[0].to(torch.bool)  # (B, n)
+def _visible(values: Tensor, visible: Tensor) -> List[Tensor]:
+    """Values ``(B, n, ...)`` of each sentence where ``visible`` ``(B, n)`` is True; mostly views."""
     counts = visible.sum(dim=1).tolist()
     begins = visible.to(torch.uint8).argmax(dim=1).tolist()
-    sources = []
-    for of_sentence, seen, begin, count in zip(memory, visible, begins, counts):
+    result = []
+    for of_sentence, seen, begin, count in zip(values, visible, begins, counts):
         part = slice(begin, begin + count)
-        sources.append(of_sentence[part] if bool(seen[part].all()) else of_sentence[seen])
-    return sources
+        result.append(of_sentence[part] if bool(seen[part].all()) else of_sentence[seen])
+    return result
 
 
-def _positions(decoder: Any, length: int) -> Tensor:
+def _positions(stack: Any, length: int) -> Tensor:
     """Embeddings of the first positions, whatever the words; empty if there are none. *Shape:* ``(length, d)``."""
-    if decoder.embed_positions is None:
+    if stack.embed_positions is None:
         return torch.empty(0)
-    any_word = 0 if decoder.padding_idx != 0 else 1
-    embedded: Tensor = decoder.embed_positions(torch.full((1, length), any_word))[0]
+    any_word = 0 if stack.padding_idx != 0 else 1
+    embedded: Tensor = stack.embed_positions(torch.full((1, length), any_word))[0]
     return (embedded if embedded.dtype == torch.float64 else embedded.float()).contiguous()
 
 

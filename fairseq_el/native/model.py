@@ -6,7 +6,7 @@ embeddings of all words where they are not one table (adaptive input, ``--decode
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,10 +15,18 @@ from fairseq.utils import relu_squared
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from fairseq_el.decoding import Linears, has_hooks, is_plain_decoder_layer, is_plain_linear, self_attention_of
+from fairseq_el.decoding import (
+    Linears,
+    NetInput,
+    has_hooks,
+    is_plain_decoder_layer,
+    is_plain_encoder,
+    is_plain_linear,
+    self_attention_of,
+)
 from fairseq_el.dtypes import dtype_name, place_of
 from fairseq_el.ops import PackedLinear, can_pack
-from fairseq_el.policy import first_packed_rows, should_pack
+from fairseq_el.policy import LONGEST_NATIVE_SOURCE, first_packed_rows, should_pack
 
 _ACTIVATIONS = {
     F.relu: "relu",
@@ -57,11 +65,35 @@ def reason_against(model: Any) -> Optional[str]:
     return next((reason for reason in map(_reason_against_layer, decoder.layers) if reason is not None), None)
 
 
+def can_encode(model: Any, net_input: NetInput, source_length: int) -> bool:
+    """Returns whether native code can run the encoder of an EL model over a batch, and is faster.
+
+    Attention over long sources is faster in torch. In float64 an encoder's softmax does not round, and a decoder's
+    does; native code has only the latter.
+    """
+    encoder = getattr(model, "encoder", None)
+    if encoder is None or source_length > LONGEST_NATIVE_SOURCE or not is_plain_encoder(encoder, net_input):
+        return False
+    norms = [norm for norm in (encoder.layernorm_embedding, encoder.layer_norm) if norm is not None]
+    parts = [encoder.embed_tokens, encoder.embed_positions, *norms]
+    return (
+        {p.dtype for p in encoder.parameters()} == {torch.float32} == {p.dtype for p in model.decoder.parameters()}
+        and type(encoder.embed_tokens) is nn.Embedding
+        and encoder.quant_noise is None
+        and not any(has_hooks(part) for part in parts if part is not None)
+        and all(map(_is_plain_norm, norms))
+        and all(_reason_against_encoder_layer(layer) is None for layer in encoder.layers)
+    )
+
+
+def _reason_against_encoder_layer(layer: Any) -> Optional[str]:
+    linears = [layer.fc1, layer.fc2, layer.self_attn.out_proj]
+    return _reason_against_parts(layer, linears, [layer.self_attn_layer_norm, layer.final_layer_norm])
+
+
 def _reason_against_layer(layer: Any) -> Optional[str]:
     if not is_plain_decoder_layer(layer):
         return f"a layer is a {type(layer).__name__} with modules that fairseq's own has not"
-    if _activation_of(layer) is None:
-        return f"the activation is {layer.activation_fn}"
     linears = [layer.fc1, layer.fc2]
     norms = [layer.self_attn_layer_norm, layer.final_layer_norm]
     attentions = [layer.self_attn]
@@ -72,6 +104,12 @@ def _reason_against_layer(layer: Any) -> Optional[str]:
         if attention.score_limit is not None:
             return "it attends to the k largest scores (Top-k attention)"
         linears += [attention.q_proj, attention.out_proj]
+    return _reason_against_parts(layer, linears, norms)
+
+
+def _reason_against_parts(layer: Any, linears: Sequence[Any], norms: Sequence[Any]) -> Optional[str]:
+    if _activation_of(layer) is None:
+        return f"the activation is {layer.activation_fn}"
     for linear in linears:
         if not is_plain_linear(linear):
             return f"a layer has a {type(linear).__name__} in the place of nn.Linear"
@@ -98,44 +136,54 @@ class NativeModel:
         described: the struct ``Model`` of the extension.
     """
 
-    def __init__(self, extension: Any, model: Any, backend: str, num_rows: int, num_uses: int):
+    def __init__(self, extension: Any, model: Any, backend: str, encodes: bool, num_rows: int, num_uses: int):
         """
         Args:
             extension: the module ``fairseq_el._native``.
             backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
+            encodes: describe the encoder, too.
             num_rows: rows that most products will have, about.
             num_uses: products that there will be with each weight, about; few are not worth a packed copy.
         """
         self._extension = extension
-        self._decoder = model.decoder
-        self._dtype = place_of(self._decoder)[1]
+        self._dtype = place_of(model.decoder)[1]
+        self._encodes = encodes
         self._num_rows, self._num_uses = num_rows, num_uses
         self._keeps_inputs = self_attention_of(model) == "el"
         self._keeps_source = backend == "el"
-        self.described = self._model()
+        self.described = self._model(model)
 
-    def _model(self) -> Any:
-        decoder, described = self._decoder, self._extension.Model()
-        described.embedding, described.embedding_scale = self._embedding()
-        described.embedding_norm = self._norm(decoder.layernorm_embedding)
-        described.final_norm = self._norm(decoder.layer_norm)
-        described.layers = [self._layer(layer) for layer in decoder.layers]
+    def _model(self, model: Any) -> Any:
+        decoder, described = model.decoder, self._extension.Model()
+        described.decoder = self._stack(decoder, self._layer)
+        described.decoder.embedding, described.decoder.embedding_scale = _embedding(decoder)
+        if self._encodes:
+            described.encoder = self._stack(model.encoder, self._encoder_layer)
+            described.encoder.embedding = model.encoder.embed_tokens.weight.detach()
+            described.encoder.embedding_scale = float(model.encoder.embed_scale)
         if decoder.project_out_dim is not None:
             described.project_out = self._product(decoder.project_out_dim)
         described.vocabulary = self._product(decoder.output_projection)
         described.keeps_inputs, described.keeps_source = self._keeps_inputs, self._keeps_source
         return described
 
-    def _embedding(self) -> Tuple[Tensor, float]:
-        """The embeddings of all words, ``(V, d)``, and the factor that they have."""
-        decoder = self._decoder
-        if type(decoder.embed_tokens) is nn.Embedding and decoder.project_in_dim is None:
-            return decoder.embed_tokens.weight.detach(), float(decoder.embed_scale)
-        words = torch.arange(decoder.output_projection.out_features)
-        table = decoder.embed_scale * decoder.embed_tokens(words)
-        if decoder.project_in_dim is not None:
-            table = decoder.project_in_dim(table)
-        return table.detach().contiguous(), 1.0
+    def _stack(self, stack: Any, describe: Callable[[Any], Any]) -> Any:
+        described = self._extension.Stack()
+        described.embedding_norm = self._norm(stack.layernorm_embedding)
+        described.final_norm = self._norm(stack.layer_norm)
+        described.layers = [describe(layer) for layer in stack.layers]
+        return described
+
+    def _encoder_layer(self, layer: Any) -> Any:
+        described, attention = self._extension.Layer(), layer.self_attn
+        described.pre_norm, described.activation = layer.normalize_before, _activation_of(layer)
+        inputs = [self._plain(linear) for linear in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        described.self_attention = self._attention(attention, inputs, self._plain(attention.out_proj))
+        described.self_norm, described.final_norm = map(
+            self._norm, (layer.self_attn_layer_norm, layer.final_layer_norm)
+        )
+        described.up, described.down = self._plain(layer.fc1), self._plain(layer.fc2)
+        return described
 
     def _layer(self, layer: Any) -> Any:
         described = self._extension.Layer()
@@ -147,24 +195,29 @@ class NativeModel:
         described.up, described.down = self._product(layer.fc1), self._product(layer.fc2)
         described.has_source = layer.encoder_attn is not None
         if described.has_source:
-            described.source_attention = self._attention(layer.encoder_attn, [self._product(layer.encoder_attn.q_proj)])
+            described.source_attention = self._attention_over_source(layer.encoder_attn)
             described.source_norm = self._norm(layer.encoder_attn_layer_norm)
         return described
 
     def _self_attention(self, attention: Any) -> Any:
+        output = self._product(attention.out_proj)
         if self._keeps_inputs:
-            return self._attention(attention, [self._product(attention.q_proj)])
+            return self._attention(attention, [self._product(attention.q_proj)], output)
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         joined = self._joined(projections)
         inputs = [self._product(projection) for projection in projections] if joined is None else [joined]
-        return self._attention(attention, inputs)
+        return self._attention(attention, inputs, output)
 
-    def _attention(self, attention: Any, inputs: List[Any]) -> Any:
+    def _attention_over_source(self, attention: Any) -> Any:
+        inputs = [self._product(attention.q_proj)]
+        return self._attention(attention, inputs, self._product(attention.out_proj))
+
+    def _attention(self, attention: Any, inputs: List[Any], output: Any) -> Any:
         described = self._extension.Attention()
         described.heads = attention.num_heads
         described.inputs = inputs
         described.key, described.value = self._plain(attention.k_proj), self._plain(attention.v_proj)
-        described.output = self._product(attention.out_proj)
+        described.output = output
         return described
 
     def _norm(self, norm: Optional[Any]) -> Any:
@@ -210,33 +263,47 @@ class NativeModel:
         described.packed_from = first_packed_rows(dtype_name(self._dtype), described.weight.numel())
 
 
+def _embedding(decoder: Any) -> Tuple[Tensor, float]:
+    """The embeddings of all words, ``(V, d)``, and the factor that they have."""
+    if type(decoder.embed_tokens) is nn.Embedding and decoder.project_in_dim is None:
+        return decoder.embed_tokens.weight.detach(), float(decoder.embed_scale)
+    words = torch.arange(decoder.output_projection.out_features)
+    table = decoder.embed_scale * decoder.embed_tokens(words)
+    if decoder.project_in_dim is not None:
+        table = decoder.project_in_dim(table)
+    return table.detach().contiguous(), 1.0
+
+
 class _Known:
     """The native models of one way to compute linear layers, and the parameters that they were made of."""
 
     def __init__(self) -> None:
         self.versions: List[Tuple[int, int, torch.dtype]] = []
-        self.models: Dict[Tuple[str, str, int], NativeModel] = {}
+        self.models: Dict[Tuple[str, str, bool, int], NativeModel] = {}
 
 
 _known: WeakKeyDictionary[Linears, _Known] = WeakKeyDictionary()
 
 
-def native_model(extension: Any, model: Any, backend: str, linears: Linears, num_rows: int) -> Any:
+def native_model(
+    extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int
+) -> Any:
     """The struct ``Model`` of a decoder; made once as long as ``linears`` and the parameters stay the same.
 
     Args:
         extension: the module ``fairseq_el._native``.
         backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
+        encodes: whether native code runs the encoder, too.
         linears: how the decoder's linear layers are computed; it says how often a weight will be used.
         num_rows: rows that products of a batch will have, about.
     """
     known = _known.setdefault(linears, _Known())
-    versions = [(p.data_ptr(), p._version, p.dtype) for p in model.decoder.parameters()]
+    versions = [(p.data_ptr(), p._version, p.dtype) for p in model.parameters()]
     if known.versions != versions:
         known.versions = versions
         known.models.clear()
-    key = (backend, self_attention_of(model), num_rows)
+    key = (backend, self_attention_of(model), encodes, num_rows)
     if key not in known.models:
         known.models.clear()  # one copy of the weights is enough
-        known.models[key] = NativeModel(extension, model, backend, num_rows, linears.num_uses)
+        known.models[key] = NativeModel(extension, model, backend, encodes, num_rows, linears.num_uses)
     return known.models[key].described
