@@ -36,82 +36,41 @@ py::tuple decode_batch(const Model& model, const Rules& rules, const std::vector
                         at::tensor(scores, at::kFloat), counts, decoded.without, decoded.state_bytes);
 }
 
+// A struct with a constructor without arguments, and its fields.
+template <class S, class... Field>
+void bind(py::module& m, const char* name, std::initializer_list<const char*> names, Field S::*... fields) {
+  py::class_<S> bound(m, name);
+  bound.def(py::init<>());
+  const char* const* next = names.begin();
+  (bound.def_readwrite(*next++, fields), ...);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<Product>(m, "Product")
-      .def(py::init<>())
-      .def_readwrite("weight", &Product::weight)
-      .def_readwrite("bias", &Product::bias)
-      .def_readwrite("packed", &Product::packed)
-      .def_readwrite("packed_from", &Product::packed_from)
-      .def_readwrite("fuses", &Product::fuses);
-  py::class_<LayerNorm>(m, "LayerNorm")
-      .def(py::init<>())
-      .def_readwrite("weight", &LayerNorm::weight)
-      .def_readwrite("bias", &LayerNorm::bias)
-      .def_readwrite("eps", &LayerNorm::eps);
-  py::class_<Attention>(m, "Attention")
-      .def(py::init<>())
-      .def_readwrite("heads", &Attention::heads)
-      .def_readwrite("inputs", &Attention::inputs)
-      .def_readwrite("key", &Attention::key)
-      .def_readwrite("value", &Attention::value)
-      .def_readwrite("output", &Attention::output);
-  py::class_<Layer>(m, "Layer")
-      .def(py::init<>())
-      .def_readwrite("pre_norm", &Layer::pre_norm)
-      .def_readwrite("has_source", &Layer::has_source)
-      .def_readwrite("self_attention", &Layer::self)
-      .def_readwrite("source_attention", &Layer::source)
-      .def_readwrite("self_norm", &Layer::self_norm)
-      .def_readwrite("source_norm", &Layer::source_norm)
-      .def_readwrite("final_norm", &Layer::final_norm)
-      .def_readwrite("up", &Layer::up)
-      .def_readwrite("down", &Layer::down)
-      .def_readwrite("activation", &Layer::activation);
-  py::class_<Stack>(m, "Stack")
-      .def(py::init<>())
-      .def_readwrite("embedding", &Stack::embedding)
-      .def_readwrite("embedding_scale", &Stack::embedding_scale)
-      .def_readwrite("embedding_norm", &Stack::embedding_norm)
-      .def_readwrite("final_norm", &Stack::final_norm)
-      .def_readwrite("layers", &Stack::layers);
-  py::class_<Model>(m, "Model")
-      .def(py::init<>())
-      .def_readwrite("encoder", &Model::encoder)
-      .def_readwrite("decoder", &Model::decoder)
-      .def_readwrite("project_out", &Model::project_out)
-      .def_readwrite("vocabulary", &Model::vocabulary)
-      .def_readwrite("keeps_inputs", &Model::keeps_inputs)
-      .def_readwrite("keeps_source", &Model::keeps_source);
-  py::class_<Rules>(m, "Rules")
-      .def(py::init<>())
-      .def_readwrite("beam_size", &Rules::beam_size)
-      .def_readwrite("pad", &Rules::pad)
-      .def_readwrite("unk", &Rules::unk)
-      .def_readwrite("eos", &Rules::eos)
-      .def_readwrite("min_len", &Rules::min_len)
-      .def_readwrite("max_len", &Rules::max_len)
-      .def_readwrite("forced_until", &Rules::forced_until)
-      .def_readwrite("ngram_size", &Rules::ngram_size)
-      .def_readwrite("suppressed", &Rules::suppressed)
-      .def_readwrite("temperature", &Rules::temperature)
-      .def_readwrite("unk_penalty", &Rules::unk_penalty)
-      .def_readwrite("length_penalty", &Rules::length_penalty)
-      .def_readwrite("normalizes", &Rules::normalizes)
-      .def_readwrite("matches_source", &Rules::matches_source)
-      .def_readwrite("settles_ties", &Rules::settles_ties);
-  py::class_<Sentence>(m, "Sentence")
-      .def(py::init<>())
-      .def_readwrite("prompt", &Sentence::prompt)
-      .def_readwrite("may_end", &Sentence::may_end)
-      .def_readwrite("last", &Sentence::last)
-      .def_readwrite("source_length", &Sentence::source_length);
-  py::class_<Limits>(m, "Limits")
-      .def(py::init<>())
-      .def_readwrite("tokens_at_once", &Limits::tokens_at_once)
-      .def_readwrite("rows_at_once", &Limits::rows_at_once);
+  bind(m, "Product", {"weight", "bias", "packed", "packed_from", "fuses"}, &Product::weight, &Product::bias,
+       &Product::packed, &Product::packed_from, &Product::fuses);
+  bind(m, "LayerNorm", {"weight", "bias", "eps"}, &LayerNorm::weight, &LayerNorm::bias, &LayerNorm::eps);
+  bind(m, "Attention", {"heads", "inputs", "key", "value", "output"}, &Attention::heads, &Attention::inputs,
+       &Attention::key, &Attention::value, &Attention::output);
+  bind(m, "Layer",
+       {"pre_norm", "has_source", "self_attention", "source_attention", "self_norm", "source_norm", "final_norm", "up",
+        "down", "activation"},
+       &Layer::pre_norm, &Layer::has_source, &Layer::self, &Layer::source, &Layer::self_norm, &Layer::source_norm,
+       &Layer::final_norm, &Layer::up, &Layer::down, &Layer::activation);
+  bind(m, "Stack", {"embedding", "embedding_scale", "embedding_norm", "final_norm", "layers"}, &Stack::embedding,
+       &Stack::embedding_scale, &Stack::embedding_norm, &Stack::final_norm, &Stack::layers);
+  bind(m, "Model", {"encoder", "decoder", "project_out", "vocabulary", "keeps_inputs", "keeps_source"}, &Model::encoder,
+       &Model::decoder, &Model::project_out, &Model::vocabulary, &Model::keeps_inputs, &Model::keeps_source);
+  bind(m, "Rules",
+       {"beam_size", "pad", "unk", "eos", "min_len", "max_len", "forced_until", "ngram_size", "suppressed",
+        "temperature", "unk_penalty", "length_penalty", "normalizes", "matches_source", "settles_ties"},
+       &Rules::beam_size, &Rules::pad, &Rules::unk, &Rules::eos, &Rules::min_len, &Rules::max_len, &Rules::forced_until,
+       &Rules::ngram_size, &Rules::suppressed, &Rules::temperature, &Rules::unk_penalty, &Rules::length_penalty,
+       &Rules::normalizes, &Rules::matches_source, &Rules::settles_ties);
+  bind(m, "Sentence", {"prompt", "may_end", "last", "source_length"}, &Sentence::prompt, &Sentence::may_end,
+       &Sentence::last, &Sentence::source_length);
+  bind(m, "Limits", {"tokens_at_once", "rows_at_once"}, &Limits::tokens_at_once, &Limits::rows_at_once);
   m.def("decode", &decode_batch);
   m.def("instruction_level", &instruction_level);
 }

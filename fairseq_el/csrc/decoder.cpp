@@ -134,11 +134,11 @@ void Decoder<T>::read_part(const std::vector<Tensor>& sources, const Tensor& pos
     return;
   }
   for (const Layer& layer : model_.decoder.layers) {
-    const std::vector<KeysValues> packed = pack(layer.source.heads, multiply<T>(layer.source.key, memory),
-                                                multiply<T>(layer.source.value, memory), firsts);
-    for (size_t s = 0; s < packed.size(); s++) {
-      sources_[begin + s].layers.push_back(packed[s]);
-      source_bytes_ += (packed[s].keys.numel() + packed[s].values.numel()) * int64_t(sizeof(T));
+    const Tensor keys = multiply<T>(layer.source.key, memory), values = multiply<T>(layer.source.value, memory);
+    source_bytes_ += (keys.numel() + values.numel()) * int64_t(sizeof(T));
+    for (size_t s = 0; s < last - first; s++) {  // copies, so that a finished sentence leaves its room
+      sources_[begin + s].keys.push_back(keys.slice(0, firsts[s], firsts[s + 1]).clone());
+      sources_[begin + s].values.push_back(values.slice(0, firsts[s], firsts[s + 1]).clone());
     }
   }
 }
@@ -223,14 +223,14 @@ Tensor Decoder<T>::attend_past(const Attention& attention, int64_t layer, const 
   std::vector<Tensor> inputs;
   for (const Product& product : attention.inputs) inputs.push_back(multiply<T>(product, x));
   Tensor q = inputs[0], shifts;
-  int64_t q_row = q.size(1);
+  int64_t q_row = q.size(1), value_offset = width_;
   R scale = R(1 / std::sqrt(double(dh)));
-  NodeShape shape{heads, dh, dh, width_};
+  Heads shape{heads, dh, dh};
   if (model_.keeps_inputs) {
     for (int64_t r = 0; r < num_rows; r++)
       std::memcpy(nodes.template row<T>(layer, node_of(rows[r])), data<const T>(x) + r * width_, width_ * sizeof(T));
     q = expand(attention, q.mul_(scale), shifts);  // (R, h, d)
-    q_row = heads * width_, scale = 1, shape = {heads, width_, 0, 0};
+    q_row = heads * width_, scale = 1, shape = {heads, width_, 0}, value_offset = 0;
   } else {
     const bool joined = inputs.size() == 1;
     const T* keys = data<const T>(joined ? inputs[0] : inputs[1]) + (joined ? width_ : 0);
@@ -247,13 +247,16 @@ Tensor Decoder<T>::attend_past(const Attention& attention, int64_t layer, const 
   const T* queries = data<const T>(q);
   T* to = data<T>(out);
   in_parallel(num_rows, 2 * longest * heads * shape.width, [&](int64_t begin, int64_t end) {
-    std::vector<const T*> path(longest);
-    std::vector<R> room(heads * shape.width + longest + kKeysAtOnce);
+    std::vector<const T*> keys(longest), values(longest);
+    std::vector<R> room(attention_room(longest, shape.width));
     for (int64_t r = begin; r < end; r++) {
-      for (int64_t j = 0; j < rows[r].length; j++) path[j] = nodes.template row<T>(layer, rows[r].path[j]);
-      kernels_.attend_nodes(queries + r * q_row, scale, path.data(), rows[r].length, shape,
-                            to + r * heads * shape.width, room.data(),
-                            shifts.defined() ? data<R>(shifts) + r * heads : nullptr);
+      for (int64_t j = 0; j < rows[r].length; j++) {
+        keys[j] = nodes.template row<T>(layer, rows[r].path[j]);
+        values[j] = keys[j] + value_offset;
+      }
+      kernels_.attend(queries + r * q_row, q_row, scale, 1, keys.data(), values.data(), rows[r].length, shape, 0, heads,
+                      to + r * heads * shape.width, room.data(),
+                      shifts.defined() ? data<R>(shifts) + r * heads : nullptr);
     }
   });
   return model_.keeps_inputs ? contract(attention, out.view({num_rows, heads, width_}), shifts) : out;
@@ -264,63 +267,56 @@ Tensor Decoder<T>::attend_source(const Attention& attention, int64_t layer, cons
                                  const std::vector<Row>& rows) const {
   const Tensor q = multiply<T>(attention.inputs[0], x);
   if (model_.keeps_source) return attend_memory(attention, q, rows);
-  std::vector<int64_t> firsts;
-  std::vector<const KeysValues*> memories;
+  std::vector<int64_t> firsts, lengths;
+  std::vector<const T*> keys, values;
   for (size_t r = 0; r < rows.size(); r++)
     if (r == 0 || rows[r].sentence != rows[r - 1].sentence) {
+      const Source& source = sources_[rows[r].sentence];
       firsts.push_back(r);
-      memories.push_back(&sources_[rows[r].sentence].layers[layer]);
+      keys.push_back(data<const T>(source.keys[layer]));
+      values.push_back(data<const T>(source.values[layer]));
+      lengths.push_back(source.keys[layer].size(0));
     }
   firsts.push_back(rows.size());
-  return attend_packed(attention.heads, q, firsts, memories);
+  return attend_shared(attention.heads, q, firsts, keys, values, lengths);
 }
 
 // Every position of a sentence sees all of it, as in an encoder. firsts: row of each sentence, and the end.
 template <class T>
 Tensor Decoder<T>::attend_whole(const Attention& attention, const Tensor& x, const std::vector<int64_t>& firsts) const {
-  const Tensor keys = multiply<T>(attention.inputs[1], x), values = multiply<T>(attention.inputs[2], x);
-  const std::vector<KeysValues> packed = pack(attention.heads, keys, values, firsts);
-  std::vector<const KeysValues*> memories;
-  for (const KeysValues& of_sentence : packed) memories.push_back(&of_sentence);
-  return attend_packed(attention.heads, multiply<T>(attention.inputs[0], x), firsts, memories);
-}
-
-template <class T>
-std::vector<KeysValues> Decoder<T>::pack(int64_t heads, const Tensor& keys, const Tensor& values,
-                                         const std::vector<int64_t>& firsts) const {
-  const int64_t width = keys.size(1), dh = width / heads;
-  std::vector<KeysValues> packed(firsts.size() - 1);
-  for (size_t s = 0; s < packed.size(); s++) {
-    const int64_t n = firsts[s + 1] - firsts[s], begin = firsts[s] * width;
-    packed[s] = {empty<T>({heads, padded(n), dh}), empty<T>({heads, n, dh}), n};
-    pack_keys(data<const T>(keys) + begin, n, heads, dh, data<T>(packed[s].keys));
-    pack_values(data<const T>(values) + begin, n, heads, dh, data<T>(packed[s].values));
+  const Tensor k = multiply<T>(attention.inputs[1], x), v = multiply<T>(attention.inputs[2], x);
+  std::vector<const T*> keys, values;
+  std::vector<int64_t> lengths;
+  for (size_t s = 0; s + 1 < firsts.size(); s++) {
+    keys.push_back(data<const T>(k) + firsts[s] * k.size(1));
+    values.push_back(data<const T>(v) + firsts[s] * v.size(1));
+    lengths.push_back(firsts[s + 1] - firsts[s]);
   }
-  return packed;
+  return attend_shared(attention.heads, multiply<T>(attention.inputs[0], x), firsts, keys, values, lengths);
 }
 
-// q: (R, h * dh), those of sentence s from row firsts[s] on, over memories[s].
+// q: (R, h * dh), those of sentence s from row firsts[s] on, over its keys and values, (lengths[s], h * dh) each.
 template <class T>
-Tensor Decoder<T>::attend_packed(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
-                                 const std::vector<const KeysValues*>& memories) const {
-  const int64_t row = q.size(1), dh = row / heads, count = int64_t(memories.size());
-  const R scale = R(1 / std::sqrt(double(dh)));
-  int64_t longest = 0, most = 0;
+Tensor Decoder<T>::attend_shared(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
+                                 const std::vector<const T*>& keys, const std::vector<const T*>& values,
+                                 const std::vector<int64_t>& lengths) const {
+  const int64_t row = q.size(1), dh = row / heads, count = int64_t(lengths.size());
+  int64_t longest = 1, most = 1;
   for (int64_t s = 0; s < count; s++) {
-    longest = std::max(longest, memories[s]->length);
+    longest = std::max(longest, lengths[s]);
     most = std::max(most, firsts[s + 1] - firsts[s]);
   }
   const Tensor out = empty<T>({q.size(0), row});
   const T* queries = data<const T>(q);
   T* to = data<T>(out);
   in_parallel(count * heads, 2 * most * longest * dh, [&](int64_t begin, int64_t end) {
-    std::vector<R> room(5 * (dh + padded(longest)) + kKeysAtOnce);
+    std::vector<const T*> k(longest), v(longest);
+    std::vector<R> room(attention_room(longest, dh));
     while (begin < end) {  // the heads of one sentence
       const int64_t s = begin / heads, head = begin % heads, stop = std::min(heads, head + end - begin);
-      const KeysValues& memory = *memories[s];
-      kernels_.attend_source(queries + firsts[s] * row, scale, firsts[s + 1] - firsts[s], data<const T>(memory.keys),
-                             data<const T>(memory.values), memory.length, head, stop, dh, row, to + firsts[s] * row,
-                             room.data());
+      for (int64_t j = 0; j < lengths[s]; j++) k[j] = keys[s] + j * row, v[j] = values[s] + j * row;
+      kernels_.attend(queries + firsts[s] * row, row, R(1 / std::sqrt(double(dh))), firsts[s + 1] - firsts[s], k.data(),
+                      v.data(), lengths[s], {heads, dh, dh}, head, stop, to + firsts[s] * row, room.data(), nullptr);
       begin += stop - head;
     }
   });
@@ -339,15 +335,13 @@ Tensor Decoder<T>::attend_memory(const Attention& attention, const Tensor& q, co
     const Tensor& memory = sources_[rows[r].sentence].memory;  // (n, d)
     const int64_t count = int64_t(end - r) * heads;
     Tensor scores = at::mm(expanded.slice(0, r, end).view({count, -1}), memory.t());  // (m*h, n)
-    R* sums = nullptr;
-    if (shifts.defined()) {
-      scores += shifts.slice(0, r, end).reshape({count, 1});
-      sums = data<R>(shifts) + r * heads;
+    if (shifts.defined()) {  // float64
+      Tensor shift = shifts.slice(0, r, end).view({count, 1});
+      scores = at::softmax((scores + shift).to(at::kFloat), 1).to(at::kDouble);
+      shift.copy_(scores.sum(1, true));
+    } else {
+      scores = at::softmax(scores, 1);
     }
-    in_parallel(count, 8 * memory.size(0), [&](int64_t first, int64_t last) {
-      kernels_.softmax_rows(data<T>(scores) + first * memory.size(0), last - first, memory.size(0),
-                            sums == nullptr ? nullptr : sums + first);
-    });
     Tensor to = context.slice(0, r, end).view({count, -1});
     at::mm_out(to, scores, memory);  // (m*h, d)
   }

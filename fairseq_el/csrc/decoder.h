@@ -45,12 +45,6 @@ struct Row {
   int64_t length;
 };
 
-// Keys and values of one sentence's positions, as kernels.h packs them.  (h, n, dh)
-struct KeysValues {
-  Tensor keys, values;
-  int64_t length = 0;
-};
-
 // Symbols: R rows, d width, h heads of width dh, n visible positions of a source.
 template <class T>
 class Decoder {
@@ -76,8 +70,8 @@ class Decoder {
  private:
   using R = Real<T>;
   struct Source {
-    Tensor memory;                 // (n, d), with EL-attention
-    std::vector<KeysValues> layers;  // without
+    Tensor memory;                     // (n, d), with EL-attention
+    std::vector<Tensor> keys, values;  // of each layer without, (n, h * dh)
   };
 
   void read_part(const std::vector<Tensor>& sources, const Tensor& positions, size_t first, size_t last);
@@ -89,10 +83,9 @@ class Decoder {
   Tensor attend_past(const Attention& attention, int64_t layer, const Tensor& x, const std::vector<Row>& rows);
   Tensor attend_source(const Attention& attention, int64_t layer, const Tensor& x, const std::vector<Row>& rows) const;
   Tensor attend_whole(const Attention& attention, const Tensor& x, const std::vector<int64_t>& firsts) const;
-  std::vector<KeysValues> pack(int64_t heads, const Tensor& keys, const Tensor& values,
-                               const std::vector<int64_t>& firsts) const;
-  Tensor attend_packed(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
-                       const std::vector<const KeysValues*>& memories) const;
+  Tensor attend_shared(int64_t heads, const Tensor& q, const std::vector<int64_t>& firsts,
+                       const std::vector<const T*>& keys, const std::vector<const T*>& values,
+                       const std::vector<int64_t>& lengths) const;
   Tensor attend_memory(const Attention& attention, const Tensor& q, const std::vector<Row>& rows) const;
   Tensor expand(const Attention& attention, const Tensor& q, Tensor& shifts) const;
   Tensor contract(const Attention& attention, const Tensor& context, const Tensor& sums) const;

@@ -2,6 +2,7 @@
 // that the level has registers for, so that the same lines serve all levels and processors.
 #include "kernels.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -145,204 +146,132 @@ double softmax(double* x, int64_t n) {
   return 1;
 }
 
+// to = (x - mean) / sqrt(variance + eps) * w + b.  (d)
+template <class T, class To>
+void normalize(const Norm<T>& norm, const Real<T>* x, To* to, int64_t d) {
+  using R = Real<T>;
+  using W = Lanes<R>;
+  const int64_t whole = d / W::count * W::count;
+  typename W::Vector total{}, squares{};
+  R rest = 0;
+  for (int64_t c = 0; c < whole; c += W::count) total += W::load(x + c);
+  for (int64_t c = whole; c < d; c++) rest += x[c];
+  const R mean = (sum(total) + rest) / R(d);
+  rest = 0;
+  for (int64_t c = 0; c < whole; c += W::count) squares += (W::load(x + c) - mean) * (W::load(x + c) - mean);
+  for (int64_t c = whole; c < d; c++) rest += (x[c] - mean) * (x[c] - mean);
+  const R inverse = 1 / std::sqrt((sum(squares) + rest) / R(d) + R(norm.eps));
+  for (int64_t c = 0; c < whole; c += W::count)
+    Lanes<To>::store((W::load(x + c) - mean) * inverse * W::load(norm.weight + c) + W::load(norm.bias + c), to + c);
+  for (int64_t c = whole; c < d; c++)
+    to[c] = Lanes<To>::put((x[c] - mean) * inverse * norm.weight[c] + norm.bias[c]);
+}
+
 template <class T>
 void residual(Real<T>* x, const T* y, const Norm<T>& post, const Norm<T>& pre, T* out, int64_t d) {
-  using R = Real<T>;
   using L = Lanes<T>;
-  using W = Lanes<R>;
-  const int64_t whole = d / L::count * L::count;
-  const auto normalize = [&](const Norm<T>& norm, R* to) {  // y = (x - mean) / sqrt(var + eps) * w + b
-    typename L::Vector total{}, squares{};
-    R rest = 0;
-    for (int64_t c = 0; c < whole; c += L::count) total += W::load(x + c);
-    for (int64_t c = whole; c < d; c++) rest += x[c];
-    const R mean = (sum(total) + rest) / R(d);
-    rest = 0;
-    for (int64_t c = 0; c < whole; c += L::count) {
-      const auto v = W::load(x + c) - mean;
-      squares += v * v;
-    }
-    for (int64_t c = whole; c < d; c++) rest += (x[c] - mean) * (x[c] - mean);
-    const R inverse = 1 / std::sqrt((sum(squares) + rest) / R(d) + R(norm.eps));
-    for (int64_t c = 0; c < whole; c += L::count)
-      W::store((W::load(x + c) - mean) * inverse * W::load(norm.weight + c) + W::load(norm.bias + c), to + c);
-    for (int64_t c = whole; c < d; c++) to[c] = (x[c] - mean) * inverse * norm.weight[c] + norm.bias[c];
-  };
-  if (y != nullptr) {
-    for (int64_t c = 0; c < whole; c += L::count) W::store(W::load(x + c) + L::load(y + c), x + c);
-    for (int64_t c = whole; c < d; c++) x[c] += L::get(y[c]);
-  }
-  if (post.weight != nullptr) normalize(post, x);
-  const R* result = x;
-  if constexpr (std::is_same_v<R, T>) {
-    if (pre.weight != nullptr) {
-      normalize(pre, out);
-      return;
-    }
-  }
-  R room[2048];
-  R* normed = d <= 2048 ? room : new R[d];
-  if (pre.weight != nullptr) normalize(pre, normed), result = normed;
-  for (int64_t c = 0; c < whole; c += L::count) L::store(W::load(result + c), out + c);
-  for (int64_t c = whole; c < d; c++) out[c] = L::put(result[c]);
-  if (normed != room) delete[] normed;
+  if (y != nullptr)
+    for (int64_t c = 0; c < d; c++) x[c] += L::get(y[c]);
+  if (post.weight != nullptr) normalize(post, x, x, d);
+  if (pre.weight != nullptr) return normalize(pre, x, out, d);
+  for (int64_t c = 0; c < d; c++) out[c] = L::put(x[c]);
 }
 
-// Sum of q_c k_c over the width. Vectors > 0: the width in whole vectors, known when this is compiled.
+// Sums of q_i k_i over the width for four pairs at a time. Vectors > 0: the width in whole vectors, if known.
 template <class T, int Vectors>
-Real<T> dot(const Real<T>* q, const T* k, int64_t width) {
+void four_dots(const Real<T>* const* q, const T* const* k, int64_t width, Real<T>* const* to) {
   using L = Lanes<T>;
-  typename L::Vector total{};
+  typename L::Vector total[4] = {};
   const int64_t whole = Vectors > 0 ? Vectors * L::count : width / L::count * L::count;
-  for (int64_t c = 0; c < whole; c += L::count) total += Lanes<Real<T>>::load(q + c) * L::load(k + c);
-  Real<T> result = sum(total);
-  if (Vectors == 0)
-    for (int64_t c = whole; c < width; c++) result += q[c] * L::get(k[c]);
-  return result;
-}
-
-template <class T, int Vectors>
-void attend_nodes_of(const T* q, Real<T> scale, const T* const* nodes, int64_t n, NodeShape s, T* out, Real<T>* room,
-                     Real<T>* shifts) {
-  using R = Real<T>;
-  using L = Lanes<T>;
-  R* scaled = room;                          // (h, width)
-  R* weights = room + s.heads * s.width;     // (n)
-  for (int64_t c = 0; c < s.heads * s.width; c++) scaled[c] = L::get(q[c]) * scale;
-  for (int64_t i = 0; i < s.heads; i++) {
-    const int64_t key = i * s.stride, value = key + s.value_offset;
-    for (int64_t j = 0; j < n; j++) weights[j] = dot<T, Vectors>(scaled + i * s.width, nodes[j] + key, s.width);
-    if (shifts != nullptr)
-      for (int64_t j = 0; j < n; j++) weights[j] += shifts[i];
-    const R inverse = 1 / softmax(weights, n);
-    if (shifts != nullptr) {
-      shifts[i] = 0;
-      for (int64_t j = 0; j < n; j++) shifts[i] += weights[j] * inverse;
-    }
-    T* to = out + i * s.width;
-    int64_t c = 0;
-    const auto add_up = [&](auto at_once) {  // so many vectors of the output at a time
-      constexpr int count = decltype(at_once)::value;
-      typename L::Vector total[count] = {};
-      for (int64_t j = 0; j < n; j++)
-        for (int v = 0; v < count; v++) total[v] += weights[j] * L::load(nodes[j] + value + c + v * L::count);
-      for (int v = 0; v < count; v++) L::store(total[v] * inverse, to + c + v * L::count);
-      c += count * L::count;
-    };
-    constexpr int at_once = Vectors > 0 ? (Vectors < 8 ? Vectors : 8) : 4;
-    while (c + at_once * L::count <= s.width) add_up(std::integral_constant<int, at_once>());
-    while (c + L::count <= s.width) add_up(std::integral_constant<int, 1>());
-    for (; c < s.width; c++) {
-      R total = 0;
-      for (int64_t j = 0; j < n; j++) total += weights[j] * L::get(nodes[j][value + c]);
-      to[c] = L::put(total * inverse);
-    }
+  for (int64_t c = 0; c < whole; c += L::count)
+    for (int i = 0; i < 4; i++) total[i] += Lanes<Real<T>>::load(q[i] + c) * L::load(k[i] + c);
+  for (int i = 0; i < 4; i++) {
+    Real<T> result = sum(total[i]);
+    for (int64_t c = whole; Vectors == 0 && c < width; c++) result += q[i][c] * L::get(k[i][c]);
+    *to[i] = result;
   }
 }
 
-template <class T>
-void attend_nodes(const T* q, Real<T> scale, const T* const* nodes, int64_t n, NodeShape s, T* out, Real<T>* room,
-                  Real<T>* shifts) {
-  constexpr int count = Lanes<T>::count;
-  switch (s.width % count == 0 ? s.width / count : 0) {
-    case 1: return attend_nodes_of<T, 1>(q, scale, nodes, n, s, out, room, shifts);
-    case 2: return attend_nodes_of<T, 2>(q, scale, nodes, n, s, out, room, shifts);
-    case 4: return attend_nodes_of<T, 4>(q, scale, nodes, n, s, out, room, shifts);
-    case 8: return attend_nodes_of<T, 8>(q, scale, nodes, n, s, out, room, shifts);
-    default: return attend_nodes_of<T, 0>(q, scale, nodes, n, s, out, room, shifts);
-  }
-}
-
-// Scores of M queries, (M, dh) and scaled, with 16 keys, (dh, 16).
-template <class T, int M>
-void scores_of(const Real<T>* q, const T* keys, int64_t dh, Real<T>* scores, int64_t row) {
-  using L = Lanes<T>;
-  constexpr int vectors = kKeysAtOnce / L::count > 0 ? kKeysAtOnce / L::count : 1;
-  typename L::Vector total[M][vectors] = {};
-  for (int64_t c = 0; c < dh; c++)
-    for (int v = 0; v < vectors; v++) {
-      const auto key = L::load(keys + c * kKeysAtOnce + v * L::count);
-      for (int r = 0; r < M; r++) total[r][v] += q[r * dh + c] * key;
-    }
-  for (int r = 0; r < M; r++)
-    for (int v = 0; v < vectors; v++) Lanes<Real<T>>::store(total[r][v], scores + r * row + v * L::count);
-}
-
-// Weighted sums of values (n, dh) for M queries, numbers [c, c + Vectors * count) of the head.
+// Numbers [c, c + Vectors * count) of the weighted sums of values, for M queries.
 template <class T, int M, int Vectors>
-void context_of(const Real<T>* weights, int64_t padded_n, const Real<T>* inverse, const T* values, int64_t n,
-                int64_t dh, T* out, int64_t row) {
+void weighted_sums(const Real<T>* weights, int64_t row, const Real<T>* inverse, const T* const* values, int64_t n,
+                   int64_t c, T* out, int64_t out_row) {
   using L = Lanes<T>;
   typename L::Vector total[M][Vectors] = {};
   for (int64_t j = 0; j < n; j++)
     for (int v = 0; v < Vectors; v++) {
-      const auto value = L::load(values + j * dh + v * L::count);
-      for (int r = 0; r < M; r++) total[r][v] += weights[r * padded_n + j] * value;
+      const auto value = L::load(values[j] + c + v * L::count);
+      for (int r = 0; r < M; r++) total[r][v] += weights[r * row + j] * value;
     }
   for (int r = 0; r < M; r++)
-    for (int v = 0; v < Vectors; v++) L::store(total[r][v] * inverse[r], out + r * row + v * L::count);
+    for (int v = 0; v < Vectors; v++) L::store(total[r][v] * inverse[r], out + r * out_row + v * L::count);
 }
 
-template <class T, int M>
-void attend_head(const T* q, Real<T> scale, const T* keys, const T* values, int64_t n, int64_t dh, int64_t row, T* out,
-                 Real<T>* room) {
+// One head of M queries, 1 or 4: a key is read once for all of them.
+template <class T, int M, int Vectors>
+void attend_head(const T* q, int64_t q_row, Real<T> scale, const T* const* keys, const T* const* values, int64_t n,
+                 Heads heads, int64_t head, T* out, Real<T>* room, Real<T>* shifts) {
   using R = Real<T>;
   using L = Lanes<T>;
-  const int64_t whole = padded(n);
-  R* scaled = room;             // (M, dh)
-  R* weights = room + M * dh;   // (M, padded(n))
+  const int64_t width = heads.width, from = head * heads.stride, out_row = heads.count * width, row = n + 16;
+  R* scaled = room;               // (M, width)
+  R* weights = room + M * width;  // (M, row)
   for (int r = 0; r < M; r++)
-    for (int64_t c = 0; c < dh; c++) scaled[r * dh + c] = L::get(q[r * row + c]) * scale;
-  for (int64_t j = 0; j < whole; j += kKeysAtOnce) scores_of<T, M>(scaled, keys + j * dh, dh, weights + j, whole);
+    for (int64_t c = 0; c < width; c++) scaled[r * width + c] = L::get(q[r * q_row + head * width + c]) * scale;
+  for (int64_t j = 0; j < n; j += M == 1 ? 4 : 1) {
+    const R* queries[4];
+    const T* of_keys[4];
+    R* to[4];
+    for (int i = 0; i < 4; i++) {
+      const int64_t key = M == 1 ? std::min(j + i, n - 1) : j;  // the last one again, where there are no four
+      queries[i] = M == 1 ? scaled : scaled + i * width;
+      of_keys[i] = keys[key] + from;
+      to[i] = weights + (M == 1 ? key : i * row + j);
+    }
+    four_dots<T, Vectors>(queries, of_keys, width, to);
+  }
   R inverse[M];
-  for (int r = 0; r < M; r++) inverse[r] = 1 / softmax(weights + r * whole, n);
+  for (int r = 0; r < M; r++) {
+    R *mine = weights + r * row, *shift = shifts == nullptr ? nullptr : shifts + r * heads.count + head;
+    for (int64_t j = 0; shift != nullptr && j < n; j++) mine[j] += *shift;
+    inverse[r] = 1 / softmax(mine, n);
+    if (shift != nullptr) *shift = 0;
+    for (int64_t j = 0; shift != nullptr && j < n; j++) *shift += mine[j] * inverse[r];
+  }
+  T* to = out + head * width;
   int64_t c = 0;
-  for (; c + 2 * L::count <= dh; c += 2 * L::count)
-    context_of<T, M, 2>(weights, whole, inverse, values + c, n, dh, out + c, row);
-  for (; c + L::count <= dh; c += L::count)
-    context_of<T, M, 1>(weights, whole, inverse, values + c, n, dh, out + c, row);
-  for (; c < dh; c++)
+  for (; c + 4 * L::count <= width; c += 4 * L::count)
+    weighted_sums<T, M, 4>(weights, row, inverse, values, n, from + c, to + c, out_row);
+  for (; c + 2 * L::count <= width; c += 2 * L::count)
+    weighted_sums<T, M, 2>(weights, row, inverse, values, n, from + c, to + c, out_row);
+  for (; c + L::count <= width; c += L::count)
+    weighted_sums<T, M, 1>(weights, row, inverse, values, n, from + c, to + c, out_row);
+  for (; c < width; c++)
     for (int r = 0; r < M; r++) {
       R total = 0;
-      for (int64_t j = 0; j < n; j++) total += weights[r * whole + j] * L::get(values[j * dh + c]);
-      out[r * row + c] = L::put(total * inverse[r]);
+      for (int64_t j = 0; j < n; j++) total += weights[r * row + j] * L::get(values[j][from + c]);
+      to[r * out_row + c] = L::put(total * inverse[r]);
     }
 }
 
 template <class T>
-void attend_source(const T* q, Real<T> scale, int64_t m, const T* keys, const T* values, int64_t n, int64_t begin,
-                   int64_t end, int64_t dh, int64_t row, T* out, Real<T>* room) {
-  for (int64_t i = begin; i < end; i++) {
-    const T* k = keys + i * padded(n) * dh;
-    const T* v = values + i * n * dh;
-    for (int64_t r = 0; r < m;) {  // 5 or 4 queries read a key once
-      const T* from = q + r * row + i * dh;
-      T* to = out + r * row + i * dh;
-      switch (m - r < 5 ? m - r : (m - r) % 5 == 0 ? 5 : 4) {
-        case 1: attend_head<T, 1>(from, scale, k, v, n, dh, row, to, room), r += 1; break;
-        case 2: attend_head<T, 2>(from, scale, k, v, n, dh, row, to, room), r += 2; break;
-        case 3: attend_head<T, 3>(from, scale, k, v, n, dh, row, to, room), r += 3; break;
-        case 4: attend_head<T, 4>(from, scale, k, v, n, dh, row, to, room), r += 4; break;
-        default: attend_head<T, 5>(from, scale, k, v, n, dh, row, to, room), r += 5; break;
-      }
+void attend(const T* q, int64_t q_row, Real<T> scale, int64_t m, const T* const* keys, const T* const* values, int64_t n,
+            Heads heads, int64_t begin, int64_t end, T* out, Real<T>* room, Real<T>* shifts) {
+  using Attend = void (*)(const T*, int64_t, Real<T>, const T* const*, const T* const*, int64_t, Heads, int64_t, T*,
+                          Real<T>*, Real<T>*);
+  static constexpr Attend one[] = {attend_head<T, 1, 0>, attend_head<T, 1, 1>, attend_head<T, 1, 2>,
+                                   attend_head<T, 1, 4>, attend_head<T, 1, 8>};
+  static constexpr Attend four[] = {attend_head<T, 4, 0>, attend_head<T, 4, 1>, attend_head<T, 4, 2>,
+                                    attend_head<T, 4, 4>, attend_head<T, 4, 8>};
+  const int64_t vectors = heads.width % Lanes<T>::count == 0 ? heads.width / Lanes<T>::count : 0;
+  const int known = vectors == 1 ? 1 : vectors == 2 ? 2 : vectors == 4 ? 3 : vectors == 8 ? 4 : 0;
+  for (int64_t i = begin; i < end; i++)
+    for (int64_t r = 0, count; r < m; r += count) {
+      count = m - r >= 4 ? 4 : 1;
+      (count == 4 ? four : one)[known](q + r * q_row, q_row, scale, keys, values, n, heads, i,
+                                       out + r * heads.count * heads.width, room,
+                                       shifts == nullptr ? nullptr : shifts + r * heads.count);
     }
-  }
-}
-
-template <class T>
-void softmax_rows(T* scores, int64_t rows, int64_t n, Real<T>* sums) {
-  using R = Real<T>;
-  using L = Lanes<T>;
-  R* room = new R[n + kFloats];
-  for (int64_t r = 0; r < rows; r++) {
-    T* row = scores + r * n;
-    for (int64_t j = 0; j < n; j++) room[j] = L::get(row[j]);
-    const R inverse = 1 / softmax(room, n);
-    R total = 0;
-    for (int64_t j = 0; j < n; j++) total += room[j] * inverse, row[j] = L::put(room[j] * inverse);
-    if (sums != nullptr) sums[r] = total;
-  }
-  delete[] room;
 }
 
 void log_softmax(const float* x, int64_t n, float* max, float* log_sum) {
@@ -395,13 +324,17 @@ int64_t largest(const float* x, int64_t n, int64_t k, float* values, int64_t* pl
 template <class T, int M>
 void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end, T* y) {
   using L = Lanes<T>;
+  const int64_t ahead = 4 * std::max<int64_t>(1, 1024 / in);  // outputs that are fetched before they are needed
   const auto compute = [&](int64_t o, auto at_once) {
     constexpr int outputs = decltype(at_once)::value;
     typename L::Vector total[M][outputs] = {};
     const int64_t whole = in / L::count * L::count;
     for (int64_t c = 0; c < whole; c += L::count) {
       typename L::Vector weight[outputs];
-      for (int k = 0; k < outputs; k++) weight[k] = L::load(w + (o + k) * in + c);
+      for (int k = 0; k < outputs; k++) {
+        weight[k] = L::load(w + (o + k) * in + c);
+        __builtin_prefetch(w + (o + k + ahead) * in + c);  // weights come from memory; a prefetch never faults
+      }
       for (int r = 0; r < M; r++) {
         const auto numbers = L::load(x + r * in + c);
         for (int k = 0; k < outputs; k++) total[r][k] += numbers * weight[k];
@@ -441,8 +374,7 @@ void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t
 
 template <class T>
 const Kernels<T>& table() {  // nothing runs before this level is chosen: the processor may not have its instructions
-  static constexpr Kernels<T> kernels{residual<T>, attend_nodes<T>, attend_source<T>, softmax_rows<T>,
-                                      log_softmax, largest,         few_rows<T>};
+  static constexpr Kernels<T> kernels{residual<T>, attend<T>, log_softmax, largest, few_rows<T>};
   return kernels;
 }
 
