@@ -48,8 +48,9 @@ void bind(py::module& m, const char* name, std::initializer_list<const char*> na
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  bind(m, "Product", {"weight", "bias", "packed", "packed_from", "fuses"}, &Product::weight, &Product::bias,
-       &Product::packed, &Product::packed_from, &Product::fuses);
+  bind(m, "Product", {"weight", "bias", "packed", "packed_from", "fuses", "in_int8", "scales", "zeros"},
+       &Product::weight, &Product::bias, &Product::packed, &Product::packed_from, &Product::fuses, &Product::in_int8,
+       &Product::scales, &Product::zeros);
   bind(m, "LayerNorm", {"weight", "bias", "eps"}, &LayerNorm::weight, &LayerNorm::bias, &LayerNorm::eps);
   bind(m, "Attention", {"heads", "inputs", "key", "value", "output"}, &Attention::heads, &Attention::inputs,
        &Attention::key, &Attention::value, &Attention::output);

@@ -44,6 +44,25 @@ Tensor multiply_packed(const Product& product, const Tensor& x, const char* acti
   return operation.call(x, product.packed, bias, activation, Scalars(), is_gelu ? "none" : "");
 }
 
+// y_ij = s_i t_j (a_i . w_j) + b_j of whole numbers; see fairseq_el/ops/int8_linear.py.
+Tensor multiply_in_int8(const Product& product, const Tensor& x) {
+  using Scalars = c10::List<c10::optional<at::Scalar>>;
+  static const auto operation =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("onednn::qlinear_pointwise", "")
+          .typed<Tensor(Tensor, double, int64_t, Tensor, Tensor, Tensor, c10::optional<Tensor>, double, int64_t,
+                        c10::optional<at::ScalarType>, c10::string_view, Scalars, c10::string_view)>();
+  const Tensor numbers = at::empty(x.sizes(), at::kByte), scales = at::empty({x.size(0), 1}, at::kFloat);
+  const float* from = data<const float>(x);
+  in_parallel(x.size(0), 4 * x.size(1), [&](int64_t begin, int64_t end) {
+    kernels<float>().to_int8(from + begin * x.size(1), end - begin, x.size(1),
+                             data<uint8_t>(numbers) + begin * x.size(1), data<float>(scales) + begin);
+  });
+  Tensor y = operation.call(numbers, 1.0, 128, product.in_int8, product.scales, product.zeros, c10::nullopt, 1.0, 0,
+                            at::kFloat, "none", Scalars(), "");
+  return product.bias.defined() ? at::addcmul_out(y, product.bias, y, scales) : y.mul_(scales);
+}
+
 template <class T>
 void activate(Tensor& x, const std::string& name) {
   if (name == "relu") {
@@ -69,7 +88,9 @@ template <class T>
 Tensor multiply(const Product& product, const Tensor& x, const std::string& activation) {
   const int64_t rows = x.size(0), in = x.size(1), out = product.weight.size(0);
   Tensor y;
-  if (product.packed.defined() && rows >= product.packed_from) {
+  if (product.in_int8.defined()) {
+    y = multiply_in_int8(product, x);
+  } else if (product.packed.defined() && rows >= product.packed_from) {
     if (product.fuses && (activation == "relu" || activation == "gelu"))
       return multiply_packed(product, x, activation.c_str());
     y = multiply_packed(product, x, "none");

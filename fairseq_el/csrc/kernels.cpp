@@ -370,11 +370,38 @@ void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t
   }
 }
 
+void to_int8(const float* x, int64_t rows, int64_t n, uint8_t* to, float* scales) {
+  typedef uint8_t Bytes __attribute__((vector_size(kFloats)));
+  constexpr float shift = 12582912.f;  // 1.5 * 2^23: a sum with it has the whole number in its last bits
+  const auto round = [](float value) {
+    const float sum = value + shift;
+    uint32_t bits;
+    std::memcpy(&bits, &sum, 4);
+    return uint8_t(bits + 128);
+  };
+  const int64_t whole = n / kFloats * kFloats;
+  for (int64_t r = 0; r < rows; r++, x += n, to += n) {
+    float largest = 0, nan = 0;  // nan: of a row with NaN or an infinite number
+    for (int64_t i = 0; i < n; i++) {
+      const float size = std::fabs(x[i]);
+      largest = size > largest ? size : largest;
+      nan += x[i] * 0;
+    }
+    scales[r] = largest / 127 + nan;
+    for (int64_t i = 0; i < whole; i += kFloats) {
+      const Floats sum = Lanes<float>::load(x + i) / scales[r] + shift;
+      const Bytes bytes = __builtin_convertvector(((Bits)sum + 128) & 0xff, Bytes);
+      std::memcpy(to + i, &bytes, kFloats);
+    }
+    for (int64_t i = whole; i < n; i++) to[i] = round(x[i] / scales[r]);
+  }
+}
+
 }  // namespace
 
 template <class T>
 const Kernels<T>& table() {  // nothing runs before this level is chosen: the processor may not have its instructions
-  static constexpr Kernels<T> kernels{residual<T>, attend<T>, log_softmax, largest, few_rows<T>};
+  static constexpr Kernels<T> kernels{residual<T>, attend<T>, log_softmax, largest, few_rows<T>, to_int8};
   return kernels;
 }
 

@@ -59,6 +59,9 @@ struct Kernels {
   // y = x W^T + b for few rows, outputs [begin, end). x: (m, in); w: (out, in); b: (out) or null; y: (m, out)
   void (*few_rows)(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end,
                    T* y);
+
+  // Rows as whole numbers from -127 to 127, plus 128, and what they must be multiplied by.  (rows, n)
+  void (*to_int8)(const float* x, int64_t rows, int64_t n, uint8_t* to, float* scales);
 };
 
 constexpr int64_t attention_room(int64_t n, int64_t width) { return 4 * (n + width + 32); }

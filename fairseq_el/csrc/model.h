@@ -15,6 +15,8 @@ struct Product {        // y = x W^T + b
   Tensor packed;        // the weight as oneDNN multiplies it, or undefined
   int64_t packed_from = 0;  // rows from which on the packed weight is the faster one
   bool fuses = false;       // the activation may be computed by oneDNN, whose ReLU takes NaN for 0
+  Tensor in_int8;           // the weight in 8 bits, as oneDNN multiplies it; defined: it is used for all rows
+  Tensor scales, zeros;     // of its rows, (out)
 };
 
 struct LayerNorm {  // undefined weight: nothing is normalised

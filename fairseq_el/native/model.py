@@ -25,7 +25,7 @@ from fairseq_el.decoding import (
     self_attention_of,
 )
 from fairseq_el.dtypes import dtype_name, place_of
-from fairseq_el.ops import PackedLinear, can_pack
+from fairseq_el.ops import Int8Linear, PackedLinear, can_pack
 from fairseq_el.policy import LONGEST_NATIVE_SOURCE, first_packed_rows, should_pack
 
 _ACTIVATIONS = {
@@ -136,19 +136,19 @@ class NativeModel:
         described: the struct ``Model`` of the extension.
     """
 
-    def __init__(self, extension: Any, model: Any, backend: str, encodes: bool, num_rows: int, num_uses: int):
+    def __init__(self, extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int):
         """
         Args:
             extension: the module ``fairseq_el._native``.
             backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
             encodes: describe the encoder, too.
+            linears: how the decoder's linear layers are computed, and how often a weight will be used.
             num_rows: rows that most products will have, about.
-            num_uses: products that there will be with each weight, about; few are not worth a packed copy.
         """
         self._extension = extension
         self._dtype = place_of(model.decoder)[1]
         self._encodes = encodes
-        self._num_rows, self._num_uses = num_rows, num_uses
+        self._linears, self._num_rows = linears, num_rows
         self._keeps_inputs = self_attention_of(model) == "el"
         self._keeps_source = backend == "el"
         self.described = self._model(model)
@@ -229,10 +229,13 @@ class NativeModel:
         return described
 
     def _plain(self, linear: Any) -> Any:
+        """A product with the plain weight, or in 8 bits."""
         described = self._extension.Product()
         described.weight = linear.weight.detach().contiguous()
         if linear.bias is not None:
             described.bias = linear.bias.detach()
+        if self._linears.int8:
+            self._to_int8(described)
         return described
 
     def _product(self, linear: Any) -> Any:
@@ -242,25 +245,34 @@ class NativeModel:
         return described
 
     def _joined(self, linears: Sequence[Any]) -> Optional[Any]:
-        """One product for all of ``linears``, if it is packed: then the copy joins them."""
-        if not self._packs(sum(linear.weight.numel() for linear in linears)):
+        """One product for all of ``linears``, if it has a copy of the weights: then the copy joins them."""
+        if not self._linears.int8 and not self._packs(sum(linear.weight.numel() for linear in linears)):
             return None
         described = self._extension.Product()
         described.weight = torch.cat([linear.weight.detach() for linear in linears])
         if any(linear.bias is not None for linear in linears):
             zeros = linears[0].weight.new_zeros(linears[0].out_features)
             described.bias = torch.cat([zeros if m.bias is None else m.bias.detach() for m in linears])
-        self._pack(described)
+        if self._linears.int8:
+            self._to_int8(described)
+        else:
+            self._pack(described)
         return described
 
     def _packs(self, size: int) -> bool:
-        name = dtype_name(self._dtype)
-        return can_pack("cpu", self._dtype) and should_pack(name, self._num_rows, size, self._num_uses)
+        if self._linears.int8 or not can_pack("cpu", self._dtype):
+            return False
+        return should_pack(dtype_name(self._dtype), self._num_rows, size, self._linears.num_uses)
 
     def _pack(self, described: Any) -> None:
         packed = PackedLinear(described.weight, described.bias, self._num_rows)
         described.packed, described.fuses = packed.weight, packed.fuses
         described.packed_from = first_packed_rows(dtype_name(self._dtype), described.weight.numel())
+
+    @staticmethod
+    def _to_int8(described: Any) -> None:
+        in_int8 = Int8Linear(described.weight, None)
+        described.in_int8, described.scales, described.zeros = in_int8.weight, in_int8.scales, in_int8.zeros
 
 
 def _embedding(decoder: Any) -> Tuple[Tensor, float]:
@@ -285,16 +297,14 @@ class _Known:
 _known: WeakKeyDictionary[Linears, _Known] = WeakKeyDictionary()
 
 
-def native_model(
-    extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int
-) -> Any:
+def native_model(extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int) -> Any:
     """The struct ``Model`` of a decoder; made once as long as ``linears`` and the parameters stay the same.
 
     Args:
         extension: the module ``fairseq_el._native``.
         backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
         encodes: whether native code runs the encoder, too.
-        linears: how the decoder's linear layers are computed; it says how often a weight will be used.
+        linears: how the decoder's linear layers are computed, and how often a weight will be used.
         num_rows: rows that products of a batch will have, about.
     """
     known = _known.setdefault(linears, _Known())
@@ -305,5 +315,5 @@ def native_model(
     key = (backend, self_attention_of(model), encodes, num_rows)
     if key not in known.models:
         known.models.clear()  # one copy of the weights is enough
-        known.models[key] = NativeModel(extension, model, backend, encodes, num_rows, linears.num_uses)
+        known.models[key] = NativeModel(extension, model, backend, encodes, linears, num_rows)
     return known.models[key].described
