@@ -1,42 +1,10 @@
 // The decoder: one pass over any rows, each of them a word with the nodes before it.
 #pragma once
 
-#include <ATen/Parallel.h>
-
-#include <algorithm>
-
-#include "kernels.h"
-#include "model.h"
 #include "nodes.h"
+#include "product.h"
 
 namespace fairseq_el {
-
-template <class T>
-struct ScalarTypeOf;
-template <>
-struct ScalarTypeOf<float> {
-  static constexpr auto value = at::kFloat;
-};
-template <>
-struct ScalarTypeOf<double> {
-  static constexpr auto value = at::kDouble;
-};
-template <>
-struct ScalarTypeOf<bfloat16> {
-  static constexpr auto value = at::kBFloat16;
-};
-
-// y = activation(x W^T + b).  (rows, in) to (rows, out)
-template <class T>
-Tensor multiply(const Product& product, const Tensor& x, const std::string& activation = "linear");
-
-constexpr int64_t kWorthAThread = 1 << 16;  // multiplications; below, waking another thread takes longer
-
-// Calls work(begin, end) for parts of [0, count), on several threads where `size`, multiplications each, makes it pay.
-template <class F>
-void in_parallel(int64_t count, int64_t size, F work) {
-  at::parallel_for(0, count, std::max<int64_t>(kWorthAThread / std::max<int64_t>(size, 1), 1), work);
-}
 
 // One word to read: the last node of `path`. Rows of a sentence are side by side, in the order of sentences.
 struct Row {

@@ -39,13 +39,12 @@ const char* instruction_level() {
 template <class T>
 const Kernels<T>& kernels() {
 #ifdef FAIRSEQ_EL_X86
-  static const Kernels<T>& chosen = std::strcmp(instruction_level(), "avx512") == 0 ? avx512::table<T>()
-                                    : std::strcmp(instruction_level(), "avx2") == 0 ? avx2::table<T>()
-                                                                                    : plain::table<T>();
-  return chosen;
-#else
-  return plain::table<T>();
+  static const bool is_avx512 = std::strcmp(instruction_level(), "avx512") == 0;
+  static const bool is_avx2 = std::strcmp(instruction_level(), "avx2") == 0;
+  if (is_avx512) return avx512::table<T>();
+  if (is_avx2) return avx2::table<T>();
 #endif
+  return plain::table<T>();
 }
 
 template const Kernels<float>& kernels<float>();
