@@ -101,7 +101,8 @@ template <class T>
 void Decoder<T>::read_sources(const std::vector<Tensor>& sources, int64_t at_once) {
   for (const Tensor& memory : sources) {
     sources_.push_back({model_.keeps_source ? memory.contiguous() : Tensor(), {}, {}, memory.size(0)});
-    if (model_.keeps_source) source_bytes_ += memory.numel() * sizeof(T);
+    if (model_.keeps_source && !sources_.back().memory.is_same(memory))  // else it is the encoder's own
+      source_bytes_ += memory.numel() * int64_t(sizeof(T));
   }
   if (model_.keeps_source) return;
   for (size_t first = 0; first < sources.size();) {

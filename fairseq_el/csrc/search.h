@@ -40,7 +40,8 @@ struct Limits {  // of the room that intermediate results take
 struct Decoded {
   std::vector<std::vector<Hypothesis>> hypotheses;  // of each sentence, as they ended
   std::vector<int64_t> without;                     // sentences that have none
-  int64_t state_bytes = 0;                          // of nodes and sources, at most
+  int64_t past_bytes = 0;    // of nodes and paths, at most
+  int64_t source_bytes = 0;  // of what is kept of the sources beside the tensors that are given, at most
 };
 
 // sources: (n, d) of each sentence without padding; empty in a language model. on_step is called by the calling thread.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.ensemble import EnsembleDecoder
+from fairseq_el.generation.ensemble import EnsembleDecoder, StateBytes
 from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
@@ -38,7 +38,7 @@ class NativeStep(BeamStep):
         limits = native.Limits()
         limits.tokens_at_once = max(self.decoders.encoder_tokens // groups, 1)
         limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, model.embedding.size(1), rules.vocab_size)
-        found = native.decode(
+        *found, past_bytes, source_bytes = native.decode(
             model,
             _rules(native.Rules(), rules, batch, settles_ties=model.embedding.element_size() > 2),
             _sentences(native.Sentence, rules, batch),
@@ -47,6 +47,8 @@ class NativeStep(BeamStep):
             limits,
             groups,
         )
+        source_bytes += 0 if decoder.encoder_out is None else decoder.encoder_out.size_bytes()
+        self.decoders.peak = StateBytes(past_bytes, source_bytes)
         return _hypotheses(*found)
 
     def candidates(self, step: int) -> Candidates:
@@ -72,6 +74,8 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
         yield "a language model has a say (--lm-path)"
     if decoders.need_attn and decoders.has_encoder:
         yield "attention is recorded"
+    if decoders.models[0].state.linears.int8:
+        yield "weights are in 8 bits (--el-weights int8)"
     if decoders.on_step is not None:
         yield "somebody watches every step"
     if rules.ngram_blocker is not None and (
@@ -156,9 +160,8 @@ def _hypotheses(
     scores: Tensor,
     counts: List[int],
     without: List[int],
-    state_bytes: int,
 ) -> Hypotheses:
-    """Dictionaries as fairseq's generators return them, best first; the arguments are what native code returns.
+    """Dictionaries as fairseq's generators return them, best first; the arguments are what native code returns of them.
 
     Raises:
         NoWordLeftError: a sentence has no hypothesis.
