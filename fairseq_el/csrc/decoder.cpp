@@ -53,11 +53,12 @@ void activate(Tensor& x, const std::string& name) {
   } else if (name == "gelu") {  // fairseq's rounds float64 to float32
     x = std::is_same_v<T, double> ? at::gelu(x.to(at::kFloat)).to(at::kDouble) : at::gelu(x);
   } else if (name == "gelu_accurate") {
-    x = 0.5 * x * (1 + at::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * at::pow(x, 3))));
+    const Tensor inner = at::pow(x, 3).mul_(0.044715).add_(x).mul_(std::sqrt(2 / M_PI));
+    x = inner.tanh_().add_(1).mul_(x.mul_(0.5));
   } else if (name == "tanh") {
     x.tanh_();
   } else if (name == "swish") {
-    x = at::silu(x);
+    at::silu_(x);
   } else {
     TORCH_CHECK(name == "linear", "no activation is called ", name);
   }

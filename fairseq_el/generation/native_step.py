@@ -13,7 +13,7 @@ from fairseq_el.generation.ensemble import EnsembleDecoder, StateBytes
 from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
-from fairseq_el.native import extension, native_model, reason_against
+from fairseq_el.native import DTYPES, extension, native_model, reason_against
 from fairseq_el.policy import groups_of_sentences, output_rows_at_once
 
 
@@ -82,13 +82,29 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
         type(rules.ngram_blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock
     ):
         yield "repeated n-grams are left to fairseq's module"
-    if 2 * rules.beam_size >= rules.vocab_size:
+    if not _are_few(rules.beam_size, rules.vocab_size):
         yield f"{rules.beam_size} beams are many for a vocabulary of {rules.vocab_size}"
     if torch.is_grad_enabled():
         yield "gradients are recorded"
     if batch.prefix_tokens is not None and batch.forced_lengths(rules) is None:
         yield "prefixes can't be read in one pass"
     yield reason_against(decoders.models[0].model)
+
+
+def _are_few(beam_size: int, vocab_size: int) -> bool:
+    return 2 * beam_size < vocab_size
+
+
+def native_threads(device: str, dtype: str, beam_size: int, vocab_size: int) -> int:
+    """Threads that decode plain beam search natively here; 0 where it is decoded step by step in Python.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
+    """
+    if device != "cpu" or dtype not in DTYPES or not _are_few(beam_size, vocab_size) or extension() is None:
+        return 0
+    return torch.get_num_threads()
 
 
 def _rules(described: Any, rules: SearchRules, batch: ActiveBatch, settles_ties: bool) -> Any:

@@ -29,7 +29,7 @@ _ACTIVATIONS = {
     F.silu: "swish",
 }
 _LINEAR = "get_activation_fn.<locals>.<lambda>"  # fairseq's --activation-fn linear
-_DTYPES = ("fp64", "fp32", "bf16")
+DTYPES = ("fp64", "fp32", "bf16")
 
 
 def reason_against(model: Any) -> Optional[str]:
@@ -39,7 +39,7 @@ def reason_against(model: Any) -> Optional[str]:
     if device.type != "cpu":
         return f"the model is on {device.type}, and native code runs on a CPU"
     dtypes = {p.dtype for p in decoder.parameters()}
-    if len(dtypes) > 1 or dtype_name(dtype) not in _DTYPES:
+    if len(dtypes) > 1 or dtype_name(dtype) not in DTYPES:
         return f"the decoder is in {', '.join(sorted(map(str, dtypes)))}, not in float64, float32 or bfloat16"
     parts = [decoder.embed_tokens, decoder.embed_positions, decoder.layernorm_embedding, decoder.layer_norm]
     parts += [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
