@@ -11,7 +11,7 @@ from test_memory import DOMINATED_BY, DTYPES, Run, can_track
 from fairseq_el.generation.native_step import NativeStep
 from fairseq_el.measure import CAN_TRACK
 from fairseq_el.native import extension
-from fairseq_el.planning import memory
+from fairseq_el.planning import largest_batch, memory
 from fairseq_el.planning.workload import Workload
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the extension is not compiled")
@@ -118,6 +118,17 @@ def test_the_source_is_as_planned(backend):
     plan = memory("kv", run.shape, run.work)
     kept, padding = plan.cross_state + plan.source_keys_values, 2 * 3 * 32 * 4 * 3  # 3 sentences have a word less
     assert kept - padding <= run.sizes[0].source <= kept
+
+
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_largest_batch_is_the_largest(threads, method):
+    shape = Run(method, "fp32").shape
+    work = Workload(1, 5, 30, 30, "fp32", 2048, native_threads=threads)
+    for limit in (10**6, 10**7, 123_456_789):
+        size = largest_batch(method, shape, work, limit)
+        fits = [memory(method, shape, replace(work, batch=of)).total <= limit for of in (size, size + 1)]
+        assert fits == [True, False]
 
 
 def test_groups_have_room_by_themselves():
