@@ -125,10 +125,10 @@ def test_the_source_is_as_planned(backend):
 def test_the_largest_batch_is_the_largest(threads, method):
     shape = Run(method, "fp32").shape
     work = Workload(1, 5, 30, 30, "fp32", 2048, native_threads=threads)
-    for limit in (10**6, 10**7, 123_456_789):
+    for limit in (10**6, 10**7, 123_456_789):  # nothing fits into the first
         size = largest_batch(method, shape, work, limit)
         fits = [memory(method, shape, replace(work, batch=of)).total <= limit for of in (size, size + 1)]
-        assert fits == [True, False]
+        assert fits == [True, False] or (size == 0 and not fits[1])
 
 
 def test_groups_have_room_by_themselves():
