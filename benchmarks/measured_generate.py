@@ -2,12 +2,14 @@
 
     python benchmarks/measured_generate.py REPORT.json DATA --path model.pt [any option of fairseq-generate]
 
-Bytes are counted from the live tensors. For stock that is at every decoder layer call, for EL-attention after every
-step. They are::
+Bytes are those of live tensors. Stock's are counted at every decoder layer call; the generator of EL models says what
+it kept at most in a batch, after every step or in native code (``on_batch``). They are::
 
   cross-attention  the encoder's output and its padding mask as layers get them, and the keys and values that
                    encoder-decoder attention has cached
-  self-attention   what decoder self-attention keeps
+  self-attention   what decoder self-attention keeps, with the room that EL models have for more words. In the native
+                   step that is blocks of words of all sentences, what is noted about each word, and every beam's list
+                   of its words
 
 The report has the largest sums, the peak resident memory of this process, and the peak of the CUDA allocator.
 """
@@ -35,7 +37,7 @@ def num_bytes(*tensors: Any) -> int:
 
 class StateProbe:
     """Looks at one model: at stock's decoder layers after each call, as a global forward hook of modules; at EL's
-    decode state after each step, as ``on_step`` of its generators.
+    decode state after each step or batch, as ``on_step`` or ``on_batch`` of its generators.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,10 @@ class StateProbe:
             self.cross_bytes, self.self_bytes = states[0].source_bytes(), states[0].capacity_bytes()
             self._update_peaks()
 
+    def on_batch(self, most: Any) -> None:
+        self.cross_bytes, self.self_bytes = most.source, most.past
+        self._update_peaks()
+
     def _update_peaks(self) -> None:
         self.peak_cross_bytes = max(self.peak_cross_bytes, self.cross_bytes)
         self.peak_self_bytes = max(self.peak_self_bytes, self.self_bytes)
@@ -82,7 +88,7 @@ def observe_el_generators(probe: StateProbe) -> None:
     if "el_" in "".join(sys.argv):
         from fairseq_el.generation import ELSequenceGenerator
 
-        ELSequenceGenerator.on_step = staticmethod(probe.on_step)
+        ELSequenceGenerator.on_batch = staticmethod(probe.on_batch)
 
 
 def main() -> None:

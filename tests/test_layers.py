@@ -17,17 +17,17 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "units": "",
     "checkpoint_loading": "_compat",
     "measure": "_compat",
-    "native": "",
     "subprocesses": "errors",
     "cards": "errors",
     "failure_report": "cards checkpoint_loading errors",
     "files": "errors",
     "ops": "_compat",
     "decoding": "cards dtypes errors ops policy",
+    "native": "decoding dtypes ops policy",
     "architectures": "decoding errors",
     "topk": "architectures decoding errors ops",
     "planning": "_compat dtypes errors files measure ops policy units",
-    "generation": "cards decoding dtypes errors ops planning policy units",
+    "generation": "cards decoding dtypes errors native ops planning policy units",
     "tasks": "cards decoding dtypes errors failure_report generation topk units",
     "slim": "errors ops tasks",
     "tokenization": "errors files",
@@ -41,7 +41,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
         tokenization units
     """,
 }
-PURE = {"_compat", "cards", "dtypes", "errors", "native", "ops", "planning", "policy", "units"}  # no fairseq
+PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq
 PUBLIC = {  # modules of a package that others import beside its __init__
     "cards.check": "cards/__init__ imports nothing, because scripts/choose_torch.py runs before torch is installed",
     "conversion.hf": "a package of its own, which only those need that convert models of Hugging Face",

@@ -13,6 +13,7 @@ from fairseq_el.errors import FairseqElError, OptionError
 
 EXACT_DTYPES = ("fp32", "fp64")  # in these, EL-attention must write what stock writes
 EL_KINDS = ("el", "shared-kv", "auto")
+PYTHON = "python"  # after a colon: EL-attention without native code
 INT8 = "int8"  # in the place of a dtype of EL-attention: fp32 with --el-weights int8
 KINDS = ("stock", *EL_KINDS, "hf", "ct2")
 EVERYTHING = ("stock", *EL_KINDS, "hf", "ct2:float32", "ct2:int8")
@@ -21,7 +22,10 @@ COMPUTE_TYPES = (
     "int8", "int8_float32", "int8_float16", "int8_bfloat16",
 )  # fmt: skip
 _PACKAGES = {"hf": "transformers", "ct2": "ctranslate2"}
-_NAMES = "stock, el, shared-kv, auto, hf, ct2:TYPE, each but ct2 with @DTYPE if wanted, or all"
+_NAMES = (
+    "stock, el, shared-kv, auto, the last three with :python if wanted, hf, ct2:TYPE, each but ct2 with @DTYPE if "
+    "wanted, or all"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Method:
             CTranslate2's own.
         inter: batches that ct2 decodes at a time.
         intra: threads that ct2 gives each of them; 0 for all there are.
+        in_python: EL-attention decodes step by step in Python, where native code would do.
         may_be_missing: whether the user asked for ``all`` there is, and this one is left out if it does not work.
     """
 
@@ -41,12 +46,13 @@ class Method:
     dtype: str
     inter: int = 1
     intra: int = 0
+    in_python: bool = False
     may_be_missing: bool = field(default=False, compare=False)
 
     @property
     def label(self) -> str:
         if self.kind != "ct2":
-            return f"{self.kind}@{self.dtype}"
+            return f"{self.kind}{f':{PYTHON}' if self.in_python else ''}@{self.dtype}"
         threads = f":{self.inter}x{self.intra}" if self.intra else ""
         return f"ct2:{self.dtype}{threads}"
 
@@ -87,13 +93,14 @@ def parse_method(name: str, dtype: str, may_be_missing: bool = False) -> Method:
     kind, _, details = name.partition(":")
     if kind == "ct2":
         return _parse_ctranslate(name, details, may_be_missing)
-    kind, _, own_dtype = name.partition("@")
-    if kind not in KINDS:
+    program, _, own_dtype = name.partition("@")
+    kind, colon, way = program.partition(":")
+    if kind not in KINDS or (colon and (kind not in EL_KINDS or way != PYTHON)):
         raise OptionError(f"--methods must name methods out of {_NAMES}; got {name!r}")
     known = [*DTYPES, INT8] if kind in EL_KINDS else [*DTYPES]
     if (own_dtype or dtype) not in known:
         raise OptionError(f"the dtype of a method must be one of {', '.join(known)}; got {name!r}")
-    return Method(kind, own_dtype or dtype, may_be_missing=may_be_missing)
+    return Method(kind, own_dtype or dtype, in_python=bool(colon), may_be_missing=may_be_missing)
 
 
 def _parse_ctranslate(name: str, details: str, may_be_missing: bool) -> Method:

@@ -37,6 +37,8 @@ class WorkerProcess:
         self._log = logs / f"{name.replace('/', '-')}.log"
         threads = str(settings.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if method.in_python:
+            environment["FAIRSEQ_EL_NATIVE"] = "0"
         if settings.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("wb") as log:

@@ -31,6 +31,7 @@ first: EL-attention must write what stock fairseq writes; if not, no times are r
 methods: stock, el, shared-kv and auto (fairseq), hf (Hugging Face transformers, BART only) and ct2:TYPE (CTranslate2
 with a compute type, as ct2:int8, and if wanted its threads, as ct2:int8:2x1 for two batches at a time with a thread
 each). All but ct2 take a dtype of their own, as stock@bf16; el, shared-kv and auto also int8, for --el-weights int8.
+el:python, shared-kv:python and auto:python decode in Python where el, shared-kv and auto use native code.
 hf and ct2 need: pip install fairseq_el[bench]"""
 
 _EXAMPLE = """\

@@ -72,6 +72,7 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
         decoder_only=decoder_only,
         pre_norm=bool(_setting(settings, side, "normalize_before")),
         gelu="gelu" in str(_setting(settings, None, "activation_fn")),
+        computes_embeddings="decoder.project_in_dim.weight" in weights,
     )
 
 

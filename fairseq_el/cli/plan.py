@@ -16,15 +16,16 @@ from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
+from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, native_threads
 from fairseq_el.ops import can_pack
-from fairseq_el.planning import DEFAULT_OVERHEAD, Workload, free_memory, torch_attention
+from fairseq_el.planning import DEFAULT_OVERHEAD, ModelShape, Workload, free_memory, torch_attention
 from fairseq_el.planning.report import Plan
 from fairseq_el.units import format_size
 
 _DESCRIPTION = """\
 Says how much memory decoding takes, and how large a batch fits, for stock fairseq and for EL-attention. It is
-arithmetic: nothing is decoded, and with --arch no checkpoint is needed."""
+arithmetic: nothing is decoded, and with --arch no checkpoint is needed. On a CPU the plan is for native code, where it
+is installed. For searches that it leaves to Python, set FAIRSEQ_EL_NATIVE=0."""
 
 _EXAMPLE = """\
 example: BART-large, articles of 1,024 tokens, summaries of up to 140, on a card of 16 GiB:
@@ -152,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         shape = shape_of_architecture(options.arch, options.vocab_size)
     limit = options.memory or free_memory(options.device)
-    plan = Plan(shape, _workload(options), limit, options.batch, options.el_self_attention)
+    plan = Plan(shape, _workload(options, shape), limit, options.batch, options.el_self_attention)
     write_line(json.dumps(plan.as_dict(), indent=2) if options.json else plan.as_text())
     if options.batch is None and not plan.fits:
         needed = plan.total_for(plan.recommended, batch=1)
@@ -165,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _workload(options: argparse.Namespace) -> Workload:
+def _workload(options: argparse.Namespace, shape: ModelShape) -> Workload:
     in_int8 = options.el_weights == "int8"
     if in_int8 and (options.dtype, options.device) != ("fp32", "cpu"):
         raise OptionError(
@@ -185,5 +186,6 @@ def _workload(options: argparse.Namespace) -> Workload:
         can_pack=not in_int8 and can_pack(options.device, DTYPES[options.dtype].torch_dtype),
         keeps_packed=True,
         int8=in_int8,
+        native_threads=native_threads(options.device, options.dtype, options.beam, shape.vocab_size),
         backend=options.el_backend,
     )

@@ -9,7 +9,7 @@ namespace fairseq_el {
 namespace {
 
 // Runs the batch without the interpreter lock. Returns tokens and scores of all hypotheses side by side, their lengths
-// and scores, the number of hypotheses of each sentence, sentences without any, and bytes of the state.
+// and scores, the number of hypotheses of each sentence, sentences without any, and bytes of the past and the sources.
 py::tuple decode_batch(const Model& model, const Rules& rules, const std::vector<Sentence>& sentences,
                        const std::vector<Tensor>& sources, const Tensor& source_positions, const Tensor& positions,
                        const Limits& limits, int64_t groups) {
@@ -33,7 +33,7 @@ py::tuple decode_batch(const Model& model, const Rules& rules, const std::vector
     }
   }
   return py::make_tuple(at::tensor(tokens, at::kLong), at::tensor(positional, at::kFloat), lengths,
-                        at::tensor(scores, at::kFloat), counts, decoded.without, decoded.state_bytes);
+                        at::tensor(scores, at::kFloat), counts, decoded.without, decoded.past_bytes, decoded.source_bytes);
 }
 
 // A struct with a constructor without arguments, and its fields.

@@ -41,6 +41,12 @@ void Decoder<T>::read_sources(const std::vector<Tensor>& sources, const Tensor& 
 
 template <class T>
 void Decoder<T>::read_part(const std::vector<Tensor>& sources, const Tensor& positions, size_t first, size_t last) {
+  const size_t begin = sources_.size();
+  sources_.resize(begin + last - first);
+  if (model_.encoder.layers.empty() && model_.keeps_source) {  // the encoder's own output
+    for (size_t s = first; s < last; s++) sources_[begin + s - first].memory = sources[s];
+    return;
+  }
   std::vector<int64_t> firsts{0};  // row of each sentence
   for (size_t s = first; s < last; s++) firsts.push_back(firsts.back() + sources[s].size(0));
   Tensor memory;
@@ -58,8 +64,6 @@ void Decoder<T>::read_part(const std::vector<Tensor>& sources, const Tensor& pos
                           return attend_whole(layer.self, x, firsts);
                         });
   }
-  const size_t begin = sources_.size();
-  sources_.resize(begin + last - first);
   if (model_.keeps_source) {
     for (size_t s = 0; s < last - first; s++) sources_[begin + s].memory = memory.slice(0, firsts[s], firsts[s + 1]);
     source_bytes_ += memory.numel() * int64_t(sizeof(T));

@@ -33,6 +33,8 @@ class Decoder {
   Tensor run(const std::vector<Row>& rows);
 
   Nodes nodes;
+
+  // Of what is kept beside the tensors that read_sources was given, before any sentence is dropped.
   int64_t source_bytes() const { return source_bytes_; }
 
  private:

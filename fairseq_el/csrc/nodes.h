@@ -43,8 +43,10 @@ class Nodes {
     return static_cast<T*>(starts_[node / block_size_]) + place * width_;
   }
 
+  // Of all blocks, used or free, and of what is noted about each node.
   int64_t size_bytes() const {
-    return int64_t(blocks_.size()) * layers_ * block_size_ * width_ * int64_t(c10::elementSize(dtype_));
+    return int64_t(blocks_.size()) * layers_ * block_size_ * width_ * int64_t(c10::elementSize(dtype_)) +
+           int64_t(nodes_.capacity() * sizeof(Node) + free_.capacity() * sizeof(int32_t));
   }
 
  private:

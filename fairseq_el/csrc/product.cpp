@@ -50,11 +50,12 @@ void activate(Tensor& x, const std::string& name) {
   } else if (name == "gelu") {  // fairseq's rounds float64 to float32
     x = std::is_same_v<T, double> ? at::gelu(x.to(at::kFloat)).to(at::kDouble) : at::gelu(x);
   } else if (name == "gelu_accurate") {
-    x = 0.5 * x * (1 + at::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * at::pow(x, 3))));
+    const Tensor inner = at::pow(x, 3).mul_(0.044715).add_(x).mul_(std::sqrt(2 / M_PI));
+    x = inner.tanh_().add_(1).mul_(x.mul_(0.5));
   } else if (name == "tanh") {
     x.tanh_();
   } else if (name == "swish") {
-    x = at::silu(x);
+    at::silu_(x);
   } else {
     TORCH_CHECK(name == "linear", "no activation is called ", name);
   }
@@ -64,7 +65,7 @@ void activate(Tensor& x, const std::string& name) {
 
 template <class T>
 Tensor multiply(const Product& product, const Tensor& x, const std::string& activation) {
-  const int64_t rows = x.size(0), in = x.size(1), out = product.weight.size(0);
+  const int64_t rows = x.size(0), in = x.size(1);
   Tensor y;
   if (product.in_int8.defined()) {
     y = multiply_in_int8(product, x);
@@ -73,6 +74,7 @@ Tensor multiply(const Product& product, const Tensor& x, const std::string& acti
       return multiply_packed(product, x, activation.c_str());
     y = multiply_packed(product, x, "none");
   } else if (rows <= kFewRows) {
+    const int64_t out = product.weight.size(0);
     y = empty<T>({rows, out});
     const T* bias = product.bias.defined() ? data<const T>(product.bias) : nullptr;
     const T *from = data<const T>(x), *weight = data<const T>(product.weight);

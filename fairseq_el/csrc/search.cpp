@@ -62,7 +62,8 @@ class Search {
     }
   }
 
-  int64_t state_bytes() const { return decoder_.nodes.size_bytes() + decoder_.source_bytes(); }
+  int64_t past_bytes() const { return decoder_.nodes.size_bytes() + most_path_bytes_; }  // at most
+  int64_t source_bytes() const { return decoder_.source_bytes(); }
 
  private:
   int64_t block_size() const {
@@ -119,13 +120,16 @@ class Search {
   // Gives every beam a node for its next word.
   std::vector<Row> read_words() {
     std::vector<Row> rows;
+    int64_t path_bytes = 0;
     for (Active& sentence : active_) {
       sentence.first_row = int64_t(rows.size());
       for (Beam& beam : sentence.beams) {
         beam.path.push_back(decoder_.nodes.add(beam.path.back(), beam.next, beam.score));
         rows.push_back({sentence.number, beam.path.data(), int64_t(beam.path.size())});
+        path_bytes += int64_t(beam.path.capacity() * sizeof(int32_t));
       }
     }
+    most_path_bytes_ = std::max(most_path_bytes_, path_bytes);
     return rows;
   }
 
@@ -323,6 +327,7 @@ class Search {
   const std::vector<Sentence> sentences_;
   Decoder<T> decoder_;
   std::vector<Active> active_;
+  int64_t most_path_bytes_ = 0;
 
  public:
   std::vector<std::vector<Hypothesis>> hypotheses;
@@ -342,7 +347,7 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
   Decoded result;
   result.hypotheses.resize(count);
   std::vector<std::vector<int64_t>> without(groups);
-  std::atomic<int64_t> bytes{0};
+  std::atomic<int64_t> past_bytes{0}, source_bytes{0};
   const auto caller = std::this_thread::get_id();
   at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowADInplaceOrView inference;
@@ -360,12 +365,14 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
       for (size_t i = 0; i < search.hypotheses.size(); i++)
         result.hypotheses[order[g + int64_t(i) * groups]] = std::move(search.hypotheses[i]);
       for (int64_t i : search.without) without[g].push_back(order[g + i * groups]);
-      bytes += search.state_bytes();
+      past_bytes += search.past_bytes();
+      source_bytes += search.source_bytes();
     }
   });
   for (const auto& some : without) result.without.insert(result.without.end(), some.begin(), some.end());
   std::sort(result.without.begin(), result.without.end());
-  result.state_bytes = bytes;
+  result.past_bytes = past_bytes;
+  result.source_bytes = source_bytes;
   return result;
 }
 

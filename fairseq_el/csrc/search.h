@@ -44,7 +44,8 @@ struct Positions {  // embeddings of positions 0, 1, ...  (n, d) each
 struct Decoded {
   std::vector<std::vector<Hypothesis>> hypotheses;  // of each sentence, as they ended
   std::vector<int64_t> without;                     // sentences that have none
-  int64_t state_bytes = 0;                          // of nodes and sources, at most
+  int64_t past_bytes = 0;    // of nodes and paths, at most
+  int64_t source_bytes = 0;  // of what is kept of the sources beside the tensors that are given, at most
 };
 
 // sources: of each sentence, as Decoder::read_sources has them; empty in a language model. on_step is called by the

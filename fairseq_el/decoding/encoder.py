@@ -14,7 +14,7 @@ from torch import Tensor
 from fairseq_el.decoding.decode_state import EncoderOut
 from fairseq_el.decoding.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks
-from fairseq_el.ops import as_bias, keep_rows
+from fairseq_el.ops import as_bias, keep_rows, storage_bytes
 from fairseq_el.policy import sentences_at_once
 
 NetInput = Dict[str, Any]
@@ -182,6 +182,10 @@ class SharedEncoderOut(Dict[str, List[Tensor]]):
         masks = encoder_out["encoder_padding_mask"]
         padded = len(masks) > 0 and bool(masks[0].any())
         return cls(memory, masks[0] if padded else None, beam_size)
+
+    def size_bytes(self) -> int:
+        """Bytes of the encoder's output and its mask."""
+        return sum(storage_bytes(tensor) for tensors in self.values() for tensor in tensors)
 
     def compact(self, new_order: Tensor, in_place: bool = False) -> SharedEncoderOut:
         """Drops the sentences that ``new_order`` no longer has.

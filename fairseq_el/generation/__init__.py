@@ -5,6 +5,7 @@
 - :mod:`rules`, :mod:`batch`, :mod:`hypotheses`: what the search works with, its settings, sentences and beams.
 - :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
   :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
+- :mod:`native_step`: all steps of a batch in native code, on a CPU.
 - :mod:`transformers_search`: words and ends of hypotheses by the rules of transformers' ``generate()``.
 - :mod:`backend_choice`: what cross-attention keeps, where it is chosen for every batch.
 - :mod:`failures`: batches that do not fit into memory, and sentences without a hypothesis.
@@ -18,6 +19,7 @@ from fairseq_el.generation.generator import (
     el_generator,
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
+from fairseq_el.generation.native_step import native_threads
 from fairseq_el.generation.rules import TransformersRules
 
 __all__ = [
@@ -29,4 +31,5 @@ __all__ = [
     "disable_el_attention",
     "el_generator",
     "enable_el_attention",
+    "native_threads",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from fairseq.models import BaseFairseqModel, FairseqDecoder, FairseqIncrementalDecoder
@@ -27,6 +27,21 @@ _NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
 _MODELS = (BaseFairseqModel, TransformerModelBase)
 
 OnStep = Callable[[int, List[DecodeState]], None]  # called with the number of a step and the states of EL models
+
+
+class StateBytes(NamedTuple):
+    """The most that the EL models of an ensemble have kept from step to step while they decoded a batch.
+
+    Attributes:
+        past: what self-attention keeps of words, with the room that is left, and who descends from whom.
+        source: the encoder's output and mask, and what cross-attention keeps beside them.
+    """
+
+    past: int = 0
+    source: int = 0
+
+
+OnBatch = Callable[[StateBytes], None]
 
 
 def _known(name: str, classes: Sequence[type]) -> List[Any]:
@@ -200,6 +215,7 @@ class EnsembleDecoder:
         models: one decoder for each model.
         encoder_tokens: positions that encoders, and passes over prompts, read at a time.
         need_attn: whether steps return encoder-decoder attention.
+        peak: the sizes of what EL models kept; of the steps one by one if ``measures`` says so.
     """
 
     def __init__(
@@ -210,15 +226,19 @@ class EnsembleDecoder:
         encoder_tokens: int,
         need_attn: bool,
         on_step: Optional[OnStep] = None,
+        measures: bool = False,
     ):
         """
         Args:
             new_state: makes what beams share in an EL model while it decodes this batch.
             on_step: is called by :meth:`report`.
+            measures: :meth:`report` updates :attr:`peak`.
         """
         self.encoder_tokens = encoder_tokens
         self.need_attn = need_attn
         self.on_step = on_step
+        self.peak = StateBytes()
+        self._measures = measures
         incremental = all(isinstance(getattr(model, "decoder", None), FairseqIncrementalDecoder) for model in models)
         self.has_encoder = hasattr(models[0], "encoder")
         self.models = [
@@ -258,7 +278,11 @@ class EnsembleDecoder:
         return list(outputs), mean_attention(attns)
 
     def report(self, step: int) -> None:
-        """Calls ``on_step``: a step was decoded."""
+        """Takes the sizes of the states, and calls ``on_step``: a step was decoded."""
+        if self._measures:
+            past = sum(state.capacity_bytes() for state in self.states)
+            source = sum(state.source_bytes() for state in self.states)
+            self.peak = StateBytes(max(self.peak.past, past), max(self.peak.source, source))
         if self.on_step is not None:
             self.on_step(step, self.states)
 

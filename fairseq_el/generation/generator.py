@@ -15,7 +15,7 @@ from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, i
 from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import ActiveBatch, WholeBatch, source_in
-from fairseq_el.generation.ensemble import EnsembleDecoder, OnStep
+from fairseq_el.generation.ensemble import EnsembleDecoder, OnBatch, OnStep
 from fairseq_el.generation.failures.halves import MemoryRecord, RandomState, decode_in_halves
 from fairseq_el.generation.failures.no_hypothesis import WatchedStep, explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
@@ -63,7 +63,10 @@ class ELSequenceGenerator(SequenceGenerator):
         first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
             ``min_len`` and ``max_len`` alone hold, which count the prompt.
-        on_step: called after every step with its number and the decode states of the models, for measurements.
+        on_step: called after every step with its number and the decode states of the models. Batches are then decoded
+            step by step in Python.
+        on_batch: called after every batch, or part of a batch, with the most bytes that EL models kept meanwhile, a
+            :class:`~fairseq_el.generation.ensemble.StateBytes`. It does not change how batches are decoded.
     """
 
     encoder_tokens: int = DEFAULT_ENCODER_TOKENS
@@ -76,6 +79,7 @@ class ELSequenceGenerator(SequenceGenerator):
     min_new_tokens: Optional[int] = None
     max_new_tokens: Optional[int] = None
     on_step: Optional[OnStep] = None
+    on_batch: Optional[OnBatch] = None
 
     def _generate(
         self,
@@ -105,13 +109,17 @@ class ELSequenceGenerator(SequenceGenerator):
         batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
         random_state = RandomState(source_in(sample).device)
         try:
-            return self._new_search(choose_step, *batch).run()
+            search = self._new_search(choose_step, *batch)
+            hypotheses = search.run()
         except (AssertionError, RuntimeError) as error:
             if not found_no_word(error):
                 raise
             free_frames(error)
             random_state.restore()
             raise NoHypothesisError(explain(self._new_search(WatchedStep, *batch), error, numbers)) from error
+        if self.on_batch is not None:
+            self.on_batch(search.step.decoders.peak)
+        return hypotheses
 
     def _new_search(
         self,
@@ -129,7 +137,13 @@ class ELSequenceGenerator(SequenceGenerator):
             self.new_state, num_sentences=num_sentences, src_len=src_len, max_steps=batch.max_len + 1
         )
         decoders = EnsembleDecoder(
-            self.model.models, rules.beam_size, new_state, self.encoder_tokens, self.record_attention, self.on_step
+            self.model.models,
+            rules.beam_size,
+            new_state,
+            self.encoder_tokens,
+            self.record_attention,
+            self.on_step,
+            measures=self.on_batch is not None,
         )
         return SearchLoop(rules, batch, new_step(rules, batch, decoders))
 

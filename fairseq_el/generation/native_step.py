@@ -9,11 +9,11 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.ensemble import EnsembleDecoder, ModelDecoder
+from fairseq_el.generation.ensemble import EnsembleDecoder, ModelDecoder, StateBytes
 from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
-from fairseq_el.native import can_encode, extension, native_model, reason_against
+from fairseq_el.native import DTYPES, can_encode, extension, native_model, reason_against
 from fairseq_el.policy import groups_of_sentences, output_rows_at_once
 
 
@@ -43,7 +43,7 @@ class NativeStep(BeamStep):
         limits = native.Limits()
         limits.tokens_at_once = max(self.decoders.encoder_tokens // groups, 1)
         limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, width, rules.vocab_size)
-        found = native.decode(
+        *found, past_bytes, source_bytes = native.decode(
             model,
             _rules(native.Rules(), rules, batch, settles_ties=num_bytes > 2),
             _sentences(native.Sentence, rules, batch),
@@ -53,6 +53,8 @@ class NativeStep(BeamStep):
             limits,
             groups,
         )
+        source_bytes += 0 if decoder.encoder_out is None else decoder.encoder_out.size_bytes()
+        self.decoders.peak = StateBytes(past_bytes, source_bytes)
         return _hypotheses(*found)
 
     def _sources(self, decoder: ModelDecoder) -> List[Tensor]:
@@ -99,13 +101,29 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
         type(rules.ngram_blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock
     ):
         yield "repeated n-grams are left to fairseq's module"
-    if 2 * rules.beam_size >= rules.vocab_size:
+    if not _are_few(rules.beam_size, rules.vocab_size):
         yield f"{rules.beam_size} beams are many for a vocabulary of {rules.vocab_size}"
     if torch.is_grad_enabled():
         yield "gradients are recorded"
     if batch.prefix_tokens is not None and batch.forced_lengths(rules) is None:
         yield "prefixes can't be read in one pass"
     yield reason_against(decoders.models[0].model)
+
+
+def _are_few(beam_size: int, vocab_size: int) -> bool:
+    return 2 * beam_size < vocab_size
+
+
+def native_threads(device: str, dtype: str, beam_size: int, vocab_size: int) -> int:
+    """Threads that decode plain beam search natively here; 0 where it is decoded step by step in Python.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        dtype: a name in ``fairseq_el.dtypes.DTYPES``.
+    """
+    if device != "cpu" or dtype not in DTYPES or not _are_few(beam_size, vocab_size) or extension() is None:
+        return 0
+    return torch.get_num_threads()
 
 
 def _rules(described: Any, rules: SearchRules, batch: ActiveBatch, settles_ties: bool) -> Any:
@@ -172,9 +190,8 @@ def _hypotheses(
     scores: Tensor,
     counts: List[int],
     without: List[int],
-    state_bytes: int,
 ) -> Hypotheses:
-    """Dictionaries as fairseq's generators return them, best first; the arguments are what native code returns.
+    """Dictionaries as fairseq's generators return them, best first; the arguments are what native code returns of them.
 
     Raises:
         NoWordLeftError: a sentence has no hypothesis.

@@ -37,7 +37,7 @@ _ACTIVATIONS = {
     F.silu: "swish",
 }
 _LINEAR = "get_activation_fn.<locals>.<lambda>"  # fairseq's --activation-fn linear
-_DTYPES = ("fp64", "fp32", "bf16")
+DTYPES = ("fp64", "fp32", "bf16")
 
 
 def reason_against(model: Any) -> Optional[str]:
@@ -47,7 +47,7 @@ def reason_against(model: Any) -> Optional[str]:
     if device.type != "cpu":
         return f"the model is on {device.type}, and native code runs on a CPU"
     dtypes = {p.dtype for p in decoder.parameters()}
-    if len(dtypes) > 1 or dtype_name(dtype) not in _DTYPES:
+    if len(dtypes) > 1 or dtype_name(dtype) not in DTYPES:
         return f"the decoder is in {', '.join(sorted(map(str, dtypes)))}, not in float64, float32 or bfloat16"
     parts = [decoder.embed_tokens, decoder.embed_positions, decoder.layernorm_embedding, decoder.layer_norm]
     parts += [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
@@ -235,7 +235,7 @@ class NativeModel:
         if linear.bias is not None:
             described.bias = linear.bias.detach()
         if self._linears.int8:
-            self._to_int8(described)
+            self._to_int8(described, described.weight)
         return described
 
     def _product(self, linear: Any) -> Any:
@@ -248,14 +248,14 @@ class NativeModel:
         """One product for all of ``linears``, if it has a copy of the weights: then the copy joins them."""
         if not self._linears.int8 and not self._packs(sum(linear.weight.numel() for linear in linears)):
             return None
-        described = self._extension.Product()
-        described.weight = torch.cat([linear.weight.detach() for linear in linears])
+        described, weight = self._extension.Product(), torch.cat([linear.weight.detach() for linear in linears])
         if any(linear.bias is not None for linear in linears):
             zeros = linears[0].weight.new_zeros(linears[0].out_features)
             described.bias = torch.cat([zeros if m.bias is None else m.bias.detach() for m in linears])
         if self._linears.int8:
-            self._to_int8(described)
+            self._to_int8(described, weight)
         else:
+            described.weight = weight
             self._pack(described)
         return described
 
@@ -270,8 +270,8 @@ class NativeModel:
         described.packed_from = first_packed_rows(dtype_name(self._dtype), described.weight.numel())
 
     @staticmethod
-    def _to_int8(described: Any) -> None:
-        in_int8 = Int8Linear(described.weight, None)
+    def _to_int8(described: Any, weight: Tensor) -> None:
+        in_int8 = Int8Linear(weight, None)
         described.in_int8, described.scales, described.zeros = in_int8.weight, in_int8.scales, in_int8.zeros
 
 

@@ -1,4 +1,4 @@
-"""The memory that the generator of this package takes: a mirror of what ``fairseq_el.decoding`` allocates.
+"""The memory that steps in Python take: a mirror of what ``fairseq_el.decoding`` allocates.
 
 It keeps one encoder output and one pool of nodes for each sentence, and cuts large batches into parts by the rules of
 ``fairseq_el.policy``. Symbols are those of :mod:`fairseq_el.planning.memory`.
@@ -34,7 +34,7 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
     state = state_bytes(method, shape, load, capacity)
     step = _step_bytes(method, shape, load, capacity)
     parts = {
-        "packed": _int8_bytes(shape, load) if load.int8 else _packed_bytes(method, shape, load),
+        "packed": _int8_bytes(shape, load) if load.int8 else packed_bytes(method, shape, load),
         "buffers": load.buffer_bytes(shape, 8 + 4),
         "attention_record": 0,
     }
@@ -55,7 +55,7 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
         step = max(step, _projection_bytes(shape, load) - (state - first))
     return {
         **parts,
-        "encoding": _encoder_bytes(shape, load),
+        "encoding": encoder_bytes(shape, load),
         "cross_state": load.batch * load.src_len * (shape.encoder_dim * load.element_size + 1),
         "source_keys_values": keys_values,
         "decoder_state": state,
@@ -78,7 +78,7 @@ def state_capacity(shape: ModelShape, load: Workload, worst: bool) -> int:
     return min(capacity_for(nodes, load.beam), prompt + load.beam * steps)
 
 
-def _keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
+def keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
     """Returns whether a decoder weight of ``size`` numbers is packed: for batches of this size or for smaller ones."""
     steps = load.tgt_len + 1 + (load.src_len if shape.decoder_only else 0)
     uses = _MANY_USES if load.keeps_packed else steps
@@ -86,19 +86,19 @@ def _keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
     return load.can_pack and any(should_pack(load.dtype, rows, size, uses) for rows in sizes)
 
 
-def _multiplies_packed(shape: ModelShape, load: Workload, size: int, num_rows: int) -> bool:
+def multiplies_packed(shape: ModelShape, load: Workload, size: int, num_rows: int) -> bool:
     """Returns whether the decoder's products of ``num_rows`` rows use the packed weight."""
-    return _keeps_packed(shape, load, size) and is_packed_faster(load.dtype, num_rows, size)
+    return keeps_packed(shape, load, size) and is_packed_faster(load.dtype, num_rows, size)
 
 
-def _packed_bytes(method: str, shape: ModelShape, load: Workload) -> int:
+def packed_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     """Bytes of the packed weights of the decoder: all linear layers but cross-attention's keys and values."""
     d, f = shape.decoder_dim, shape.decoder_ffn_dim
     in_self_attention = [d * d, d * d] if method == "el" else [3 * d * d, d * d]  # el reads keys' and values' as is
     in_cross_attention = [] if shape.decoder_only else [d * d, d * d]
     layers = shape.decoder_layers * [*in_self_attention, *in_cross_attention, d * f, d * f]
     weights: List[int] = [*layers, shape.vocab_size * d]
-    return load.element_size * sum(size for size in weights if _keeps_packed(shape, load, size))
+    return load.element_size * sum(size for size in weights if keeps_packed(shape, load, size))
 
 
 def _int8_bytes(shape: ModelShape, load: Workload) -> int:
@@ -124,7 +124,7 @@ def _sentences_at_once(load: Workload) -> int:
     return min(load.batch, sentences_at_once(load.encoder_tokens, load.src_len))
 
 
-def _encoder_bytes(shape: ModelShape, load: Workload) -> int:
+def encoder_bytes(shape: ModelShape, load: Workload) -> int:
     """Bytes while the encoder reads: all sentences between two layers, a layer's activations of a part, its weights."""
     s, d, f, pre = load.element_size, shape.encoder_dim, shape.encoder_ffn_dim, int(shape.pre_norm)
     part = _sentences_at_once(load)
@@ -155,7 +155,7 @@ def _feed_forward_bytes(load: Workload, d: int, f: int, held: int, shape: ModelS
 def _step_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -> int:
     """Bytes at the peak of a step, beside the decode state: when it computes, or when pools are moved."""
     s, rows, d = load.element_size, load.rows, shape.decoder_dim
-    packed = _multiplies_packed(shape, load, d * shape.decoder_ffn_dim, rows)
+    packed = multiplies_packed(shape, load, d * shape.decoder_ffn_dim, rows)
     activations = (4 + shape.pre_norm) * rows * d * s
     index_rows = shape.decoder_heads if method == "kv" else 1
     # Pools are moved one after the other; int64 indices say which nodes stay.
@@ -232,10 +232,10 @@ def _prompt_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     """Bytes while a language model reads its prompts, part by part with causal attention, and fills its state."""
     s, d, n, part = load.element_size, shape.decoder_dim, load.src_len, _sentences_at_once(load)
     positions, pre = part * n, int(shape.pre_norm)
-    in_attention = (5 + _multiplies_packed(shape, load, 3 * d * d, positions) + pre) * d * s
+    in_attention = (5 + multiplies_packed(shape, load, 3 * d * d, positions) + pre) * d * s
     if not load.fuses(shape.decoder_head_width):
         in_attention += load.unfused_attention_bytes(shape.decoder_heads, d, 1, 1, n, load.attention_bytes)
-    packed = _multiplies_packed(shape, load, d * shape.decoder_ffn_dim, positions)
+    packed = multiplies_packed(shape, load, d * shape.decoder_ffn_dim, positions)
     in_feed_forward = _feed_forward_bytes(load, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, load.beam), n + load.beam * (load.tgt_len + 1 + n))
     passing = positions * max(in_attention, in_feed_forward)

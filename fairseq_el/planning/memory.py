@@ -12,6 +12,7 @@ from typing import Dict
 from fairseq_el.planning.el_memory import el_memory
 from fairseq_el.planning.machine import holds_projections
 from fairseq_el.planning.model_shape import ModelShape
+from fairseq_el.planning.native_memory import native_memory
 from fairseq_el.planning.workload import METHODS, Workload
 
 _MOST_SENTENCES = 1 << 24
@@ -75,8 +76,8 @@ def memory(method: str, shape: ModelShape, load: Workload, worst: bool = False) 
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}; got {method!r}")
-    bytes_by_part = el_memory if method in ("el", "kv") else _stock_memory
-    parts = bytes_by_part(method, shape, load, worst)
+    of_el = native_memory if load.native_threads else el_memory
+    parts = (of_el if method in ("el", "kv") else _stock_memory)(method, shape, load, worst)
     return Breakdown(weights=shape.parameters * load.element_size, overhead=load.overhead, **parts)
 
 

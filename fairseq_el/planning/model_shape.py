@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -17,6 +19,8 @@ class ModelShape:
         parameters: numbers of all weights, shared ones counted once.
         pre_norm: layers normalise their input (``--encoder-normalize-before``). One more tensor is alive then.
         gelu: the activation is fairseq's GELU, which computes in float32, on copies.
+        computes_embeddings: the decoder's embeddings are no table as they are (adaptive input,
+            ``--decoder-input-dim``).
     """
 
     encoder_layers: int
@@ -32,6 +36,7 @@ class ModelShape:
     decoder_only: bool = False
     pre_norm: bool = False
     gelu: bool = False
+    computes_embeddings: bool = False
 
     @property
     def encoder_head_width(self) -> int:
@@ -65,6 +70,8 @@ def shape_of(model: Any) -> ModelShape:
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             decoder_only=encoder is None,
             pre_norm=bool((in_encoder or first).normalize_before),
+            computes_embeddings=decoder.project_in_dim is not None  # type: ignore[union-attr]
+            or type(decoder.embed_tokens) is not nn.Embedding,  # type: ignore[union-attr]
             gelu="gelu" in getattr(first.activation_fn, "__name__", "").lower(),
         )
     except (AttributeError, IndexError, TypeError) as error:

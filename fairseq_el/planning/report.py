@@ -163,10 +163,14 @@ class Plan:
         if not shape.decoder_only:
             layers = f"{shape.encoder_layers} + {layers}"
         source = "prompts" if shape.decoder_only else "sources"
+        way = ""
+        if load.device == "cpu":
+            way = f", native code with {load.native_threads} threads" if load.native_threads else ", steps in Python"
+            way = way.replace(" 1 threads", " 1 thread")
         weights = "weights + packed weights" if load.can_pack or load.int8 else "weights"
         return (
             f"{shape.parameters:,} parameters, {layers}, width {shape.decoder_dim}, {shape.vocab_size:,} words; "
-            f"{load.dtype} on {load.device}\n"
+            f"{load.dtype} on {load.device}{way}\n"
             f"beam {load.beam}, {source} of {load.src_len:,} tokens, {load.tgt_len:,} words out; "
             f"{format_size(self.limit)} of memory\n"
             f"total = {weights} + process + sources, words, scores + the larger of a and the sum of b"

@@ -42,6 +42,15 @@ def test_names_of_methods():
     assert all(method.may_be_missing for method in parse_methods("all", "fp32"))
 
 
+def test_names_of_methods_in_python():
+    methods = parse_methods("shared-kv,shared-kv:python,el:python@bf16,auto:python@int8", "fp32")
+    assert [m.label for m in methods] == [
+        "shared-kv@fp32", "shared-kv:python@fp32", "el:python@bf16", "auto:python@int8",
+    ]  # fmt: skip
+    assert [m.in_python for m in methods] == [False, True, True, True]
+    assert [m.kind for m in methods] == ["shared-kv", "shared-kv", "el", "auto"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -49,6 +58,11 @@ def test_names_of_methods():
         ("stock@fp8", "dtype of a method must be one of fp16, .* got 'stock@fp8'"),
         ("stock@int8", "dtype of a method must be one of fp16, bf16, fp32, fp64; got 'stock@int8'"),
         ("el@int4", "dtype of a method must be one of fp16, bf16, fp32, fp64, int8; got 'el@int4'"),
+        ("stock:python", "must name methods out of .* got 'stock:python'"),
+        ("el:", "must name methods out of .* got 'el:'"),
+        ("el:native", "must name methods out of .* got 'el:native'"),
+        ("el:python@int4", "dtype of a method must be one of .*; got 'el:python@int4'"),
+        ("el:python,el:python@fp32", "names el:python@fp32 2 times"),
         ("ct2", "ct2 needs a compute type"),
         ("ct2:int8:0x1", "threads of ct2 must be BATCHESxTHREADS"),
         ("el,stock,el@fp32", "names el@fp32 2 times"),

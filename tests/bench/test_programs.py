@@ -10,7 +10,7 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tiny import assert_same_logits, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.bench import Method, Settings
+from fairseq_el.bench import Method, Settings, worker_client
 from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords, ReferenceScores
 from fairseq_el.bench.worker import Session
 from fairseq_el.bench.worker_client import WorkerProcess
@@ -107,6 +107,20 @@ def test_batches_that_were_decoded_in_halves_are_not_reported(tiny_bart, monkeyp
 def of(method, bart):
     longest = {"natural_length": 20}
     return Settings(methods=(method,), baseline=method, data=str(bart.data), path=str(bart.path), **longest)
+
+
+@pytest.mark.parametrize(("in_python", "expected"), [(True, "0"), (False, "1")])
+def test_methods_in_python_have_no_native_code(in_python, expected, tiny_bart, tmp_path, monkeypatch):
+    """The worker is replaced by a program that answers with its environment."""
+    monkeypatch.setenv("FAIRSEQ_EL_NATIVE", "1")
+    answer = "import json, os; input(); print(json.dumps({'loaded_bytes': os.environ['FAIRSEQ_EL_NATIVE']}))"
+    popen = worker_client.subprocess.Popen
+    monkeypatch.setattr(
+        worker_client.subprocess, "Popen", lambda command, **options: popen([command[0], "-c", answer], **options)
+    )
+    method = Method("el", "fp32", in_python=in_python)
+    with WorkerProcess(of(method, tiny_bart), method, method.label, tmp_path) as worker:
+        assert worker.load().loaded_bytes == expected
 
 
 def test_a_worker_that_dies(tiny_bart, tmp_path):

@@ -18,6 +18,7 @@ from fairseq_el.cli import main
 from fairseq_el.cli.model_shapes import shape_of_architecture, shape_of_checkpoint
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
+from fairseq_el.native import extension
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import METHODS, shape_of
 from fairseq_el.units import format_size, parse_size
@@ -123,6 +124,27 @@ def test_packed_weights_are_planned_on_processors_only(dtype, capsys):
         packs = can_pack(device, DTYPES[dtype].torch_dtype)
         assert packs <= (device == "cpu")
         assert [bool(methods[name]["expected"]["packed"]) for name in METHODS] == [False, False, packs, packs]
+
+
+@pytest.mark.skipif(extension() is None, reason="the extension is not compiled")
+def test_the_plan_is_for_what_will_decode(capsys, monkeypatch):
+    def planned(*options):
+        result = in_process(*BUNDLED, "--batch", 300, *options, capsys=capsys)
+        return result["workload"]["native_threads"], result["methods"]["kv"]["expected"]["decoder_state"]
+
+    monkeypatch.setenv("FAIRSEQ_EL_NATIVE", "1")
+    threads, native = planned()
+    assert threads == torch.get_num_threads()
+    assert f"; fp32 on cpu, native code with {threads} thread" in plan(*BUNDLED).stdout
+    assert [planned(*of)[0] for of in (["--dtype", "bf16"], ["--dtype", "fp16"], ["--device", "cuda"])] == [
+        threads,
+        0,
+        0,
+    ]
+    assert planned("--el-weights", "int8")[0] == 0
+    monkeypatch.setenv("FAIRSEQ_EL_NATIVE", "0")
+    assert planned()[0] == 0 and planned()[1] != native
+    assert "; fp32 on cpu, steps in Python\n" in plan(*BUNDLED).stdout
 
 
 def test_weights_in_8_bits(capsys):

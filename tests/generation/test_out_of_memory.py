@@ -10,7 +10,7 @@ import torch
 from tiny import TinyELTask, batch, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.generation import DEFAULT_ENCODER_TOKENS
+from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, native_threads
 from fairseq_el.generation.failures import out_of_memory as module
 from fairseq_el.generation.failures.out_of_memory import Size
 from fairseq_el.ops import can_pack
@@ -59,6 +59,7 @@ def test_names_the_batch_size_that_plan_would_choose(backend, planned, monkeypat
         torch_attention=torch_attention("cpu", "fp32"),
         can_pack=can_pack("cpu", torch.float32),
         backend=planned,
+        native_threads=native_threads("cpu", "fp32", 4, len(WORDS)),
     )
     free = memory("kv", shape_of(model), work).total
     assert largest_batch("kv", shape_of(model), work, free) == 10

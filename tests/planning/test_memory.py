@@ -13,6 +13,7 @@ from tiny import batch, build_language_model, build_model, dictionary
 import fairseq_el
 from fairseq_el._compat import torch_version
 from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, ELSequenceGenerator
+from fairseq_el.generation.ensemble import StateBytes
 from fairseq_el.measure import CAN_TRACK, PeakBytes
 from fairseq_el.ops import can_pack, why_no_int8
 from fairseq_el.planning import (
@@ -52,11 +53,14 @@ class Run:
         self.model = self._model(prompt, DTYPES[dtype], width, ffn, layers, pre_norm)
         self.shape = shape_of(self.model)
         self.states: list[tuple[int, int]] = []  # after each step: capacity in nodes and in bytes
+        self.sizes: list[StateBytes] = []  # of the native step
         self.encoding = self.decoding = 0
 
     def _model(self, language_model, dtype, width, ffn, layers, pre_norm):
         if language_model:
-            model = build_language_model(self.words, 1, dtype)
+            widths = dict.fromkeys((f"decoder_{name}_dim" for name in ("embed", "input", "output")), width)
+            widths = {**widths, "decoder_ffn_embed_dim": ffn} if self.work.native_threads else {}
+            model = build_language_model(self.words, 1, dtype, **widths)
         else:
             options = {
                 f"{side}_{name}": value
@@ -85,21 +89,24 @@ class Run:
         if el:
             generator.encoder_tokens, generator.record_attention = work.encoder_tokens, False
             generator.int8_weights = work.int8
-            generator.on_step = lambda step, states: self.states.append(
-                (states[0].tree.capacity, states[0].capacity_bytes())
-            )
+            if work.native_threads:
+                generator.on_batch = self.sizes.append
+            else:
+                generator.on_step = lambda step, states: self.states.append(
+                    (states[0].tree.capacity, states[0].capacity_bytes())
+                )
         sample = batch(self.words, [work.src_len, *[work.src_len - 1] * (work.batch - 1)], seed=1)
         if not CAN_TRACK:
             generator.generate([self.model], sample, **generate)
             return self
-        counted = PeakBytes()
+        self.counted = counted = PeakBytes()
 
         def note_encoding(*unused):
             if not self.encoding:
                 self.encoding = counted.take()
 
         handle = None
-        if not self.shape.decoder_only:
+        if not self.shape.decoder_only and not work.native_threads:
             handle = self.model.decoder.embed_positions.register_forward_pre_hook(note_encoding)
         with counted:
             generator.generate([self.model], sample, **generate)

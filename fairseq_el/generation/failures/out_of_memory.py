@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
+from fairseq.search import BeamSearch
 
 from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
+from fairseq_el.generation.native_step import native_threads
+from fairseq_el.native import reason_against
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
     DEFAULT_OVERHEAD,
@@ -99,6 +102,7 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
     models = list(generator.model.models)
     parameter = next(models[0].parameters(), None)
     try:
+        shape = shape_of(models[0])
         device, dtype = parameter.device.type, dtype_name(parameter.dtype)  # type: ignore[union-attr]
         work = Workload(
             batch=size.num_sentences,
@@ -112,6 +116,9 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             torch_attention=torch_attention(device, dtype),
             can_pack=can_pack(device, parameter.dtype),  # type: ignore[union-attr]
             keeps_packed=is_inference_only(models[0]),
+            native_threads=native_threads(device, dtype, generator.beam_size, shape.vocab_size)
+            if _may_be_native(generator, shape.decoder_only)
+            else 0,
         )
         place = str(parameter.device)  # type: ignore[union-attr]
         usable = free_memory(place) + process_memory(place)
@@ -119,6 +126,19 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
         return _Plan(fits, needed * len(models), usable)
     except (KeyError, ValueError, AttributeError, OptionError):
         return None
+
+
+def _may_be_native(generator: Any, decoder_only: bool) -> bool:
+    """Returns whether batches of a generator are decoded in native code, as far as that does not depend on them."""
+    models = list(generator.model.models)
+    return (
+        len(models) == 1
+        and type(generator.search) is BeamSearch
+        and generator.transformers_rules is None
+        and generator.on_step is None
+        and (decoder_only or not generator.record_attention)
+        and reason_against(models[0]) is None
+    )
 
 
 def _with_backends(model: Any, work: Workload, limit: int) -> Tuple[int, int]:
