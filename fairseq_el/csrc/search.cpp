@@ -51,11 +51,10 @@ class Search {
         decoder_(model, positions, block_size()),
         hypotheses(sentences_.size()) {}
 
-  void run(const std::vector<Tensor>& sources, const Tensor& source_positions, const std::function<void()>& on_step) {
+  void run(const std::vector<Tensor>& sources, const Tensor& source_positions, const std::function<bool()>& goes_on) {
     decoder_.read_sources(sources, source_positions, limits_.tokens_at_once);
     Tensor features = read_prompts();
-    while (true) {
-      on_step();
+    while (goes_on()) {
       search(features);
       if (active_.empty()) return;
       features = decoder_.run(read_words());
@@ -348,6 +347,7 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
   result.hypotheses.resize(count);
   std::vector<std::vector<int64_t>> without(groups);
   std::atomic<int64_t> past_bytes{0}, source_bytes{0};
+  std::atomic<bool> has_failed{false};  // then the other groups, which would go on, end too
   const auto caller = std::this_thread::get_id();
   at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowADInplaceOrView inference;
@@ -359,9 +359,15 @@ Decoded decode_as(const Model& model, const Rules& rules, const std::vector<Sent
         if (!sources.empty()) of_mine.push_back(sources[order[i]]);
       }
       Search<T> search(model, rules, std::move(mine), positions.target, limits);
-      search.run(of_mine, positions.source, [&] {
-        if (std::this_thread::get_id() == caller) on_step();
-      });
+      try {
+        search.run(of_mine, positions.source, [&] {
+          if (std::this_thread::get_id() == caller) on_step();
+          return !has_failed;
+        });
+      } catch (...) {
+        has_failed = true;
+        throw;
+      }
       for (size_t i = 0; i < search.hypotheses.size(); i++)
         result.hypotheses[order[g + int64_t(i) * groups]] = std::move(search.hypotheses[i]);
       for (int64_t i : search.without) without[g].push_back(order[g + i * groups]);

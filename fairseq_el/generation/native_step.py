@@ -43,12 +43,13 @@ class NativeStep(BeamStep):
         limits = native.Limits()
         limits.tokens_at_once = max(self.decoders.encoder_tokens // groups, 1)
         limits.rows_at_once = output_rows_at_once(limits.tokens_at_once, width, rules.vocab_size)
+        sources = self._sources(decoder)
         *found, past_bytes, source_bytes = native.decode(
             model,
             _rules(native.Rules(), rules, batch, settles_ties=num_bytes > 2),
             _sentences(native.Sentence, rules, batch),
-            self._sources(decoder),
-            self._source_positions(decoder),
+            sources,
+            self._source_positions(decoder, sources),
             _positions(decoder.model.decoder, batch.max_len + 1),
             limits,
             groups,
@@ -58,19 +59,20 @@ class NativeStep(BeamStep):
         return _hypotheses(*found)
 
     def _sources(self, decoder: ModelDecoder) -> List[Tensor]:
-        """What native code reads of each source, without padding: its words ``(n)``, or encoded ``(n, d)``."""
+        """Each source without padding, as native code reads it: words ``(n)``, or the encoder's output ``(n, d)``."""
         if self._encodes:
-            return _visible(self.batch.source, self.batch.source.ne(decoder.model.encoder.padding_idx))
+            words = self.batch.source.long().contiguous()
+            return _visible(words, words.ne(decoder.model.encoder.padding_idx))
         if decoder.encoder_out is None:
             return []
         memory = decoder.encoder_out["encoder_out"][0].transpose(0, 1)  # (n, B, d) -> (B, n, d)
         masks = decoder.encoder_out["encoder_padding_mask"]
         return _visible(memory, ~masks[0].to(torch.bool)) if masks else list(memory)
 
-    def _source_positions(self, decoder: ModelDecoder) -> Tensor:
+    def _source_positions(self, decoder: ModelDecoder, sources: List[Tensor]) -> Tensor:
         if not self._encodes:
             return torch.empty(0)
-        return _positions(decoder.model.encoder, self.batch.source.size(1))
+        return _positions(decoder.model.encoder, max(1, *map(len, sources)))
 
     def candidates(self, step: int) -> Candidates:
         raise NotImplementedError("run_to_end does all steps")
@@ -157,7 +159,8 @@ def _sentences(new: Callable[[], Any], rules: SearchRules, batch: ActiveBatch) -
         forced = batch.prefix_tokens[i, :length].tolist() if batch.prefix_tokens is not None else []
         sentence.prompt = [firsts[i], *forced]
         sentence.last = batch.last_step(i)
-        sentence.may_end = 0 if batch.limits is None else batch.limits.may_end[i]
+        if batch.limits is not None and batch.limits.prompts[i] <= length:  # a prompt beyond max_len may end there
+            sentence.may_end = batch.limits.may_end[i]
         sentence.source_length = source_lengths[i]
         described.append(sentence)
     return described

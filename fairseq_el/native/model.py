@@ -50,7 +50,7 @@ def reason_against(model: Any) -> Optional[str]:
     if len(dtypes) > 1 or dtype_name(dtype) not in DTYPES:
         return f"the decoder is in {', '.join(sorted(map(str, dtypes)))}, not in float64, float32 or bfloat16"
     parts = [decoder.embed_tokens, decoder.embed_positions, decoder.layernorm_embedding, decoder.layer_norm]
-    parts += [decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
+    parts += [decoder.dropout_module, decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
     if any(has_hooks(part) for part in parts if part is not None):
         return "a module of the decoder has hooks"
     if decoder.quant_noise is not None:
@@ -75,11 +75,12 @@ def can_encode(model: Any, net_input: NetInput, source_length: int) -> bool:
     if encoder is None or source_length > LONGEST_NATIVE_SOURCE or not is_plain_encoder(encoder, net_input):
         return False
     norms = [norm for norm in (encoder.layernorm_embedding, encoder.layer_norm) if norm is not None]
-    parts = [encoder.embed_tokens, encoder.embed_positions, *norms]
+    parts = [encoder.dropout_module, encoder.embed_tokens, encoder.embed_positions, *norms]
     return (
         {p.dtype for p in encoder.parameters()} == {torch.float32} == {p.dtype for p in model.decoder.parameters()}
         and type(encoder.embed_tokens) is nn.Embedding
         and encoder.quant_noise is None
+        and "forward_embedding" not in vars(encoder)
         and not any(has_hooks(part) for part in parts if part is not None)
         and all(map(_is_plain_norm, norms))
         and all(_reason_against_encoder_layer(layer) is None for layer in encoder.layers)

@@ -11,6 +11,8 @@ from tiny import TinyELTask, TinyTask, batch, build_model, dictionary
 import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator, ELSequenceGeneratorWithAlignment, el_generator
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 WORDS = dictionary()
 SAMPLE_LENGTHS = [5, 2, 7, 1]
 
@@ -109,6 +111,7 @@ def test_attention_is_recorded_as_in_stock_unless_told_not_to():
     stock = SequenceGenerator([model], WORDS, **options).generate([model], sample)
     fairseq_el.enable_el_attention(model)
     generator = ELSequenceGenerator([model], WORDS, **options)
+    generator.record_attention = True
     for theirs, mine in zip(stock, generator.generate([model], sample)):
         torch.testing.assert_close(
             [h["attention"] for h in mine], [h["attention"] for h in theirs], rtol=1e-6, atol=1e-6

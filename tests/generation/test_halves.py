@@ -33,6 +33,8 @@ import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules
 from fairseq_el.generation.failures import out_of_memory
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 MESSAGE = "CUDA out of memory. Tried to allocate 2 GiB"
 SOME = {"beam_size": 3, "max_len_b": 8}
 

@@ -20,6 +20,8 @@ from tiny_data import save_checkpoint, write_pairs, write_text
 import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 KINDS = {
     "bart": (BARTModel, "bart_base"),
     "transformer": (TransformerModel, "transformer"),

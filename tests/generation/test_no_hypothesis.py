@@ -14,6 +14,8 @@ import fairseq_el
 from fairseq_el.errors import ConstraintsError, LengthLimitsError, NoHypothesisError
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 WORDS = dictionary()
 NAN = float("nan")
 

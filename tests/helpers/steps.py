@@ -1,0 +1,50 @@
+"""Batches decoded by one implementation of the step and no other."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import pytest
+
+from fairseq_el import native
+from fairseq_el.generation import loop
+from fairseq_el.generation.native_step import NativeStep
+from fairseq_el.generation.reference_step import ReferenceStep
+
+NOT_COMPILED = "the extension is not compiled here (pip install -v --no-build-isolation --no-deps -e .)"
+
+
+def _nothing_else(rules: Any, batch: Any, decoders: Any) -> Any:
+    pytest.fail(f"a batch is not decoded natively: {NativeStep.refusal(rules, batch, decoders)}")
+
+
+@contextmanager
+def natively() -> Iterator[None]:
+    """Native code decodes every batch, and a test fails where it refuses one."""
+    with _steps(NativeStep, _nothing_else):
+        yield
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    with _steps(ReferenceStep):
+        yield
+
+
+@contextmanager
+def _steps(*implementations: Any) -> Iterator[None]:
+    known = list(loop.IMPLEMENTATIONS)
+    loop.IMPLEMENTATIONS[:] = implementations
+    try:
+        yield
+    finally:
+        loop.IMPLEMENTATIONS[:] = known
+
+
+def skip_unless_compiled() -> Any:
+    """The extension; a test, or a module of tests, is skipped where there is none."""
+    module = native.extension()
+    if module is None:
+        pytest.skip(NOT_COMPILED, allow_module_level=True)
+    return module
