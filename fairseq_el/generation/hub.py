@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fairseq.hub_utils import GeneratorHubInterface
 
 from fairseq_el import decoding
-from fairseq_el.generation.generator import el_generator
+from fairseq_el.generation.generator import ELSequenceGenerator, el_generator
 
 Models = TypeVar("Models")
 
@@ -78,7 +78,12 @@ class _Generators:
     def __call__(self, models: Any, *args: Any, **kwargs: Any) -> Any:
         generator = self.build(models, *args, **kwargs)
         enabled = any(decoding.el_attention_enabled(model) for model in decoding.models_in(models))
-        return el_generator(generator) if enabled else generator
+        if not enabled:
+            return generator
+        generator = el_generator(generator)
+        if isinstance(generator, ELSequenceGenerator):  # an interface prints alignments, but no attention
+            generator.record_attention = bool(getattr(args[0] if args else None, "print_alignment", None))
+        return generator
 
     def leave(self, task: Any) -> None:
         """One interface less; after the last, the task is as it was."""
