@@ -49,6 +49,8 @@ def reason_against(model: Any) -> Optional[str]:
     dtypes = {p.dtype for p in decoder.parameters()}
     if len(dtypes) > 1 or dtype_name(dtype) not in DTYPES:
         return f"the decoder is in {', '.join(sorted(map(str, dtypes)))}, not in float64, float32 or bfloat16"
+    if len(decoder.layers) == 0:
+        return "the decoder has no layers"
     parts = [decoder.embed_tokens, decoder.embed_positions, decoder.layernorm_embedding, decoder.layer_norm]
     parts += [decoder.dropout_module, decoder.project_in_dim, decoder.project_out_dim, decoder.output_projection]
     if any(has_hooks(part) for part in parts if part is not None):
@@ -78,6 +80,7 @@ def can_encode(model: Any, net_input: NetInput, source_length: int) -> bool:
     parts = [encoder.dropout_module, encoder.embed_tokens, encoder.embed_positions, *norms]
     return (
         {p.dtype for p in encoder.parameters()} == {torch.float32} == {p.dtype for p in model.decoder.parameters()}
+        and len(encoder.layers) > 0
         and type(encoder.embed_tokens) is nn.Embedding
         and encoder.quant_noise is None
         and "forward_embedding" not in vars(encoder)
@@ -211,13 +214,16 @@ class NativeModel:
 
     def _attention_over_source(self, attention: Any) -> Any:
         inputs = [self._product(attention.q_proj)]
-        return self._attention(attention, inputs, self._product(attention.out_proj))
+        described = self._attention(attention, inputs, self._product(attention.out_proj))
+        if not self._keeps_source:  # the source is multiplied by them
+            described.key, described.value = self._plain(attention.k_proj), self._plain(attention.v_proj)
+        return described
 
     def _attention(self, attention: Any, inputs: List[Any], output: Any) -> Any:
         described = self._extension.Attention()
         described.heads = attention.num_heads
         described.inputs = inputs
-        described.key, described.value = self._plain(attention.k_proj), self._plain(attention.v_proj)
+        described.key, described.value = self._weights(attention.k_proj), self._weights(attention.v_proj)
         described.output = output
         return described
 
@@ -229,12 +235,17 @@ class NativeModel:
             described.eps = norm.eps
         return described
 
-    def _plain(self, linear: Any) -> Any:
-        """A product with the plain weight, or in 8 bits."""
+    def _weights(self, linear: Any) -> Any:
+        """A product with the plain weight."""
         described = self._extension.Product()
         described.weight = linear.weight.detach().contiguous()
         if linear.bias is not None:
             described.bias = linear.bias.detach()
+        return described
+
+    def _plain(self, linear: Any) -> Any:
+        """A product with the plain weight, or in 8 bits."""
+        described = self._weights(linear)
         if self._linears.int8:
             self._to_int8(described, described.weight)
         return described

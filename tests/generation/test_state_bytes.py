@@ -9,7 +9,6 @@ from tiny import batch, build_language_model, build_model, dictionary
 import fairseq_el
 from fairseq_el.generation import ELSequenceGenerator, loop
 from fairseq_el.native import extension
-from fairseq_el.ops import why_no_int8
 
 WORDS = dictionary()
 LENGTHS = [9, 9, 4, 7]
@@ -40,8 +39,8 @@ def sizes_of(*models):
     return size
 
 
-def el_model(backend="el", self_attention="kv"):
-    model = build_model("transformer", WORDS, seed=1)
+def el_model(backend="el", self_attention="kv", dtype=torch.float64):
+    model = build_model("transformer", WORDS, seed=1, dtype=dtype)
     fairseq_el.enable_el_attention(model, backend, self_attention)
     return model
 
@@ -54,9 +53,16 @@ def test_the_source_is_the_encoder_s_output_and_what_is_kept_beside_it(way):
     model = el_model()
     size, layers = 8 * model.decoder.embed_tokens.embedding_dim, len(model.decoder.layers)
     assert sizes_of(model).source == source_bytes(model, 0)
-    # Native code keeps no padding, but packs keys by 16 positions.
-    positions = 4 * 16 + sum(LENGTHS) if way == "1" else 2 * 4 * 9
-    assert sizes_of(el_model("shared-kv")).source == source_bytes(model, layers * positions * size)
+    positions = sum(LENGTHS) if way == "1" else len(LENGTHS) * 9  # native code keeps no padding
+    assert sizes_of(el_model("shared-kv")).source == source_bytes(model, 2 * layers * positions * size)
+
+
+@native
+@pytest.mark.parametrize("backend", ["el", "shared-kv"])
+def test_native_code_that_encodes_keeps_its_output_or_keys_and_values(backend):
+    model = el_model(backend, dtype=torch.float32)
+    kept = 1 if backend == "el" else 2 * len(model.decoder.layers)
+    assert sizes_of(model).source == kept * sum(LENGTHS) * 4 * model.decoder.embed_tokens.embedding_dim
 
 
 @pytest.mark.parametrize("self_attention", ["kv", "el"])
@@ -100,16 +106,3 @@ def test_a_language_model_has_no_source(way):
     fairseq_el.enable_el_attention(model)
     size = sizes_of(model)
     assert size.source == 0 < size.past
-
-
-@native
-@pytest.mark.skipif(bool(why_no_int8("cpu")), reason=why_no_int8("cpu"))
-def test_weights_in_8_bits_are_not_read_by_native_code(caplog, monkeypatch):
-    monkeypatch.setattr(loop, "_logged", set())
-    model = build_model("transformer", WORDS, seed=1, dtype=torch.float32)
-    fairseq_el.enable_el_attention(model)
-    with caplog.at_level("INFO", logger=loop.__name__):
-        generator_of([model], int8_weights=True).generate([model], batch(WORDS, LENGTHS, seed=1))
-    assert [record.getMessage() for record in caplog.records if record.name == loop.__name__] == [
-        "A batch is not decoded by NativeStep: weights are in 8 bits (--el-weights int8)"
-    ]

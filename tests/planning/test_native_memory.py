@@ -11,7 +11,9 @@ from test_memory import DOMINATED_BY, DTYPES, Run, can_track
 from fairseq_el.generation.native_step import NativeStep
 from fairseq_el.measure import CAN_TRACK
 from fairseq_el.native import extension
+from fairseq_el.ops import why_no_int8
 from fairseq_el.planning import largest_batch, memory
+from fairseq_el.planning.native_memory import encodes_natively
 from fairseq_el.planning.workload import Workload
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the extension is not compiled")
@@ -44,7 +46,7 @@ def decoded(method, dtype, **work):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(NativeStep, "run_to_end", counted_run_to_end)
         run.decode(**prefix)
-    assert run.encoding > 0 or not CAN_TRACK  # by native code
+    assert run.encoding > 0 or encodes_natively(run.shape, run.work) or not CAN_TRACK  # by native code
     return run
 
 
@@ -54,8 +56,9 @@ def planned(run, monkeypatch) -> int:
     with monkeypatch.context() as patched:
         patched.setattr("fairseq_el.planning.native_memory._state_bytes", lambda *unused: size)
         plan = memory(run.method, run.shape, run.work)
-    peak = max(plan.decoding, plan.encoding) if run.shape.decoder_only else plan.decoding
-    if run.work.dtype == "fp32":  # no scores are equal here, and nothing settles their order
+    reads = run.shape.decoder_only or encodes_natively(run.shape, run.work)  # the source, or prompts, in native code
+    peak = max(plan.decoding, plan.encoding) if reads else plan.decoding
+    if run.work.dtype == "fp32" and peak == plan.decoding:  # no scores are equal here, and nothing settles their order
         peak -= 4 * run.work.beam * run.shape.vocab_size
     return plan.packed + peak + plan.buffers - 8 * run.work.batch * run.work.src_len
 
@@ -97,6 +100,29 @@ def test_peak_of_language_models(work, method, dtype, monkeypatch):
     run = decoded(method, dtype, prompt=True, width=128, **work)
     ratio = planned(run, monkeypatch) / run.decoding
     assert 1 <= ratio <= 1.15
+
+
+@can_track
+@pytest.mark.skipif(bool(why_no_int8("cpu")), reason=why_no_int8("cpu"))
+@pytest.mark.parametrize("backend", ["el", "shared-kv"])
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize("part", ["source", "vocabulary", "feed-forward", "packed weights", "all"])
+def test_peak_of_decoding_with_weights_in_8_bits(part, method, backend, monkeypatch):
+    run = decoded(method, "fp32", **DOMINATED_BY[part], backend=backend, int8=True)
+    ratio = planned(run, monkeypatch) / run.decoding
+    assert 1 <= ratio <= 1.3
+
+
+@can_track
+@pytest.mark.parametrize("backend", ["el", "shared-kv"])
+@pytest.mark.parametrize("encoder_tokens", [512, 8192])
+@pytest.mark.parametrize("ffn", [64, 512])
+def test_peak_where_native_code_encodes(ffn, encoder_tokens, backend, monkeypatch):
+    work = {"words": 4, "src_len": 200, "batch": 8, "width": 64, "ffn": ffn, "beam": 1, "tgt_len": 2}
+    run = decoded("kv", "fp32", **work, encoder_tokens=encoder_tokens, backend=backend)
+    assert encodes_natively(run.shape, run.work)
+    ratio = planned(run, monkeypatch) / run.decoding
+    assert 1 <= ratio <= 1.2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
