@@ -1,4 +1,7 @@
-"""The shared real checkpoints on their whole test sets, stock against EL, through ``fairseq-generate``."""
+"""The shared real checkpoints on their whole test sets, stock against EL, through ``fairseq-generate``.
+
+EL decodes natively where the extension is compiled, and with a beam of 5 step by step in Python too.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from pathlib import Path
 import pytest
 import sacrebleu
 import sentencepiece
-from commands import LOSE_NO_SENTENCE, USER_DIR, assert_same_hypotheses, run, texts
+from commands import LOSE_NO_SENTENCE, USER_DIR, hypotheses, run, texts
 
+from fairseq_el import native
 from fairseq_el.ops import why_no_int8
 
 pytestmark = pytest.mark.real
@@ -60,23 +64,46 @@ def real(request, shared, tmp_path_factory):
 
 @pytest.mark.parametrize("beam", BEAMS)
 def test_identical_hypotheses_scores_and_bleu(real, beam):
+    """The five best ones with a beam of 5, and the best one with others."""
     arguments, references = real
-    el = ["--task", "el_translation", "--el-ngram-blocking", "stock"]  # stock blocks no n-gram on a CPU
-    methods = {
-        ("stock", ""): ["--task", "translation", *LOSE_NO_SENTENCE],
-        ("shared-kv", "kv"): [*el, "--el-backend", "shared-kv"],
-        ("el", "el"): [*el, "--el-self-attention", "el"],
-    }
-    results = {
-        name: run("generate", *arguments, "--beam", beam, "--user-dir", USER_DIR, *method)
-        for name, method in methods.items()
-    }
-    stock = results.pop(("stock", ""))
-    for (cross, own), el in results.items():
-        assert f"enabled in 3 cross-attention modules ({cross}) and 3 self-attention modules ({own})" in el.stderr
-        assert_same_hypotheses(el.stdout, stock.stdout, NUM_SENTENCES)
-        assert generate_line(el) == generate_line(stock) != []
-        assert bleu(el, references) == bleu(stock, references) > 5
+    num_best = 5 if beam == 5 else 1
+
+    def generate(*method, **env):
+        more = ["--beam", beam, "--nbest", num_best, "--user-dir", USER_DIR]
+        return run("generate", *arguments, *more, *method, **env)
+
+    stock = generate("--task", "translation", *LOSE_NO_SENTENCE)
+    # Stock blocks no n-gram on a CPU. Asked for the same, EL leaves that to stock's module, step by step.
+    as_stock, none = ["--el-ngram-blocking", "stock"], ["--no-repeat-ngram-size", 0]
+    ways = [("1", none), ("0", as_stock)] if beam == 5 else [("1", none)]
+    for switch, blocking in ways:
+        for cross, own in (("shared-kv", "kv"), ("el", "el")):
+            backend = ["--task", "el_translation", "--el-backend", cross, "--el-self-attention", own]
+            el = generate(*backend, *blocking, FAIRSEQ_EL_NATIVE=switch)
+            assert f"enabled in 3 cross-attention modules ({cross}) and 3 self-attention modules ({own})" in el.stderr
+            is_native = switch == "1" and native.extension() is not None
+            assert ("A batch is not decoded by NativeStep" in el.stderr) == (not is_native)
+            ties = ties_among_same_hypotheses(el.stdout, stock.stdout, num_best)
+            print(f"beam {beam}, {num_best} best, {cross}, {own}, FAIRSEQ_EL_NATIVE={switch}: ties: {ties}")
+            assert len(ties) <= NUM_SENTENCES // 100
+            if not any(rank == 0 for _, rank in ties):
+                assert generate_line(el) == generate_line(stock) != []
+                assert bleu(el, references) == bleu(stock, references) > 5
+
+
+def ties_among_same_hypotheses(mine: str, theirs: str, num_best: int) -> list[tuple[int, int]]:
+    """Sentences and ranks whose tokens differ, where scores show a tie. Otherwise tokens and scores are the same."""
+    mine_by_id, theirs_by_id = hypotheses(mine), hypotheses(theirs)
+    assert sorted(mine_by_id) == sorted(theirs_by_id) == list(range(NUM_SENTENCES))
+    ties = []
+    for index, expected in theirs_by_id.items():
+        found = mine_by_id[index]
+        assert len(found) == len(expected) == num_best
+        for rank, ((score, tokens), (expected_score, expected_tokens)) in enumerate(zip(found, expected)):
+            assert abs(score - expected_score) <= 1e-5, (index, rank)  # also of two that are tied
+            if tokens != expected_tokens:
+                ties.append((index, rank))
+    return ties
 
 
 @pytest.mark.skipif(bool(why_no_int8("cpu")), reason=why_no_int8("cpu"))
@@ -95,5 +122,9 @@ def generate_line(process) -> list[str]:
 
 
 def bleu(process, references: list[str]) -> float:
-    by_id = {int(index[2:]): text for index, text in texts(process.stdout, "D")}
-    return sacrebleu.corpus_bleu([by_id[i] for i in range(NUM_SENTENCES)], [references]).score
+    best: dict[int, str] = {}
+    for line in process.stdout.split("\n"):
+        if line.startswith("D-"):
+            index, _, text = line[2:].split("\t")
+            best.setdefault(int(index), text)
+    return sacrebleu.corpus_bleu([best[i] for i in range(NUM_SENTENCES)], [references]).score
