@@ -43,14 +43,15 @@ template <class T>
 void Decoder<T>::read_part(const std::vector<Tensor>& sources, const Tensor& positions, size_t first, size_t last) {
   const size_t begin = sources_.size();
   sources_.resize(begin + last - first);
-  if (model_.encoder.layers.empty() && model_.keeps_source) {  // the encoder's own output
+  const bool encodes = sources[first].scalar_type() == at::kLong;
+  if (!encodes && model_.keeps_source) {  // the encoder's own output
     for (size_t s = first; s < last; s++) sources_[begin + s - first].memory = sources[s];
     return;
   }
   std::vector<int64_t> firsts{0};  // row of each sentence
   for (size_t s = first; s < last; s++) firsts.push_back(firsts.back() + sources[s].size(0));
   Tensor memory;
-  if (model_.encoder.layers.empty()) {
+  if (!encodes) {
     memory = at::cat(std::vector<Tensor>(sources.begin() + first, sources.begin() + last));
   } else {
     std::vector<int64_t> words, places;

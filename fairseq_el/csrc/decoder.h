@@ -20,7 +20,7 @@ class Decoder {
   // positions: embeddings of positions 0, 1, ...  (n, d), in the dtype that is computed in; empty: there are none
   Decoder(const Model& model, const Tensor& positions, int64_t block_size);
 
-  // Adds sentences: their encoder outputs without padding, (n, d), or, if the model has an encoder, their words, (n).
+  // Adds sentences: their encoder outputs without padding, (n, d), or words to encode, (n).
   // `at_once` positions are encoded, and projected, together. positions: of the encoder, as above.
   void read_sources(const std::vector<Tensor>& sources, const Tensor& positions, int64_t at_once);
 

@@ -46,7 +46,7 @@ struct Stack {  // embeddings and layers of an encoder or a decoder
 };
 
 struct Model {
-  Stack encoder;  // without layers: Python encodes
+  Stack encoder;  // without layers where Python encodes all batches
   Stack decoder;
   Product project_out, vocabulary;
   bool keeps_inputs = false;  // self-attention keeps the inputs of layers (EL-attention), not keys and values

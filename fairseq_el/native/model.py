@@ -6,7 +6,7 @@ embeddings of all words where they are not one table (adaptive input, ``--decode
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -138,6 +138,7 @@ class NativeModel:
 
     Attributes:
         described: the struct ``Model`` of the extension.
+        encodes: whether the encoder is described, too.
     """
 
     def __init__(self, extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int):
@@ -145,30 +146,36 @@ class NativeModel:
         Args:
             extension: the module ``fairseq_el._native``.
             backend: what cross-attention keeps, ``"el"`` or ``"shared-kv"``.
-            encodes: describe the encoder, too.
+            encodes: describe the encoder.
             linears: how the decoder's linear layers are computed, and how often a weight will be used.
             num_rows: rows that most products will have, about.
         """
         self._extension = extension
         self._dtype = place_of(model.decoder)[1]
-        self._encodes = encodes
+        self.encodes = encodes
         self._linears, self._num_rows = linears, num_rows
         self._keeps_inputs = self_attention_of(model) == "el"
         self._keeps_source = backend == "el"
+        self._unpacked: Set[int] = set()  # sizes of weights
         self.described = self._model(model)
+
+    def serves(self, encodes: bool, num_rows: int) -> bool:
+        """Returns whether a batch needs nothing more: no encoder, and no weight packed that is not."""
+        packs = (self._should_pack(size, num_rows) for size in self._unpacked)
+        return self.encodes >= encodes and not any(packs)
 
     def _model(self, model: Any) -> Any:
         decoder, described = model.decoder, self._extension.Model()
         described.decoder = self._stack(decoder, self._layer)
         described.decoder.embedding, described.decoder.embedding_scale = _embedding(decoder)
-        if self._encodes:
+        if self.encodes:
             described.encoder = self._stack(model.encoder, self._encoder_layer)
             described.encoder.embedding = model.encoder.embed_tokens.weight.detach()
             described.encoder.embedding_scale = float(model.encoder.embed_scale)
         if decoder.project_out_dim is not None:
             described.project_out = self._product(decoder.project_out_dim)
         described.vocabulary = self._product(decoder.output_projection)
-        described.keeps_inputs, described.keeps_source = self._keeps_inputs, self._keeps_source
+        described.keeps_inputs = self._keeps_inputs
         return described
 
     def _stack(self, stack: Any, describe: Callable[[Any], Any]) -> Any:
@@ -215,7 +222,7 @@ class NativeModel:
     def _attention_over_source(self, attention: Any) -> Any:
         inputs = [self._product(attention.q_proj)]
         described = self._attention(attention, inputs, self._product(attention.out_proj))
-        if not self._keeps_source:  # the source is multiplied by them
+        if not self._keeps_source or not self._linears.int8:  # the source is multiplied by them
             described.key, described.value = self._plain(attention.k_proj), self._plain(attention.v_proj)
         return described
 
@@ -272,9 +279,15 @@ class NativeModel:
         return described
 
     def _packs(self, size: int) -> bool:
+        packs = self._should_pack(size, self._num_rows)
+        if not packs:
+            self._unpacked.add(size)
+        return packs
+
+    def _should_pack(self, size: int, num_rows: int) -> bool:
         if self._linears.int8 or not can_pack("cpu", self._dtype):
             return False
-        return should_pack(dtype_name(self._dtype), self._num_rows, size, self._linears.num_uses)
+        return should_pack(dtype_name(self._dtype), num_rows, size, self._linears.num_uses)
 
     def _pack(self, described: Any) -> None:
         packed = PackedLinear(described.weight, described.bias, self._num_rows)
@@ -299,18 +312,21 @@ def _embedding(decoder: Any) -> Tuple[Tensor, float]:
 
 
 class _Known:
-    """The native models of one way to compute linear layers, and the parameters that they were made of."""
+    """The native model of one way to compute linear layers, and what it was made of."""
 
     def __init__(self) -> None:
-        self.versions: List[Tuple[int, int, torch.dtype]] = []
-        self.models: Dict[Tuple[str, str, bool, int], NativeModel] = {}
+        self.made_of: Any = None
+        self.model: Optional[NativeModel] = None
 
 
 _known: WeakKeyDictionary[Linears, _Known] = WeakKeyDictionary()
 
 
 def native_model(extension: Any, model: Any, backend: str, encodes: bool, linears: Linears, num_rows: int) -> Any:
-    """The struct ``Model`` of a decoder; made once as long as ``linears`` and the parameters stay the same.
+    """The struct ``Model`` of a decoder for one batch.
+
+    It is made again where parameters have changed, or where a batch needs copies that it has not: batches of other
+    sizes and lengths follow each other, and packing takes longer than a batch.
 
     Args:
         extension: the module ``fairseq_el._native``.
@@ -321,11 +337,11 @@ def native_model(extension: Any, model: Any, backend: str, encodes: bool, linear
     """
     known = _known.setdefault(linears, _Known())
     versions = [(p.data_ptr(), p._version, p.dtype) for p in model.parameters()]
-    if known.versions != versions:
-        known.versions = versions
-        known.models.clear()
-    key = (backend, self_attention_of(model), encodes, num_rows)
-    if key not in known.models:
-        known.models.clear()  # one copy of the weights is enough
-        known.models[key] = NativeModel(extension, model, backend, encodes, linears, num_rows)
-    return known.models[key].described
+    made_of = (versions, self_attention_of(model), backend if linears.int8 else None)
+    if known.made_of != made_of or known.model is None or not known.model.serves(encodes, num_rows):
+        encodes = encodes or (known.model is not None and known.made_of == made_of and known.model.encodes)
+        known.model = None  # its copies leave before the new ones come
+        known.model = NativeModel(extension, model, backend, encodes, linears, num_rows)
+        known.made_of = made_of
+    known.model.described.keeps_source = backend == "el"
+    return known.model.described
