@@ -22,6 +22,7 @@ from test_against_reference import assert_same
 from tiny import TinyELTask, batch, build_language_model, build_model, dictionary
 
 import fairseq_el
+from fairseq_el._compat import torch_version
 from fairseq_el.errors import NoHypothesisError
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, loop
 from fairseq_el.generation import native_step as module
@@ -213,6 +214,10 @@ def test_threads(lengths, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equal_scores_come_as_in_stock(num_words, beam_size, dtype):
     """Words in pairs that the model can't tell apart, so that in every step scores are equal to the last bit."""
+    if dtype == torch.float32 and torch_version() < (2, 0):
+        pytest.skip(
+            "with torch 1.12, stock's scores of words that the model can't tell apart may have another last bit"
+        )
     words = dictionary(num_words)
     model = build_model("transformer", words, 1, dtype).requires_grad_(False)
     for weight in (model.decoder.output_projection.weight, model.decoder.embed_tokens.weight):
