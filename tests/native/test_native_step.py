@@ -215,9 +215,7 @@ def test_threads(lengths, dtype):
 def test_equal_scores_come_as_in_stock(num_words, beam_size, dtype):
     """Words in pairs that the model can't tell apart, so that in every step scores are equal to the last bit."""
     if dtype == torch.float32 and torch_version() < (2, 0):
-        pytest.skip(
-            "with torch 1.12 stock's scores of words that a model can't tell apart may have another last bit"
-        )
+        pytest.skip("with torch 1.12 stock's scores of words that a model can't tell apart may have another last bit")
     words = dictionary(num_words)
     model = build_model("transformer", words, 1, dtype).requires_grad_(False)
     for weight in (model.decoder.output_projection.weight, model.decoder.embed_tokens.weight):
