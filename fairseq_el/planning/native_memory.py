@@ -45,7 +45,7 @@ def native_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -
         if encodes_natively(shape, load):
             cross_state = source if load.backend == "el" else 0
             read_before = (
-                (cross_state + keys_values) * (group.batch * n - _positions_at_once(group)) // (group.batch * n)
+                (cross_state + keys_values) * (group.batch * n - _positions_at_once(group)) // max(group.batch * n, 1)
             )
             encoding = tables + read_before + groups * _encoder_pass_bytes(shape, group)
         else:
