@@ -48,8 +48,11 @@ def load_listed_classes(path: Union[str, Path]) -> Any:
     return torch.load(path, map_location="cpu", pickle_module=_ListedClasses)
 
 
-class _ListedUnpickler(pickle.Unpickler):
-    """Unpickler that builds objects of the listed classes, and tensors."""
+class _ListedUnpickler(pickle._Unpickler):
+    """Unpickler that builds objects of the listed classes, and tensors.
+
+    It is the one in Python: the one in C takes memory for any length that a damaged file gives, before it reads.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2
