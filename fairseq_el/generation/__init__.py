@@ -1,11 +1,11 @@
 """Beam search and sampling for EL models and every other fairseq model.
 
 - :mod:`generator`: the generators that users call, with their settings; :mod:`hub` gives them to hub interfaces.
-- :mod:`loop`: the search of one batch. It decides which hypotheses end, and which code computes the steps.
+- :mod:`loop`: the search of one batch, step by step (:mod:`batch_search`). It decides which hypotheses end.
 - :mod:`rules`, :mod:`batch`, :mod:`hypotheses`: what the search works with, its settings, sentences and beams.
 - :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
   :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
-- :mod:`native_step`: all steps of a batch in native code, on a CPU.
+- :mod:`native_search`: all steps of a batch in native code, on a CPU.
 - :mod:`transformers_search`: words and ends of hypotheses by the rules of transformers' ``generate()``.
 - :mod:`backend_choice`: what cross-attention keeps, where it is chosen for every batch.
 - :mod:`failures`: batches that do not fit into memory, and sentences without a hypothesis.
@@ -19,7 +19,7 @@ from fairseq_el.generation.generator import (
     el_generator,
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
-from fairseq_el.generation.native_step import native_threads
+from fairseq_el.generation.native_search import native_threads
 from fairseq_el.generation.rules import TransformersRules
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from fairseq.search import DiverseBeamSearch
@@ -17,12 +17,11 @@ from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import ActiveBatch, WholeBatch, source_in
 from fairseq_el.generation.ensemble import EnsembleDecoder, OnBatch, OnStep
 from fairseq_el.generation.failures.halves import MemoryRecord, RandomState, decode_in_halves
-from fairseq_el.generation.failures.no_hypothesis import WatchedStep, explain, found_no_word
+from fairseq_el.generation.failures.no_hypothesis import explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
 from fairseq_el.generation.hypotheses import Hypotheses
-from fairseq_el.generation.loop import SearchLoop, choose_step
+from fairseq_el.generation.loop import choose_search
 from fairseq_el.generation.rules import SearchRules, TransformersRules
-from fairseq_el.generation.step import BeamStep
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # those of all batches to come, with a model that can't change any more
@@ -109,27 +108,26 @@ class ELSequenceGenerator(SequenceGenerator):
         batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
         random_state = RandomState(source_in(sample).device)
         try:
-            search = self._new_search(choose_step, *batch)
+            search = choose_search(*self._prepared(*batch))
             hypotheses = search.run()
         except (AssertionError, RuntimeError) as error:
             if not found_no_word(error):
                 raise
             free_frames(error)
             random_state.restore()
-            raise NoHypothesisError(explain(self._new_search(WatchedStep, *batch), error, numbers)) from error
+            raise NoHypothesisError(explain(*self._prepared(*batch), error, numbers)) from error
         if self.on_batch is not None:
-            self.on_batch(search.step.decoders.peak)
+            self.on_batch(search.decoders.peak)
         return hypotheses
 
-    def _new_search(
+    def _prepared(
         self,
-        new_step: Callable[[SearchRules, ActiveBatch, EnsembleDecoder], BeamStep],
         sample: Dict[str, Any],
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
         first_symbol: Union[int, Tensor, None],
-    ) -> SearchLoop:
-        """The search of a batch, not yet begun."""
+    ) -> Tuple[SearchRules, ActiveBatch, EnsembleDecoder]:
+        """The rules, the sentences and the models of a search that has not begun."""
         rules = SearchRules.of(self)
         batch = ActiveBatch(rules, sample, prefix_tokens, constraints, first_symbol)
         num_sentences, src_len = batch.source.shape[:2]
@@ -145,7 +143,7 @@ class ELSequenceGenerator(SequenceGenerator):
             self.on_step,
             measures=self.on_batch is not None,
         )
-        return SearchLoop(rules, batch, new_step(rules, batch, decoders))
+        return rules, batch, decoders
 
     @property
     def memory_record(self) -> MemoryRecord:

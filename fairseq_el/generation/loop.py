@@ -1,7 +1,7 @@
 """The search of one batch, from the source to its hypotheses.
 
-:class:`SearchLoop` asks a step for candidates, :class:`EndedHypotheses` takes those that end, and :func:`choose_step`
-chooses the code that computes the steps.
+:class:`SearchLoop` asks a step for candidates, :class:`EndedHypotheses` takes those that end, and :func:`choose_search`
+chooses between the loop with one of its steps and native code.
 """
 
 from __future__ import annotations
@@ -13,65 +13,54 @@ import torch
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
+from fairseq_el.generation.batch_search import BatchSearch
 from fairseq_el.generation.ensemble import EnsembleDecoder
 from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
-from fairseq_el.generation.native_step import NativeStep
+from fairseq_el.generation.native_search import NativeSearch
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
 from fairseq_el.generation.transformers_search import RankedHypotheses
 
 
-class SearchLoop:
+class SearchLoop(BatchSearch):
     """The search loop of fairseq's ``SequenceGenerator._generate``, for any of fairseq's search strategies.
 
     Symbols: ``B`` sentences still decoded, ``b`` beams, ``c`` candidates of a sentence.
 
     Attributes:
-        rules: of the search.
-        batch: the sentences still decoded.
         step: computes the candidates of each step.
         ended: the hypotheses that have ended, and when a sentence is finished with them.
     """
 
     def __init__(self, rules: SearchRules, batch: ActiveBatch, step: BeamStep):
-        self.rules = rules
-        self.batch = batch
+        super().__init__(rules, batch, step.decoders)
         self.step = step
         self.ended: Union[EndedHypotheses, RankedHypotheses]
         self.ended = (EndedHypotheses if rules.transformers is None else RankedHypotheses)(rules, batch)
 
     def run(self) -> Hypotheses:
-        """Decodes the batch.
-
-        Raises:
-            NoWordLeftError: a sentence has no hypothesis that ends.
-        """
         batch = self.batch
         # 1. Read the source, and the prompts.
         first_step = self.step.begin()
-        # 2. All steps in one call, where the implementation has one.
-        hypotheses = self.step.run_to_end(first_step)
-        if hypotheses is not None:
-            return hypotheses
         for step in range(first_step, batch.max_len + 1):  # one more than max_len, for eos
-            # 3. The best continuations of every sentence.  (B, c)
+            # 2. The best continuations of every sentence.  (B, c)
             candidates = self.step.candidates(step)
-            # 4. Hypotheses end, and sentences are finished.  (B, c)
+            # 3. Hypotheses end, and sentences are finished.  (B, c)
             ended = self.ended.end(step, candidates, self.step.beams)
             remaining = batch.remaining()
             if not remaining or (self.rules.strategy.stop_on_max_len and step >= batch.max_len):
                 break
             if step >= batch.max_len:
                 raise NoWordLeftError([batch.sentences[i] for i in remaining])
-            # 5. Finished sentences leave, a few at a time.  B -> B'
+            # 4. Finished sentences leave, a few at a time.  B -> B'
             kept: Optional[Kept] = None
             if self.step.worth_dropping(step, len(batch.sentences) - len(remaining)):
                 kept = Kept(remaining, torch.tensor(remaining, device=ended.device))
                 candidates, ended = candidates.of(kept), ended.index_select(0, kept.on_device)  # (B', c)
                 self.ended.keep(kept)
                 batch.keep(kept)
-            # 6. The others continue with their b best candidates that have not ended.
+            # 5. The others continue with their b best candidates that have not ended.
             self.step.advance(step, candidates, ended, kept)
         return self.ended.best_first()
 
@@ -152,20 +141,26 @@ class EndedHypotheses:
 logger = logging.getLogger(__name__)
 
 # The best first; the last decodes everything.
-IMPLEMENTATIONS: List[Type[BeamStep]] = [NativeStep, ReferenceStep]
+IMPLEMENTATIONS: List[Union[Type[NativeSearch], Type[BeamStep]]] = [NativeSearch, ReferenceStep]
 
 _logged: Set[str] = set()
 
 
-def choose_step(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> BeamStep:
-    """A step of the first class in :data:`IMPLEMENTATIONS` that does not refuse; each reason is logged once."""
+def choose_search(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> BatchSearch:
+    """The search by the first of :data:`IMPLEMENTATIONS` that does not refuse; each reason is logged once."""
     for implementation in IMPLEMENTATIONS[:-1]:
         reason = implementation.refusal(rules, batch, decoders)
         if reason is None:
             _log_once(f"Batches are decoded by {implementation.__name__}")
-            return implementation(rules, batch, decoders)
+            return _search_by(implementation(rules, batch, decoders))
         _log_once(f"A batch is not decoded by {implementation.__name__}: {reason}")
-    return IMPLEMENTATIONS[-1](rules, batch, decoders)
+    return _search_by(IMPLEMENTATIONS[-1](rules, batch, decoders))
+
+
+def _search_by(implementation: Union[BatchSearch, BeamStep]) -> BatchSearch:
+    if isinstance(implementation, BatchSearch):
+        return implementation
+    return SearchLoop(implementation.rules, implementation.batch, implementation)
 
 
 def _log_once(message: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
-from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept
+from fairseq_el.generation.hypotheses import Beams, Candidates, Kept
 from fairseq_el.generation.rules import SearchRules
 
 
@@ -17,14 +17,14 @@ class BeamStep(ABC):
     """The models, the rules for words and the strategy of a search, for one batch.
 
     :class:`~fairseq_el.generation.loop.SearchLoop` decides which hypotheses end and which sentences are finished. All
-    that is computed for beams in between is behind this interface, so that native code or captured graphs can take the
-    place of :class:`~fairseq_el.generation.reference_step.ReferenceStep`. That one decodes everything, and others must
-    give the same results. :func:`~fairseq_el.generation.loop.choose_step` says which one a batch gets.
+    that is computed for beams in between is behind this interface, so that captured graphs can take the place of
+    :class:`~fairseq_el.generation.reference_step.ReferenceStep`. That one decodes everything, and others must give the
+    same results. :func:`~fairseq_el.generation.loop.choose_search` says which one a batch gets. What does all steps in
+    one call takes the place of the loop: :class:`~fairseq_el.generation.batch_search.BatchSearch`.
 
     The loop calls, in this order::
 
         begin()                                      once
-        run_to_end(first step)                       once; if it returns hypotheses, the batch is decoded
         for every step, from the first to max_len:
             candidates(step)
             worth_dropping(step, number)             unless the batch ends here
@@ -77,18 +77,6 @@ class BeamStep(ABC):
             the first step: 0, or where the shortest prompt ends if it was read at once. :attr:`beams` has the words
             before it, with their scores.
         """
-
-    def run_to_end(self, first_step: int) -> Optional[Hypotheses]:
-        """Does all steps in one call; called once, after :meth:`begin`.
-
-        Returns:
-            the hypotheses of all sentences, best first, as :meth:`EndedHypotheses.best_first` has them; or None, and
-            then nothing has changed and the loop goes step by step.
-
-        Raises:
-            NoWordLeftError: a sentence has no hypothesis.
-        """
-        return None
 
     @abstractmethod
     def candidates(self, step: int) -> Candidates:

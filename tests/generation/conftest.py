@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from steps import NOT_COMPILED
+from searches import NOT_COMPILED
 
 from fairseq_el import native
 from fairseq_el.generation import ELSequenceGenerator

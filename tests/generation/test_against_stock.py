@@ -16,7 +16,7 @@ import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import in_python, natively
+from searches import in_python, natively
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
 
 import fairseq_el

@@ -11,6 +11,7 @@ import torch
 from tiny import TinyELTask, batch, build_model, dictionary
 
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, loop
+from fairseq_el.generation.batch_search import BatchSearch
 from fairseq_el.generation.hypotheses import Beams, Candidates
 from fairseq_el.generation.loop import SearchLoop
 from fairseq_el.generation.reference_step import ReferenceStep
@@ -46,12 +47,8 @@ class CheckedStep(BeamStep):
         self.check_beams()
         return self.first_step
 
-    def run_to_end(self, first_step):
-        assert self.calls == ["begin"] and first_step == self.first_step
-        self.calls.append("run_to_end")
-
     def candidates(self, step):
-        assert self.calls[-1] == ("run_to_end" if step == self.first_step else f"advance {step - 1}")
+        assert self.calls[-1] == ("begin" if step == self.first_step else f"advance {step - 1}")
         assert self.batch.sentences == self.sentences  # nobody left meanwhile
         self.calls.append(f"candidates {step}")
         self.found = self.inner.candidates(step)
@@ -144,20 +141,16 @@ class FromScratchStep(BeamStep):
         self.encoder_out = type(self.model.encoder).reorder_encoder_out(self.model.encoder, self.encoder_out, rows)
 
 
-class AllAtOnceStep(FromScratchStep):
-    """The same in one call for all steps."""
+class WithoutLoop(BatchSearch):
+    """The same in the place of the loop."""
 
-    calls: ClassVar[list] = []
+    runs: ClassVar[list] = []
+    refusal = FromScratchStep.refusal
 
-    def run_to_end(self, first_step):
-        self.calls.append(first_step)
+    def run(self):
+        self.runs.append(self)
         inner = FromScratchStep(self.rules, self.batch, self.decoders)
         return SearchLoop(self.rules, self.batch, inner).run()
-
-    def candidates(self, step):
-        raise AssertionError("the batch is decoded already")
-
-    advance = candidates
 
 
 @pytest.fixture(autouse=True)
@@ -219,14 +212,14 @@ def test_loop_and_reference_keep_the_contract(case, monkeypatch):
         assert len(step.sentences) < len(LENGTHS)  # some have left
 
 
-@pytest.mark.parametrize("implementation", [FromScratchStep, AllAtOnceStep])
+@pytest.mark.parametrize("implementation", [FromScratchStep, WithoutLoop])
 @pytest.mark.parametrize("case", ["beam search", "greedy", "n-grams", "penalties"])
 def test_another_implementation_finds_the_same(case, implementation, monkeypatch):
     expected = decode(**CASES[case])
     monkeypatch.setattr(loop, "IMPLEMENTATIONS", [implementation, ReferenceStep])
-    AllAtOnceStep.calls.clear()
+    WithoutLoop.runs.clear()
     assert_same(decode(**CASES[case]), expected, rtol=1e-5, atol=1e-5)
-    assert AllAtOnceStep.calls == ([0] if implementation is AllAtOnceStep else [])
+    assert len(WithoutLoop.runs) == (implementation is WithoutLoop)
 
 
 def messages_of_the_loop(caplog):

@@ -85,7 +85,7 @@ def test_identical_hypotheses_scores_and_bleu(real, beam):
             el = generate(*backend, *blocking, FAIRSEQ_EL_NATIVE=switch)
             assert f"enabled in 3 cross-attention modules ({cross}) and 3 self-attention modules ({own})" in el.stderr
             is_native = switch == "1" and native.extension() is not None
-            assert ("Batches are decoded by NativeStep" in el.stdout + el.stderr) == is_native
+            assert ("Batches are decoded by NativeSearch" in el.stdout + el.stderr) == is_native
             ties, others = ties_among_same_hypotheses(el.stdout, stock.stdout, num_best)
             gaps = {index: smallest_gap(arguments, beam, index) for index, _ in others}
             print(f"beam {beam}, {num_best} best, {cross}, {own}, native {switch}: ties {ties}, in the search {gaps}")

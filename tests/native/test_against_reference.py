@@ -1,4 +1,4 @@
-"""The native step against the Python way, over random models and random options.
+"""Native code against the Python way, over random models and random options.
 
 The Python way is held to stock by ``tests/generation``. ``FAIRSEQ_EL_CASES`` is the number of cases of one test there.
 Here there are ten times as many, in float64 and in float32: by default 1,000 each, two minutes of one core in all.
@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import in_python, natively, skip_unless_compiled
+from native_cases import EXACT, assert_same, is_bit_equal
+from searches import in_python, natively, skip_unless_compiled
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
@@ -27,8 +28,6 @@ WORDS = dictionary()
 CASES = 10 * int(os.environ.get("FAIRSEQ_EL_CASES", "100"))
 # Widths and heads of a decoder: a head has 2 to 40 numbers, some of them no whole vector of any instruction set.
 WIDTHS = [(16, 2), (16, 4), (16, 8), (8, 1), (12, 3), (21, 3), (21, 7), (24, 4), (36, 2), (40, 1), (40, 5), (56, 8)]
-# Scores are float32, and native code rounds them as newer ones do: before torch 2, the last bit may be another.
-EXACTLY = 1e-10 if torch.__version__ >= "2" else 2e-6
 ACTIVATIONS = ["relu", "gelu", "gelu_accurate", "relu_squared", "tanh", "linear", "swish"]
 
 
@@ -126,7 +125,8 @@ def decoded(generator: Any, model: Any, sample: Any, given: dict[str, Any]) -> A
         return f"{type(error).__name__}: {error}"
 
 
-def check(data: Any, dtype: torch.dtype, of_language: bool, **tolerance: float) -> None:
+def check(data: Any, dtype: torch.dtype, of_language: bool, **tolerance: float) -> bool:
+    """Draws and compares. Returns whether all scores are the same to the last bit."""
     model = data.draw((language_models if of_language else encoder_decoders)(dtype))
     fairseq_el.enable_el_attention(
         model, data.draw(st.sampled_from(["el", "shared-kv"])), data.draw(st.sampled_from(["kv", "el"]))
@@ -150,33 +150,26 @@ def check(data: Any, dtype: torch.dtype, of_language: bool, **tolerance: float) 
     with natively():
         found = decoded(generator, model, sample, given)
     assert_same(found, expected, **tolerance)
-
-
-def assert_same(found: Any, expected: Any, **tolerance: float) -> None:
-    """The same hypotheses. Words may only differ where scores show a tie: at every rank they are the same."""
-    if isinstance(expected, str) or isinstance(found, str):
-        assert found == expected
-        return
-    assert [len(hypotheses) for hypotheses in found] == [len(hypotheses) for hypotheses in expected]
-    for mine, theirs in zip(found, expected):
-        is_same = [h["tokens"].tolist() for h in mine] == [h["tokens"].tolist() for h in theirs]
-        assert is_same or tolerance["rtol"] > 0
-        for my, their in zip(mine, theirs):
-            torch.testing.assert_close(my["score"], their["score"], **tolerance)
-            if is_same:
-                torch.testing.assert_close(my["positional_scores"], their["positional_scores"], **tolerance)
-                assert my["steps"] == their["steps"] and my["attention"].numel() == 0
+    return is_bit_equal(found, expected)
 
 
 @pytest.mark.parametrize("of_language", [False, True], ids=["encoder-decoders", "language models"])
-@settings(max_examples=CASES // 2)
-@given(data=st.data())
-def test_float64(of_language, data):
-    check(data, torch.float64, data.draw(st.just(of_language)), rtol=0, atol=EXACTLY)
+def test_float64(of_language):
+    """The same words; nearly always, the same scores to the last bit."""
+    bit_equal = []
+
+    @settings(max_examples=CASES // 2)
+    @given(data=st.data())
+    def case(data):
+        bit_equal.append(check(data, torch.float64, of_language, **EXACT))
+
+    case()
+    is_rounded_as_here = torch.__version__ >= "2"  # log-softmax of older ones may give another last bit
+    assert sum(bit_equal) >= 0.9 * len(bit_equal) or not is_rounded_as_here
 
 
 @pytest.mark.parametrize("of_language", [False, True], ids=["encoder-decoders", "language models"])
 @settings(max_examples=CASES // 2)
 @given(data=st.data())
 def test_float32(of_language, data):
-    check(data, torch.float32, data.draw(st.just(of_language)), rtol=1e-5, atol=2e-5)
+    check(data, torch.float32, of_language, rtol=1e-5, atol=2e-5)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_memory import DOMINATED_BY, DTYPES, Run, can_track
 
-from fairseq_el.generation.native_step import NativeStep
+from fairseq_el.generation.native_search import NativeSearch
 from fairseq_el.measure import CAN_TRACK
 from fairseq_el.native import extension
-from fairseq_el.ops import why_no_int8
+from fairseq_el.ops import can_pack, why_no_int8
 from fairseq_el.planning import largest_batch, memory
 from fairseq_el.planning.native_memory import encodes_natively
 from fairseq_el.planning.workload import Workload
@@ -32,19 +32,19 @@ def native(monkeypatch):
 def decoded(method, dtype, **work):
     work["words"] = max(work.get("words", 996), 12)  # native code leaves few words to fairseq
     run = Run(method, dtype, native_threads=1, **work)
-    run_to_end = NativeStep.run_to_end
+    decode = NativeSearch._decode
 
-    def counted_run_to_end(step, first_step):
+    def counted_decode(search):
         if CAN_TRACK:
             run.encoding = run.counted.take()
-        return run_to_end(step, first_step)
+        return decode(search)
 
     prefix = {}
     if run.shape.decoder_only:
         num_words = len(run.words)
         prefix["prefix_tokens"] = torch.randint(4, num_words, (run.work.batch, run.work.src_len - 1))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(NativeStep, "run_to_end", counted_run_to_end)
+        patched.setattr(NativeSearch, "_decode", counted_decode)
         run.decode(**prefix)
     assert run.encoding > 0 or encodes_natively(run.shape, run.work) or not CAN_TRACK  # by native code
     return run
@@ -63,6 +63,11 @@ def planned(run, monkeypatch) -> int:
     return plan.packed + peak + plan.buffers - 8 * run.work.batch * run.work.src_len
 
 
+def slack(dtype: str) -> float:
+    """More of what is taken is intermediate results, where a processor packs no weights of this dtype."""
+    return 0 if can_pack("cpu", DTYPES[dtype]) else 0.1
+
+
 @can_track
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", ["el", "shared-kv"])
@@ -71,7 +76,8 @@ def planned(run, monkeypatch) -> int:
 def test_peak_of_decoding(part, method, backend, dtype, monkeypatch):
     run = decoded(method, dtype, **DOMINATED_BY[part], backend=backend)
     ratio = planned(run, monkeypatch) / run.decoding
-    assert 1 <= ratio <= (1.35 if part == "vocabulary, in parts" else 1.2)  # parts are of two sizes
+    most = 1.35 if part == "vocabulary, in parts" else 1.2  # parts are of two sizes
+    assert 1 <= ratio <= most + slack(dtype)
 
 
 @can_track
@@ -99,7 +105,7 @@ def test_peak_of_decoding_in_float64(part, method, pre_norm, monkeypatch):
 def test_peak_of_language_models(work, method, dtype, monkeypatch):
     run = decoded(method, dtype, prompt=True, width=128, **work)
     ratio = planned(run, monkeypatch) / run.decoding
-    assert 1 <= ratio <= 1.15
+    assert 1 <= ratio <= 1.15 + slack(dtype)
 
 
 @can_track

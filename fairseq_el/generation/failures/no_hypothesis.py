@@ -149,18 +149,19 @@ def found_no_word(error: Exception) -> bool:
     return isinstance(error, NoWordLeftError) or any(said in str(error) for said in _SAID_BY_SAMPLING)
 
 
-def explain(search: SearchLoop, error: Exception, numbers: Optional[Tensor]) -> str:
+def explain(
+    rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder, error: Exception, numbers: Optional[Tensor]
+) -> str:
     """Says which sentences have no hypothesis, what is wrong, and what to try.
 
     Args:
-        search: of the batch that has failed, over a :class:`WatchedStep` and not yet run.
+        rules, batch, decoders: of a new search of the batch that has failed.
         error: the failure.
         numbers: of the sentences in the data set. *Shape:* ``(B)``.
     """
-    step = search.step
-    assert isinstance(step, WatchedStep)
+    step = WatchedStep(rules, batch, decoders)
     try:
-        search.run()
+        SearchLoop(rules, batch, step).run()
     except (AssertionError, RuntimeError) as again:
         if not found_no_word(again):
             raise
@@ -168,9 +169,7 @@ def explain(search: SearchLoop, error: Exception, numbers: Optional[Tensor]) -> 
     dead = step.dead.get(failed[0]) if failed else None
     subject = _subject([i if numbers is None else int(numbers[i]) for i in failed])
     if dead is None:
-        return (
-            f"{subject} no hypothesis that ended within {search.batch.max_len} words. Raise --max-len-a or --max-len-b."
-        )
+        return f"{subject} no hypothesis that ended within {batch.max_len} words. Raise --max-len-a or --max-len-b."
     if dead.is_nan:
         source = "the encoder's output and " if step.nan_in_source[failed[0]] else ""
         cause = f"{source}the scores of word {dead.words + 1} are not numbers (NaN). {_origin(step)}"

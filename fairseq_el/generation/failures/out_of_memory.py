@@ -13,7 +13,7 @@ from fairseq.search import BeamSearch
 from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
-from fairseq_el.generation.native_step import native_threads
+from fairseq_el.generation.native_search import native_threads
 from fairseq_el.native import reason_against
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (

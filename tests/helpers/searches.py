@@ -9,20 +9,20 @@ import pytest
 
 from fairseq_el import native
 from fairseq_el.generation import loop
-from fairseq_el.generation.native_step import NativeStep
+from fairseq_el.generation.native_search import NativeSearch
 from fairseq_el.generation.reference_step import ReferenceStep
 
 NOT_COMPILED = "the extension is not compiled here (pip install -v --no-build-isolation --no-deps -e .)"
 
 
 def _nothing_else(rules: Any, batch: Any, decoders: Any) -> Any:
-    pytest.fail(f"a batch is not decoded natively: {NativeStep.refusal(rules, batch, decoders)}")
+    pytest.fail(f"a batch is not decoded natively: {NativeSearch.refusal(rules, batch, decoders)}")
 
 
 @contextmanager
 def natively() -> Iterator[None]:
     """Native code decodes every batch, and a test fails where it refuses one."""
-    with _steps(NativeStep, _nothing_else):
+    with _steps(NativeSearch, _nothing_else):
         yield
 
 

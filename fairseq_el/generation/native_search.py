@@ -9,29 +9,30 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
+from fairseq_el.generation.batch_search import BatchSearch
 from fairseq_el.generation.ensemble import EnsembleDecoder, ModelDecoder, StateBytes
-from fairseq_el.generation.hypotheses import Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
+from fairseq_el.generation.hypotheses import Hypotheses, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
-from fairseq_el.generation.step import BeamStep
 from fairseq_el.native import DTYPES, can_encode, extension, native_model, reason_against
 from fairseq_el.policy import groups_of_sentences, output_rows_at_once
 
 
-class NativeStep(BeamStep):
+class NativeSearch(BatchSearch):
     """Plain beam search of one EL model. Symbols: ``B`` sentences, ``n`` positions of the source, ``d`` width."""
 
     @classmethod
     def refusal(cls, rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Optional[str]:
+        """The reason why native code can't decode a batch, in half a sentence; None if it can."""
         return next((reason for reason in _reasons(rules, batch, decoders) if reason is not None), None)
 
-    def begin(self) -> int:
+    def run(self) -> Hypotheses:
         (decoder,) = self.decoders.models
         self._encodes = can_encode(decoder.model, self.batch.net_input, self.batch.source.size(1))
         if not self._encodes:
             self.decoders.encode(self.batch.net_input, self.batch.source)
-        return 0
+        return self._decode()
 
-    def run_to_end(self, first_step: int) -> Hypotheses:
+    def _decode(self) -> Hypotheses:
         native, rules, batch, (decoder,) = extension(), self.rules, self.batch, self.decoders.models
         num_sentences = len(batch.sentences)
         groups = groups_of_sentences(num_sentences, rules.beam_size, torch.get_num_threads())
@@ -73,15 +74,6 @@ class NativeStep(BeamStep):
         if not self._encodes:
             return torch.empty(0)
         return _positions(decoder.model.encoder, max(1, *map(len, sources)))
-
-    def candidates(self, step: int) -> Candidates:
-        raise NotImplementedError("run_to_end does all steps")
-
-    def worth_dropping(self, step: int, num_finished: int) -> bool:
-        raise NotImplementedError("run_to_end does all steps")
-
-    def advance(self, step: int, candidates: Candidates, ended: Tensor, kept: Optional[Kept]) -> None:
-        raise NotImplementedError("run_to_end does all steps")
 
 
 def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Any:
