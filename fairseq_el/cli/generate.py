@@ -59,6 +59,9 @@ def add_parser(commands: Any, summary: str) -> None:
         help="text: the best hypothesis; jsonl: a JSON object a line, with all of --nbest, scores (natural logarithms) "
         "and alignments; fairseq: the lines S-, H-, D-, P- and A- of fairseq-interactive (default: %(default)s)",
     )
+    text.add_argument(
+        "--target-prefix", action="store_true", help="lines have, after a tab, words that their output begins with"
+    )
     batches = parser.add_argument_group("batches (they change no result)")
     batches.add_argument(
         "--window",
@@ -164,7 +167,7 @@ def _survey(options: argparse.Namespace, generator: Any, stream: BinaryIO, name:
             if checks and 2 * len(line) >= limit:  # a shorter one has fewer tokens, or almost always
                 yield number, line
 
-    generator.refuse_too_long(long_lines()) if checks else sum(0 for _ in long_lines())
+    generator.refuse_too_long(long_lines(), options.target_prefix)
     stream.seek(begin)
     return total
 
@@ -186,6 +189,7 @@ def _decode(
         window=options.window,
         memory=options.memory,
         truncate_source=options.truncate_source,
+        target_prefix=options.target_prefix,
         max_failures=options.max_failures,
     )
     with ProgressBar(meter) as bar:

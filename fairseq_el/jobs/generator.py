@@ -9,7 +9,13 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Se
 import torch
 from fairseq import utils
 
-from fairseq_el.errors import FairseqElError, LengthLimitsError, NoHypothesisError, OptionError, OutOfMemoryError
+from fairseq_el.errors import (
+    FairseqElError,
+    LengthLimitsError,
+    NoHypothesisError,
+    OutOfMemoryError,
+    raise_problems,
+)
 from fairseq_el.jobs.batch_size import BatchSize
 from fairseq_el.jobs.command_line import arguments_of, given_window
 from fairseq_el.jobs.failed_lines import FailedLines, too_long, too_long_problem
@@ -93,6 +99,7 @@ class Generator:
         max_tokens: Optional[int] = None,
         memory: Union[int, str, None] = None,
         truncate_source: bool = False,
+        target_prefix: bool = False,
         max_failures: int = 0,
     ) -> Iterator[List[Result]]:
         """Decodes lines with their numbers, such as those of a job that are left, and gives batches of results.
@@ -106,6 +113,7 @@ class Generator:
             memory: bytes for the process, or ``"14GiB"``: batches are as large as fits. By default, as large as fits
                 into what is free.
             truncate_source: cut sources to what the models read.
+            target_prefix: lines have, after a tab, words that their output begins with.
             max_failures: so many lines may fail. Their results have a ``problem`` and no hypothesis.
 
         Returns:
@@ -124,13 +132,17 @@ class Generator:
             max_tokens=max_tokens,
             memory=parse_size(memory) if isinstance(memory, str) else memory,
             truncate_source=truncate_source,
+            target_prefix=target_prefix,
             max_failures=max_failures,
         )
-        _check(settings, getattr(self.loaded.task, "continues_prompts", False))
+        _check(settings, self.loaded)
         return _Run(self.loaded, settings).batches(lines)
 
-    def refuse_too_long(self, lines: Iterable[Numbered]) -> None:
+    def refuse_too_long(self, lines: Iterable[Numbered], target_prefix: bool = False) -> None:
         """Checks lines without decoding them.
+
+        Args:
+            target_prefix: as in :meth:`batches`.
 
         Raises:
             FairseqElError: some have more tokens than the models read; all are named.
@@ -140,9 +152,9 @@ class Generator:
             return
         found: Dict[int, int] = {}
         for window in windows(lines, 1000):
-            sources = Sources(self.loaded, read_sources(self.loaded, window))
-            lengths = zip(sources.each, sources.lengths)
-            found.update({source.number: length for source, length in lengths if length > limit})
+            sources = read_sources(self.loaded, window, target_prefix)
+            pairs = _pairs(Sources(self.loaded, sources)) if sources else ()
+            found.update({source.number: length for source, length in pairs if length > limit})
         if found:
             raise FairseqElError(too_long(found, limit))
 
@@ -155,10 +167,11 @@ class _Settings(NamedTuple):
     max_tokens: Optional[int]
     memory: Any
     truncate_source: bool
+    target_prefix: bool
     max_failures: int
 
 
-def _check(settings: _Settings, continues_prompts: bool) -> None:
+def _check(settings: _Settings, loaded: Loaded) -> None:
     window = settings.window
     if window not in (None, ALL) and (not isinstance(window, int) or window < 0):
         raise ValueError(f'window must be a number of lines, or "{ALL}"; got {window!r}')
@@ -166,11 +179,17 @@ def _check(settings: _Settings, continues_prompts: bool) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1; got {value!r}")
-    if settings.truncate_source and continues_prompts:
-        raise OptionError(
+    problems = []
+    if settings.truncate_source and getattr(loaded.task, "continues_prompts", False):
+        problems.append(
             "--truncate-source cuts the ends of sources, and a language model goes on from there; leave it out, and "
             "shorten prompts that are too long"
         )
+    if settings.target_prefix and getattr(loaded.task, "continues_prompts", False):
+        problems.append("--target-prefix is for models with an encoder; a language model continues the line itself")
+    if settings.target_prefix and loaded.cfg.generation.constraints is not None:
+        problems.append("--target-prefix and --constraints both come after a tab; leave one of them out")
+    raise_problems(problems)
 
 
 class _Run:
@@ -191,7 +210,7 @@ class _Run:
 
     def _of_window(self, window: List[Numbered], in_order: bool) -> Iterator[List[Result]]:
         """Results as they are decoded; those of lines that need no model come first."""
-        sources = read_sources(self.loaded, window)
+        sources = read_sources(self.loaded, window, self.settings.target_prefix)
         known = {source.number for source in sources}
         yield [Result(number, "", ()) for number, _ in window if number not in known]
         if not sources:
@@ -237,7 +256,11 @@ class _Run:
     def _hypotheses(self, sample: Dict[str, Any]) -> List[List[Dict[str, Any]]]:
         with torch.no_grad():
             found: List[List[Dict[str, Any]]] = self.loaded.task.inference_step(
-                self.loaded.generator, self.loaded.models, sample, constraints=sample.get("constraints")
+                self.loaded.generator,
+                self.loaded.models,
+                sample,
+                prefix_tokens=sample.get("prefix_tokens"),
+                constraints=sample.get("constraints"),
             )
         return found
 

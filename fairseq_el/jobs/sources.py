@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from fairseq.data.data_utils import collate_tokens
 from fairseq.token_generation_constraints import pack_constraints
 from torch import Tensor
 
@@ -18,11 +19,13 @@ class Source(NamedTuple):
         number: of the line, from 0.
         tokens: numbers of the dictionary's symbols, the eos included. *Shape:* ``(n)``.
         constraints: words that the output must have, one sequence for each constraint.
+        prefix: words that the output begins with. *Shape:* ``(p)``.
     """
 
     number: int
     tokens: Tensor
     constraints: List[Tensor]
+    prefix: Tensor
 
 
 class Sources:
@@ -36,6 +39,7 @@ class Sources:
     def __init__(self, loaded: Loaded, each: Sequence[Source]):
         self.each = list(each)
         self._dataset = _dataset_of(loaded, self.each)
+        self._pad = loaded.task.target_dictionary.pad()
         self.lengths = [int(self._dataset.num_tokens(i)) for i in range(len(self.each))]
 
     def sample(self, places: Sequence[int]) -> Dict[str, Any]:
@@ -45,14 +49,20 @@ class Sources:
             places: of the sources in it.
         """
         sample: Dict[str, Any] = self._dataset.collater([self._dataset[place] for place in places])
-        sample["id"] = torch.tensor([self.each[place].number for place in sample["id"].tolist()])
+        chosen = [self.each[place] for place in sample["id"].tolist()]
+        sample["id"] = torch.tensor([source.number for source in chosen])
+        if any(len(source.prefix) > 0 for source in chosen):
+            sample["prefix_tokens"] = collate_tokens([source.prefix for source in chosen], self._pad)
         return sample
 
 
-def read_sources(loaded: Loaded, lines: Sequence[Tuple[int, str]]) -> List[Source]:
+def read_sources(loaded: Loaded, lines: Sequence[Tuple[int, str]], has_prefix: bool = False) -> List[Source]:
     """The sources of numbered lines, as fairseq-interactive reads them; empty lines have none.
 
     White space at both ends of a line is left out.
+
+    Args:
+        has_prefix: lines have the words that the output begins with, after a tab.
     """
     has_constraints = loaded.cfg.generation.constraints is not None
     found = []
@@ -61,10 +71,14 @@ def read_sources(loaded: Loaded, lines: Sequence[Tuple[int, str]]) -> List[Sourc
         if not text:
             continue
         constraints: List[str] = []
-        if has_constraints:
+        prefix = ""
+        if has_prefix:
+            text, _, prefix = text.partition("\t")
+        elif has_constraints:
             text, *constraints = text.split("\t")
         (tokens,), _ = loaded.task.get_interactive_tokens_and_lengths([text], loaded.encode)
-        found.append(Source(number, tokens, [_constraint(loaded, each) for each in constraints]))
+        wanted = [_target_words(loaded, each) for each in constraints]
+        found.append(Source(number, tokens, wanted, _target_words(loaded, prefix)))
     return found
 
 
@@ -75,11 +89,11 @@ def truncated(source: Source, excess: int, eos: int) -> Source:
     return source._replace(tokens=torch.cat([words, words.new_tensor([eos])]))
 
 
-def _constraint(loaded: Loaded, text: str) -> Tensor:
-    encoded: Tensor = loaded.task.target_dictionary.encode_line(
-        loaded.encode(text), append_eos=False, add_if_not_exist=False
+def _target_words(loaded: Loaded, text: str) -> Tensor:
+    words: Tensor = loaded.task.target_dictionary.encode_line(
+        loaded.encode(text) if text else text, append_eos=False, add_if_not_exist=False
     )
-    return encoded
+    return words.long()
 
 
 def _dataset_of(loaded: Loaded, sources: Sequence[Source]) -> Any:

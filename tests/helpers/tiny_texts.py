@@ -28,13 +28,19 @@ def write_models(directory: Path) -> Path:
 
 
 def alone_by_stock(
-    directory: Path, checkpoints: list[str], lines: list[str], seeds: list[int] | None = None, **options: Any
+    directory: Path,
+    checkpoints: list[str],
+    lines: list[str],
+    seeds: list[int] | None = None,
+    prefixes: list[str] | None = None,
+    **options: Any,
 ) -> list[Any]:
     """Hypotheses of stock fairseq's own task and generator in float64, for each line in a batch of its own.
 
     Args:
         lines: words with a space between them; constraints after a tab, if there is an option ``constraints``.
         seeds: of torch, for each line.
+        prefixes: words that each output begins with.
         options: of the generator.
     """
     continues = checkpoints == ["lm.pt"]
@@ -62,5 +68,8 @@ def alone_by_stock(
         if seeds is not None:
             torch.manual_seed(seeds[number])
         sample = dataset.collater([dataset[0]])
-        found += task.inference_step(generator, models, sample, constraints=sample.get("constraints"))
+        prefix = None
+        if prefixes is not None:
+            prefix = task.target_dictionary.encode_line(prefixes[number], append_eos=False).long().unsqueeze(0)
+        found += task.inference_step(generator, models, sample, prefix, constraints=sample.get("constraints"))
     return found

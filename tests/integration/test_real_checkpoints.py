@@ -182,7 +182,7 @@ def test_text_in_text_out(name, shared, tmp_path):
         options[options.index("--no-repeat-ngram-size") + 1] = "0"
     arguments = [directory, "-s", source, "-t", target, "--path", directory / "model.pt", *pieces, *options]
     files = ["--input", tmp_path / "in.txt"]
-    stock = run("interactive", *arguments, *files)
+    stock = run("interactive", *arguments, *files, "--user-dir", USER_DIR, "--task", "translation")
     texts_of_stock = re.findall(r"^D-\d+\t\S+\t(.*)$", stock.stdout, re.M)
     assert len(texts_of_stock) == NUM_SENTENCES
     for window, batch_size in WINDOWS:

@@ -83,6 +83,21 @@ def test_ensembles_and_searches(path, given, options, lines, generator_of, model
     assert_same(list(generator.stream(lines, window=5, batch_size=3)), expected)
 
 
+def test_prefixes_of_the_output(generator_of, models):
+    """Of different lengths, one longer than its output may be; a line needs none."""
+    generator = generator_of("a.pt", *PAIR, *LENGTHENS, "--beam", "2", "--nbest", "2")
+    prefixes = ["w7", "", "w3 w4 w5", "w9 w9", "w1 w2 w3 w4 w5 w6 w7 w8"]
+    lines = [*LINES[:4], "w1 w2"]
+    expected = alone_by_stock(models, ["a.pt"], lines, prefixes=prefixes, beam=2, max_len_a=1.2, max_len_b=2)
+    given = [f"{line}\t{prefix}" for line, prefix in zip(lines, prefixes)]
+    for batch_size in (1, 3):
+        assert_same(list(generator.stream(given, batch_size=batch_size, target_prefix=True)), expected)
+    with pytest.raises(OptionError, match="a language model continues the line itself"):
+        generator_of("lm.pt").stream(lines, target_prefix=True)
+    with pytest.raises(OptionError, match="both come after a tab"):
+        generator_of("a.pt", *PAIR, *LENGTHENS, "--constraints").stream(lines, target_prefix=True)
+
+
 def test_samples_are_those_of_a_line_by_itself(generator_of, models):
     given = ["--sampling", "--beam", "2", "--nbest", "2", "--seed", "5"]
     generator = generator_of("a.pt", *PAIR, *LENGTHENS, *given)
@@ -201,6 +216,8 @@ class TestFailures:
             generator.refuse_too_long(enumerate(self.lines()))
         assert str(refused.value) == self.REFUSED
         generator.refuse_too_long(enumerate(["w1", ""]))
+        generator.refuse_too_long(enumerate([""]))
+        generator.refuse_too_long(enumerate([f"w1\t{self.LONG}"]), target_prefix=True)
 
     def test_nothing_that_was_decoded_is_lost(self, generator_of):
         results = generator_of("a.pt", *PAIR).stream(self.lines(), window=1)
