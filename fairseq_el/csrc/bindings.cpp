@@ -33,7 +33,8 @@ py::tuple decode_batch(const Model& model, const Rules& rules, const std::vector
     }
   }
   return py::make_tuple(at::tensor(tokens, at::kLong), at::tensor(positional, at::kFloat), lengths,
-                        at::tensor(scores, at::kFloat), counts, decoded.without, decoded.past_bytes, decoded.source_bytes);
+                        at::tensor(scores, at::kFloat), counts, decoded.without, decoded.past_bytes,
+                        decoded.source_bytes);
 }
 
 // A struct with a constructor without arguments, and its fields.

@@ -22,8 +22,8 @@ Norm<T> norm_of(const LayerNorm* norm) {
 
 template <class T>
 Decoder<T>::Decoder(const Model& model, const Tensor& positions, int64_t block_size)
-    : nodes(int64_t(model.decoder.layers.size()), model.decoder.embedding.size(1) * (model.keeps_inputs ? 1 : 2), block_size,
-            ScalarTypeOf<T>::value),
+    : nodes(int64_t(model.decoder.layers.size()), model.decoder.embedding.size(1) * (model.keeps_inputs ? 1 : 2),
+            block_size, ScalarTypeOf<T>::value),
       model_(model),
       kernels_(kernels<T>()),
       positions_(positions),

@@ -255,8 +255,8 @@ void attend_head(const T* q, int64_t q_row, Real<T> scale, const T* const* keys,
 }
 
 template <class T>
-void attend(const T* q, int64_t q_row, Real<T> scale, int64_t m, const T* const* keys, const T* const* values, int64_t n,
-            Heads heads, int64_t begin, int64_t end, T* out, Real<T>* room, Real<T>* shifts) {
+void attend(const T* q, int64_t q_row, Real<T> scale, int64_t m, const T* const* keys, const T* const* values,
+            int64_t n, Heads heads, int64_t begin, int64_t end, T* out, Real<T>* room, Real<T>* shifts) {
   using Attend = void (*)(const T*, int64_t, Real<T>, const T* const*, const T* const*, int64_t, Heads, int64_t, T*,
                           Real<T>*, Real<T>*);
   static constexpr Attend one[] = {attend_head<T, 1, 0>, attend_head<T, 1, 1>, attend_head<T, 1, 2>,
@@ -353,7 +353,8 @@ void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, in
 }
 
 template <class T>
-void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end, T* y) {
+void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end,
+              T* y) {
   constexpr int64_t most = kBytes == 64 ? 5 : 2;  // sums that fit into registers
   for (int64_t r = 0; r < m;) {
     const T* from = x + r * in;

@@ -27,8 +27,8 @@ struct Norm {  // of a layer; no weight: nothing is normalised
   double eps = 0;
 };
 
-// Heads of attention. Head i reads numbers [i * stride, i * stride + width) of a key and of a value: with stride = width
-// these are heads of keys and values, with stride 0 every head reads all of them (EL-attention).
+// Heads of attention. Head i reads numbers [i * stride, i * stride + width) of a key and a value. With stride = width
+// these are heads of keys and values; with stride 0 every head reads all of them (EL-attention).
 struct Heads {
   int64_t count, width, stride;
 };
@@ -45,7 +45,7 @@ struct Kernels {
   void (*residual)(R* x, const T* y, const Norm<T>& post, const Norm<T>& pre, T* out, int64_t d);
 
   // out_i = softmax(s q_i K_i^T) V_i (Vaswani et al. 2017, eq. 1) of heads [begin, end), for m queries over the same n
-  // keys and values, which may be anywhere in memory. q, out: (m, h, width). room: for attention_room(n, width) numbers.
+  // keys and values, which may be anywhere in memory. q, out: (m, h, width). room: attention_room(n, width) numbers.
   // shifts: (m, h), added to each head's scores, and then the sums of its weights; or null.
   void (*attend)(const T* q, int64_t q_row, R scale, int64_t m, const T* const* keys, const T* const* values, int64_t n,
                  Heads heads, int64_t begin, int64_t end, T* out, R* room, R* shifts);

@@ -104,9 +104,10 @@ class Search {
         const int64_t to = std::min(from + limits_.rows_at_once, length - 1);
         Tensor scores = scores_of(features.slice(0, begin + from, begin + to));
         for (int64_t j = from; j < to; j++) {
-          const Words words = words_of(static_cast<float*>(scores.data_ptr()) + (j - from) * scores.size(1), scores.size(1));
-          const int64_t word = decoder_.nodes.token(beam.path[j + 1]);
-          float score = word == rules_.pad ? kForbidden : word == rules_.unk ? words.unk : words.log_prob(words.x[word]);
+          const int64_t count = scores.size(1), word = decoder_.nodes.token(beam.path[j + 1]);
+          const Words words = words_of(static_cast<float*>(scores.data_ptr()) + (j - from) * count, count);
+          float score = word == rules_.unk ? words.unk : words.log_prob(words.x[word]);
+          if (word == rules_.pad) score = kForbidden;
           if (std::isnan(score)) score = kForbidden;
           beam.score = j == 0 ? score : score + beam.score;
           decoder_.nodes.set_score(beam.path[j + 1], beam.score);
@@ -388,12 +389,13 @@ Decoded decode(const Model& model, const Rules& rules, const std::vector<Sentenc
                const std::vector<Tensor>& sources, const Positions& positions, const Limits& limits, int64_t groups,
                const std::function<void()>& on_step) {
   groups = std::min<int64_t>(groups, int64_t(sentences.size()));
-  switch (model.decoder.embedding.scalar_type()) {
-    case at::kDouble: return decode_as<double>(model, rules, sentences, sources, positions, limits, groups, on_step);
-    case at::kFloat: return decode_as<float>(model, rules, sentences, sources, positions, limits, groups, on_step);
-    case at::kBFloat16: return decode_as<bfloat16>(model, rules, sentences, sources, positions, limits, groups, on_step);
-    default: TORCH_CHECK(false, "decode: float64, float32 and bfloat16 are known; got ", model.decoder.embedding.scalar_type());
-  }
+  const auto dtype = model.decoder.embedding.scalar_type();
+  TORCH_CHECK(dtype == at::kDouble || dtype == at::kFloat || dtype == at::kBFloat16,
+              "decode: float64, float32 and bfloat16 are known; got ", dtype);
+  const auto decode_it = dtype == at::kDouble  ? decode_as<double>
+                         : dtype == at::kFloat ? decode_as<float>
+                                               : decode_as<bfloat16>;
+  return decode_it(model, rules, sentences, sources, positions, limits, groups, on_step);
 }
 
 }  // namespace fairseq_el
