@@ -28,6 +28,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that take minutes first, so that no process waits for another's at the end."""
+    items.sort(key=lambda item: all(item.get_closest_marker(name) is None for name in ("real", "long")))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The directory with the real checkpoints and texts; tests that need it are skipped where it is not."""

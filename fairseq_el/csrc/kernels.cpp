@@ -320,11 +320,12 @@ int64_t largest(const float* x, int64_t n, int64_t k, float* values, int64_t* pl
   return count;
 }
 
-// M rows and 4 outputs at a time: a number of W is read once for all rows.
+// M rows and 4 outputs at a time: a number of W is read once for these rows. next: the outputs that come after them,
+// which are fetched meanwhile; the weights come from memory.
 template <class T, int M>
-void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end, T* y) {
+void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end, T* y,
+                 const T* next) {
   using L = Lanes<T>;
-  const int64_t ahead = 4 * std::max<int64_t>(1, 1024 / in);  // outputs that are fetched before they are needed
   const auto compute = [&](int64_t o, auto at_once) {
     constexpr int outputs = decltype(at_once)::value;
     typename L::Vector total[M][outputs] = {};
@@ -333,19 +334,22 @@ void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, in
       typename L::Vector weight[outputs];
       for (int k = 0; k < outputs; k++) {
         weight[k] = L::load(w + (o + k) * in + c);
-        __builtin_prefetch(w + (o + k + ahead) * in + c);  // weights come from memory; a prefetch never faults
+        if (next != nullptr) __builtin_prefetch(next + (o - begin + k) * in + c);  // a prefetch never faults
       }
       for (int r = 0; r < M; r++) {
         const auto numbers = L::load(x + r * in + c);
         for (int k = 0; k < outputs; k++) total[r][k] += numbers * weight[k];
       }
     }
+    Real<T> values[M][outputs];
     for (int r = 0; r < M; r++)
-      for (int k = 0; k < outputs; k++) {
-        Real<T> value = sum(total[r][k]);
-        for (int64_t c = whole; c < in; c++) value += L::get(x[r * in + c]) * L::get(w[(o + k) * in + c]);
-        y[r * out + o + k] = L::put(b == nullptr ? value : value + L::get(b[o + k]));
-      }
+      for (int k = 0; k < outputs; k++) values[r][k] = sum(total[r][k]);
+    for (int64_t c = whole; c < in; c++)
+      for (int r = 0; r < M; r++)
+        for (int k = 0; k < outputs; k++) values[r][k] += L::get(x[r * in + c]) * L::get(w[(o + k) * in + c]);
+    for (int r = 0; r < M; r++)
+      for (int k = 0; k < outputs; k++)
+        y[r * out + o + k] = L::put(b == nullptr ? values[r][k] : values[r][k] + L::get(b[o + k]));
   };
   int64_t o = begin;
   for (; o + 4 <= end; o += 4) compute(o, std::integral_constant<int, 4>());
@@ -355,19 +359,18 @@ void few_rows_of(const T* x, const T* w, const T* b, int64_t in, int64_t out, in
 template <class T>
 void few_rows(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end,
               T* y) {
-  constexpr int64_t most = kBytes == 64 ? 5 : 2;  // sums that fit into registers
-  for (int64_t r = 0; r < m;) {
-    const T* from = x + r * in;
-    T* to = y + r * out;
-    const int64_t parts = (m - r + most - 1) / most, rows = (m - r + parts - 1) / parts;  // parts of about one size
-    switch (rows) {
-      case 1: few_rows_of<T, 1>(from, w, b, in, out, begin, end, to); break;
-      case 2: few_rows_of<T, 2>(from, w, b, in, out, begin, end, to); break;
-      case 3: few_rows_of<T, 3>(from, w, b, in, out, begin, end, to); break;
-      case 4: few_rows_of<T, 4>(from, w, b, in, out, begin, end, to); break;
-      default: few_rows_of<T, 5>(from, w, b, in, out, begin, end, to); break;
+  using Multiply = void (*)(const T*, const T*, const T*, int64_t, int64_t, int64_t, int64_t, T*, const T*);
+  static constexpr Multiply of[] = {few_rows_of<T, 1>, few_rows_of<T, 2>, few_rows_of<T, 3>, few_rows_of<T, 4>,
+                                    few_rows_of<T, 5>};
+  constexpr int64_t most = kBytes == 64 ? 5 : 3;  // rows whose sums fit into registers
+  const int64_t block = 4 * std::max<int64_t>(1, 1024 / in);  // outputs whose weights stay near while rows take turns
+  for (int64_t o = begin; o < end; o += block) {
+    const int64_t stop = std::min(o + block, end);
+    for (int64_t r = 0, rows; r < m; r += rows) {
+      const int64_t parts = (m - r + most - 1) / most;  // of about one size
+      rows = (m - r + parts - 1) / parts;
+      of[rows - 1](x + r * in, w, b, in, out, o, stop, y + r * out, r == 0 ? w + stop * in : nullptr);
     }
-    r += rows;
   }
 }
 
@@ -402,7 +405,8 @@ void to_int8(const float* x, int64_t rows, int64_t n, uint8_t* to, float* scales
 
 template <class T>
 const Kernels<T>& table() {  // nothing runs before this level is chosen: the processor may not have its instructions
-  static constexpr Kernels<T> kernels{residual<T>, attend<T>, log_softmax, largest, few_rows<T>, to_int8};
+  static constexpr Kernels<T> kernels{residual<T>, attend<T>, log_softmax, largest,
+                                      few_rows<T>, kBytes == 64 ? 20 : 10, to_int8};
   return kernels;
 }
 

@@ -59,6 +59,7 @@ struct Kernels {
   // y = x W^T + b for few rows, outputs [begin, end). x: (m, in); w: (out, in); b: (out) or null; y: (m, out)
   void (*few_rows)(const T* x, int64_t m, const T* w, const T* b, int64_t in, int64_t out, int64_t begin, int64_t end,
                    T* y);
+  int64_t most_few_rows;  // up to which that is as fast as a library's product, measured
 
   // Rows as whole numbers from -127 to 127, plus 128, and what they must be multiplied by.  (rows, n)
   void (*to_int8)(const float* x, int64_t rows, int64_t n, uint8_t* to, float* scales);

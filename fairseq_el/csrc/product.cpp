@@ -8,8 +8,6 @@
 namespace fairseq_el {
 namespace {
 
-constexpr int64_t kFewRows = 20;  // up to which our own product is as fast as a library's, measured
-
 using Scalars = c10::List<c10::optional<at::Scalar>>;
 
 Tensor multiply_packed(const Product& product, const Tensor& x, const char* activation) {
@@ -73,7 +71,7 @@ Tensor multiply(const Product& product, const Tensor& x, const std::string& acti
     if (product.fuses && (activation == "relu" || activation == "gelu"))
       return multiply_packed(product, x, activation.c_str());
     y = multiply_packed(product, x, "none");
-  } else if (rows <= kFewRows) {
+  } else if (rows <= kernels<T>().most_few_rows) {
     const int64_t out = product.weight.size(0);
     y = empty<T>({rows, out});
     const T* bias = product.bias.defined() ? data<const T>(product.bias) : nullptr;
