@@ -100,7 +100,7 @@ def has_openmp(compiler):
     command = [*compiler, "-fopenmp", "-fsyntax-only", "-x", "c++", "-"]
     found = subprocess.run(command, input=b"#include <omp.h>\n", stderr=subprocess.DEVNULL).returncode == 0
     if not found:  # at::parallel_for can be compiled, and runs in one thread
-        print(f"fairseq_el's native step will run in one thread: '{' '.join(compiler)}' has no OpenMP", flush=True)
+        print(f"fairseq_el's native code will run in one thread: '{' '.join(compiler)}' has no OpenMP", flush=True)
     return found
 
 
@@ -135,7 +135,7 @@ def one_line(error):
 
 
 def without_extension(reason):
-    print(f"fairseq_el is installed without its native step: {reason}", flush=True)
+    print(f"fairseq_el is installed without its native code: {reason}", flush=True)
     return {}
 
 

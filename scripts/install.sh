@@ -29,13 +29,13 @@ install_fairseq_el() {
     log=$venv/native.log
     : >"$log"
     pip install -v --no-build-isolation --no-deps --editable . # pip shows what setup.py says with -v only
-    why=$(sed -n 's/^ *\(fairseq_el is installed without its native step: \)/\1/p' "$log" | tail -n 1)
+    why=$(sed -n 's/^ *\(fairseq_el is installed without its native code: \)/\1/p' "$log" | tail -n 1)
     [ -z "$why" ] || echo "Warning: $why (log: $log)" >&2
 }
 
 if [ "$1" = --native ]; then
     venv=$2
-    echo "Compiling the native step of $venv (up to two minutes; the log is $venv/native.log)"
+    echo "Compiling the native code of $venv (up to two minutes; the log is $venv/native.log)"
     install_fairseq_el
     exit
 fi

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests of the native step with GCC's address and undefined-behaviour sanitizers, in a copy of the sources.
+# Runs the tests of native code with GCC's address and undefined-behaviour sanitizers, in a copy of the sources.
 #
 #   scripts/sanitize.sh [SCRATCH [PYTEST-ARGUMENT...]]
 #

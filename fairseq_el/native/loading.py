@@ -29,7 +29,7 @@ def extension() -> Optional[ModuleType]:
     """
     switch = os.environ.get("FAIRSEQ_EL_NATIVE", "1")
     if switch == "0":
-        _say_once("The native step is off, because FAIRSEQ_EL_NATIVE is 0.")
+        _say_once("Native code is off, because FAIRSEQ_EL_NATIVE is 0.")
         return None
     if switch not in ("", "1"):
         _say_once(f"FAIRSEQ_EL_NATIVE must be 0 or 1, but is {switch!r}; it counts as 1.")
@@ -47,12 +47,12 @@ def _load(package: Path) -> Optional[ModuleType]:
         stem = file_stem(torch.__version__, package)
         found = [path for suffix in EXTENSION_SUFFIXES for path in [package / (stem + suffix)] if path.is_file()]
         if not found:
-            _say_once(f"There is no native step, because {_missing(package)}. {_HOW}")
+            _say_once(f"There is no native code, because {_missing(package)}. {_HOW}")
             return None
         return _imported(found[0])
     except Exception as error:  # whatever a broken library or a directory without sources brings
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        _say_once(f"There is no native step, because the extension can't be loaded ({reason}). {_HOW}")
+        _say_once(f"There is no native code, because the extension can't be loaded ({reason}). {_HOW}")
         return None
 
 

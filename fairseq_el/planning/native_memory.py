@@ -1,4 +1,4 @@
-"""The memory that the native step takes: a mirror of what ``csrc/`` and ``fairseq_el.native`` allocate.
+"""The memory that native code takes: a mirror of what ``csrc/`` and ``fairseq_el.native`` allocate.
 
 Sentences are decoded in groups, one for each thread. A group keeps the words of all its sentences in blocks, and takes
 room for its intermediate results by itself. Symbols are those of :mod:`fairseq_el.planning.memory`.

@@ -67,7 +67,7 @@ class Workload:
         can_pack: weights of this dtype can be kept packed here (``fairseq_el.ops.can_pack``).
         keeps_packed: packed weights stay from batch to batch, as in ``fairseq-generate``.
         int8: linear layers are computed from copies of their weights in 8 bits, and the copies stay (``--el-weights``).
-        native_threads: threads of the native step, which decodes with EL-attention; 0: steps are in Python.
+        native_threads: threads of native code, which decodes with EL-attention; 0: steps are in Python.
         backend: ``"el"`` or ``"shared-kv"``, what cross-attention of EL models keeps (``--el-backend``).
     """
 

@@ -53,7 +53,7 @@ def test_the_switch_is_read_at_every_call(compiled, monkeypatch, caplog):
     assert native.extension() is None and native.extension() is None
     monkeypatch.setenv("FAIRSEQ_EL_NATIVE", "1")
     assert native.extension() is compiled
-    assert lines(caplog) == ["The native step is off, because FAIRSEQ_EL_NATIVE is 0."]
+    assert lines(caplog) == ["Native code is off, because FAIRSEQ_EL_NATIVE is 0."]
 
 
 def test_another_value_of_the_switch(package, monkeypatch, caplog):
@@ -67,7 +67,7 @@ def test_nothing_is_compiled(package, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     assert native.extension() is None and native.extension() is None
     assert lines(caplog) == [
-        f"There is no native step, because the extension was not compiled for torch {torch.__version__}. Decoding "
+        f"There is no native code, because the extension was not compiled for torch {torch.__version__}. Decoding "
         "works without it; to get it, in a checkout: pip install -v --no-build-isolation --no-deps -e ."
     ]
 
@@ -92,7 +92,7 @@ def test_a_file_that_is_no_library(package, caplog):
     (package / f"{file_stem(torch.__version__, package)}{SUFFIX}").write_text("not a library\n")
     assert native.extension() is None
     (line,) = lines(caplog)
-    assert line.startswith("There is no native step, because the extension can't be loaded (ImportError: ")
+    assert line.startswith("There is no native code, because the extension can't be loaded (ImportError: ")
     assert "pip install" in line and "\n" not in line
 
 

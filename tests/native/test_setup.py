@@ -52,7 +52,7 @@ def test_the_extension(run_setup):
     (extension,) = arguments["ext_modules"]
     assert extension.name == "fairseq_el._native" and extension.optional
     assert "fairseq_el/csrc/bindings.cpp" in extension.sources and names["KERNELS"] not in extension.sources
-    assert "without its native step" not in said
+    assert "without its native code" not in said
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_reasons_not_to_compile(run_setup, monkeypatch, variable, value, reason)
     monkeypatch.setenv(variable, value)
     arguments, _, said = run_setup()
     assert "ext_modules" not in arguments
-    assert said == f"fairseq_el is installed without its native step: {reason}\n"
+    assert said == f"fairseq_el is installed without its native code: {reason}\n"
 
 
 def test_without_torch(run_setup, monkeypatch):

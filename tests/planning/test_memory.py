@@ -53,7 +53,7 @@ class Run:
         self.model = self._model(prompt, DTYPES[dtype], width, ffn, layers, pre_norm)
         self.shape = shape_of(self.model)
         self.states: list[tuple[int, int]] = []  # after each step: capacity in nodes and in bytes
-        self.sizes: list[StateBytes] = []  # of the native step
+        self.sizes: list[StateBytes] = []  # of native code
         self.encoding = self.decoding = 0
 
     def _model(self, language_model, dtype, width, ffn, layers, pre_norm):

@@ -1,4 +1,4 @@
-"""The plan of the native step against counted bytes: the tensors that it makes, and what it says about its state."""
+"""The plan of native code against counted bytes: the tensors that it makes, and what it says about its state."""
 
 from __future__ import annotations
 
