@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import List, Tuple
 
+from fairseq_el.jobs.disk import sync, sync_directory
+
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
@@ -59,7 +61,7 @@ class AppendedFile:
     def sync(self) -> None:
         """Waits until the disk has what was appended."""
         try:
-            getattr(os, "fdatasync", os.fsync)(self._descriptor)
+            sync(self._descriptor)
         except OSError as error:
             self._failed = True
             error.filename = str(self.path)
@@ -82,13 +84,3 @@ def numbered(directory: Path, name: str) -> List[Tuple[int, Path]]:
     pattern = re.compile(r"([1-9]\d*)".join(re.escape(part) for part in name.split("{}")))
     matches = ((pattern.fullmatch(path.name), path) for path in directory.iterdir())
     return sorted((int(match[1]), path) for match, path in matches if match is not None)
-
-
-def sync_directory(directory: Path) -> None:
-    """Waits until the disk has the names of a directory, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

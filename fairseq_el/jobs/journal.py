@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from fairseq_el.errors import FairseqElError
-from fairseq_el.files import kind_of, read_json, remove_abandoned, write_whole
+from fairseq_el.files import kind_of, read_json, remove_abandoned
 from fairseq_el.jobs.appended_file import AppendedFile
+from fairseq_el.jobs.disk import write_whole_to_disk
 from fairseq_el.jobs.record_index import Place, RecordIndex
 from fairseq_el.jobs.records import line_of, number_in, read_record, record_in, record_of
 from fairseq_el.jobs.result import Result
@@ -141,9 +142,8 @@ class Journal:
     def note_end(self, num_lines: int) -> None:
         """Notes that all results are there."""
         self.sync()
-        path = self.directory / FINISHED_FILE
-        if kind_of(path) is None:
-            write_whole(path, lambda unfinished: unfinished.write_text(json.dumps({"lines": num_lines}) + "\n"), True)
+        if finished_lines(self.directory) != num_lines:
+            write_whole_to_disk(self.directory / FINISHED_FILE, json.dumps({"lines": num_lines}) + "\n", replace=True)
 
     def close(self) -> None:
         """Waits until the disk has all results, and closes the files. Once more does nothing."""
@@ -249,7 +249,13 @@ def parts_in(directory: Path) -> List[Part]:
 def finished_lines(directory: Path) -> Optional[int]:
     """The number of lines of a job that has all its results; None for others."""
     path = directory / FINISHED_FILE
-    lines = read_json(path).get("lines") if kind_of(path) is not None else None
+    if kind_of(path) is None:
+        return None
+    try:
+        lines = read_json(path).get("lines")
+    except FairseqElError as error:
+        logger.warning("%s", error)
+        return None
     return lines if isinstance(lines, int) else None
 
 

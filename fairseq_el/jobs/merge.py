@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import BinaryIO, Callable, Optional, Union
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files import followed, staging_directory
+from fairseq_el.jobs.disk import sync
 from fairseq_el.jobs.journal import Journal, as_ranges
 from fairseq_el.jobs.ordered_output import OrderedOutput
 from fairseq_el.jobs.output_file import publish
@@ -37,7 +37,7 @@ def merge(
             with unfinished.open("wb") as file:
                 write_in_order(journal, file.write, format_name)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             publish(unfinished, path, replace)
 
 
@@ -62,7 +62,7 @@ def refuse_missing(journal: Journal, numbers: range) -> None:
     """Refuses a journal without results for some lines.
 
     Raises:
-        FairseqElError: results are missing. It names their lines, the first of which is 1 and not 0.
+        FairseqElError: results are missing. It names their lines, and calls the first one line 1.
     """
     count, named = as_ranges(journal.missing(numbers))
     if count:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import filecmp
-import os
 import shutil
 from pathlib import Path
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.files import FILE, followed, give_name, kind_of, write_whole
-from fairseq_el.jobs.appended_file import AppendedFile, numbered, sync_directory
+from fairseq_el.jobs.appended_file import AppendedFile, numbered
+from fairseq_el.jobs.disk import sync, sync_directory
 
 _NAME = "output-{}.partial"
 
@@ -97,4 +97,4 @@ def _copy_to_disk(source: Path, target: Path) -> None:
     with source.open("rb") as reading, target.open("wb") as writing:
         shutil.copyfileobj(reading, writing)
         writing.flush()
-        os.fsync(writing.fileno())
+        sync(writing.fileno())

@@ -1,4 +1,4 @@
-"""Where each result lies in the parts of a journal: 12 bytes for a line of input, whatever its result."""
+"""The places of results in the parts of a journal: 12 bytes for a line of input, whatever its result."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from fairseq_el.errors import FairseqElError, shortened
-from fairseq_el.files import kind_of, read_json, sha256_of, write_whole
+from fairseq_el.files import kind_of, read_json, sha256_of
+from fairseq_el.jobs.disk import sync_directory, write_whole_to_disk
 from fairseq_el.jobs.input import Input
 
 RUN_FILE = "run.json"
@@ -75,7 +76,8 @@ def write_run(directory: Path, run: Run, output: Optional[Path]) -> None:
     relative = None if output is None else os.path.relpath(output, directory)
     content = _plain({"version": _VERSION, **asdict(run), "output": relative})
     text = json.dumps({**content, "sha256": _checksum(content)}, indent=2) + "\n"
-    write_whole(directory / RUN_FILE, lambda unfinished: _write_to_disk(unfinished, text))
+    write_whole_to_disk(directory / RUN_FILE, text)
+    sync_directory(directory.parent)
 
 
 def read_run(directory: Path) -> Tuple[Run, Optional[Path]]:
@@ -154,10 +156,3 @@ def _plain(value: Any) -> Any:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
-
-
-def _write_to_disk(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
