@@ -92,7 +92,8 @@ def progress_lines(progress: Progress) -> List[str]:
         f"speed      {speed}",
         f"left       {left}",
         f"held back  {progress.held_back:,}",
-        f"workers    {workers}; {progress.restarts} restarts",
+        f"restarts   {progress.restarts:,}",
+        f"workers    {workers}",
         *(f"           {_where(one)}" for one in progress.workers if one.worker in progress.silent),
     ]
 

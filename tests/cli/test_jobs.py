@@ -76,7 +76,7 @@ class TestProgress:
     def test_for_a_person(self, work, capsys):
         assert main(["progress", "out.txt.journal"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == "done       27 of 40 lines (67.5%)" and lines[-1] == "workers    2 finished; 0 restarts"
+        assert lines[0] == "done       27 of 40 lines (67.5%)" and lines[-1] == "workers    2 finished"
 
     def test_for_programs(self, work, capsys):
         assert main(["progress", "out.txt.journal", "--json"]) == 0
