@@ -21,6 +21,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "cards": "errors",
     "failure_report": "cards checkpoint_loading errors",
     "files": "errors",
+    "jobs": "errors files",
     "ops": "_compat",
     "decoding": "cards dtypes errors ops policy",
     "native": "decoding dtypes ops policy",
@@ -37,8 +38,8 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "bench": "conversion decoding dtypes errors failure_report files measure planning scoring tasks units",
     "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
     "cli": """
-        bench cards conversion decoding dtypes errors files generation ops planning plugin recipes scoring subprocesses
-        tokenization units
+        bench cards conversion decoding dtypes errors files generation jobs ops planning plugin recipes scoring
+        subprocesses tokenization units
     """,
 }
 PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq

@@ -56,7 +56,7 @@ STOCK_ARCHITECTURES = """
     transformer_wmt_en_de_big transformer_wmt_en_de_big_t2t
 """
 COMMANDS = [
-    *("plan", "bench", "calibrate", "encode", "recipe", "score", "verify"),
+    *("plan", "bench", "calibrate", "encode", "merge", "progress", "recipe", "score", "verify"),
     *("convert", "convert info", "convert strip", "convert to-el", "convert to-stock", "convert from-hf"),
     "convert to-hf",
 ]

@@ -66,6 +66,8 @@ def test_the_user_directory_loads_no_package_that_fairseq_does_not():
         (["nonsense"], 2, {"fairseq", "torch", "numpy"}),
         (["score", "README.md", "--ref", "README.md", "--metrics", "chrf"], 0, {"fairseq", "torch"}),
         (["calibrate", "--help"], 0, {"fairseq"}),
+        (["merge", "--help"], 0, {"fairseq", "torch"}),
+        (["progress", "--help"], 0, {"fairseq", "torch"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

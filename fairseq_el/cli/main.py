@@ -20,12 +20,14 @@ _COMMANDS = {
     "bench": "decode with several programs side by side",
     "calibrate": "measure this machine for --el-backend auto",
     "convert": "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face",
+    "merge": "the output of fairseq-el generate, from the journal of one or more processes",
+    "progress": "how far fairseq-el generate is, on this machine or others",
     "encode": "text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
     "recipe": "an experiment, from raw text to scores",
     "score": "BLEU, chrF and ROUGE of what fairseq-generate wrote",
     "verify": "decode with stock fairseq and with EL-attention, and compare",
 }
-_WITHOUT_FAIRSEQ = ("calibrate", "score")
+_WITHOUT_FAIRSEQ = ("calibrate", "merge", "progress", "score")
 
 _EXIT_STATUS = """\
 The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
