@@ -21,7 +21,6 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "cards": "errors",
     "failure_report": "cards checkpoint_loading errors",
     "files": "errors",
-    "jobs": "errors files",
     "ops": "_compat",
     "decoding": "cards dtypes errors ops policy",
     "native": "decoding dtypes ops policy",
@@ -34,6 +33,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "tokenization": "errors files",
     "scoring": "errors files",
     "conversion": "checkpoint_loading decoding errors failure_report files tokenization",
+    "jobs": "cards errors failure_report files generation tasks units",
     "recipes": "cards conversion dtypes errors files scoring subprocesses tokenization",
     "bench": "conversion decoding dtypes errors failure_report files measure planning scoring tasks units",
     "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
@@ -46,6 +46,7 @@ PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "un
 PUBLIC = {  # modules of a package that others import beside its __init__
     "cards.check": "cards/__init__ imports nothing, because scripts/choose_torch.py runs before torch is installed",
     "conversion.hf": "a package of its own, which only those need that convert models of Hugging Face",
+    "jobs.generator": "needs fairseq and torch, which results and their formats do without",
     "planning.calibration": "runs operations to measure the machine, which the planner's arithmetic does without",
     "planning.report": "what fairseq-el plan prints, which decoding does not need",
 }

@@ -16,6 +16,7 @@ from fairseq_el.errors import FairseqElError, OptionError, is_out_of_memory, sho
 
 # In the order of --help. The module of a command, with what it needs, is imported when the command is called.
 _COMMANDS = {
+    "generate": "text in, text out: decode lines in their order",
     "plan": "how large a batch fits in memory",
     "bench": "decode with several programs side by side",
     "calibrate": "measure this machine for --el-backend auto",
@@ -27,12 +28,12 @@ _COMMANDS = {
     "score": "BLEU, chrF and ROUGE of what fairseq-generate wrote",
     "verify": "decode with stock fairseq and with EL-attention, and compare",
 }
-_WITHOUT_FAIRSEQ = ("calibrate", "merge", "progress", "score")
+_WITHOUT_FAIRSEQ = ("calibrate", "generate", "merge", "progress", "score")  # at least for their --help
 
 _EXIT_STATUS = """\
-The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
-no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An error is one message on standard error,
-and what was being written is not left behind."""
+The exit status is 0 if all went well; 1 for errors, where verify finds differences, and where generate leaves lines
+empty; 2 for a command line that makes no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An
+error is one message on standard error, and what was being written is not left behind."""
 
 _ELSEWHERE = "write to another directory"
 _ADVICE = {

@@ -1,0 +1,90 @@
+"""Lines of text as the models read them: tokens, constraints, and data sets of them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from fairseq.token_generation_constraints import pack_constraints
+from torch import Tensor
+
+from fairseq_el.jobs.loading import Loaded
+
+
+class Source(NamedTuple):
+    """A line that is not empty.
+
+    Attributes:
+        number: of the line, from 0.
+        tokens: numbers of the dictionary's symbols, the eos included. *Shape:* ``(n)``.
+        constraints: words that the output must have, one sequence for each constraint.
+    """
+
+    number: int
+    tokens: Tensor
+    constraints: List[Tensor]
+
+
+class Sources:
+    """The sources of some lines, and the data set that the task makes of them.
+
+    Attributes:
+        each: the sources.
+        lengths: tokens of each as the models read them, with what the task adds.
+    """
+
+    def __init__(self, loaded: Loaded, each: Sequence[Source]):
+        self.each = list(each)
+        self._dataset = _dataset_of(loaded, self.each)
+        self.lengths = [int(self._dataset.num_tokens(i)) for i in range(len(self.each))]
+
+    def sample(self, places: Sequence[int]) -> Dict[str, Any]:
+        """A batch as fairseq's data sets make it. Its sentences have the numbers of their lines.
+
+        Args:
+            places: of the sources in it.
+        """
+        sample: Dict[str, Any] = self._dataset.collater([self._dataset[place] for place in places])
+        sample["id"] = torch.tensor([self.each[place].number for place in sample["id"].tolist()])
+        return sample
+
+
+def read_sources(loaded: Loaded, lines: Sequence[Tuple[int, str]]) -> List[Source]:
+    """The sources of numbered lines, as fairseq-interactive reads them; empty lines have none.
+
+    White space at both ends of a line is left out.
+    """
+    has_constraints = loaded.cfg.generation.constraints is not None
+    found = []
+    for number, line in lines:
+        text = line.strip()
+        if not text:
+            continue
+        constraints: List[str] = []
+        if has_constraints:
+            text, *constraints = text.split("\t")
+        (tokens,), _ = loaded.task.get_interactive_tokens_and_lengths([text], loaded.encode)
+        found.append(Source(number, tokens, [_constraint(loaded, each) for each in constraints]))
+    return found
+
+
+def truncated(source: Source, excess: int, eos: int) -> Source:
+    """The source without its last ``excess`` words."""
+    words = source.tokens[:-1] if int(source.tokens[-1]) == eos else source.tokens
+    words = words[: max(len(words) - excess, 0)]
+    return source._replace(tokens=torch.cat([words, words.new_tensor([eos])]))
+
+
+def _constraint(loaded: Loaded, text: str) -> Tensor:
+    encoded: Tensor = loaded.task.target_dictionary.encode_line(
+        loaded.encode(text), append_eos=False, add_if_not_exist=False
+    )
+    return encoded
+
+
+def _dataset_of(loaded: Loaded, sources: Sequence[Source]) -> Any:
+    tokens = [source.tokens for source in sources]
+    more: Dict[str, Optional[Tensor]] = {}
+    if loaded.cfg.generation.constraints is not None:
+        more["constraints"] = pack_constraints([source.constraints for source in sources])
+    return loaded.task.build_dataset_for_inference(tokens, [len(each) for each in tokens], **more)
