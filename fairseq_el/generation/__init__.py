@@ -5,6 +5,7 @@
 - :mod:`rules`, :mod:`batch`, :mod:`hypotheses`: what the search works with, its settings, sentences and beams.
 - :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
   :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
+- :mod:`alone`: sentences that are decoded together, each as if it were a batch of its own; :mod:`random_numbers`.
 - :mod:`native_search`: all steps of a batch in native code, on a CPU.
 - :mod:`transformers_search`: words and ends of hypotheses by the rules of transformers' ``generate()``.
 - :mod:`backend_choice`: what cross-attention keeps, where it is chosen for every batch.
@@ -12,6 +13,7 @@
 """
 
 from fairseq_el.decoding import DecodeState
+from fairseq_el.generation.failures.out_of_memory import sentences_that_fit
 from fairseq_el.generation.generator import (
     DEFAULT_ENCODER_TOKENS,
     ELSequenceGenerator,
@@ -20,6 +22,7 @@ from fairseq_el.generation.generator import (
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
 from fairseq_el.generation.native_search import native_threads
+from fairseq_el.generation.random_numbers import sentence_seed
 from fairseq_el.generation.rules import TransformersRules
 
 __all__ = [
@@ -32,4 +35,6 @@ __all__ = [
     "el_generator",
     "enable_el_attention",
     "native_threads",
+    "sentence_seed",
+    "sentences_that_fit",
 ]

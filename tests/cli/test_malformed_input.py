@@ -64,7 +64,7 @@ def good(tmp_path_factory) -> Path:
 def save(directory, arch, words, **options):
     model = build_model(arch, words, 1, torch.float32, **options)
     args = settings(arch, **options, task="translation", source_lang=None, target_lang=None)
-    history = [{"num_updates": 5, "criterion_name": "CrossEntropyCriterion"}]
+    history = [{"num_updates": 5, "criterion_name": "CrossEntropyCriterion", "best_loss": None}]
     torch.save(
         {"args": args, "model": model.state_dict(), "optimizer_history": history, "extra_state": {}},
         directory / "model.pt",
@@ -164,6 +164,7 @@ def test_there_are_many():
         "convert to-hf bart --out new",
         "convert from-hf hf --out new",
         "score output.txt",
+        "generate bart --path bart/model.pt -s source -t target --cpu --input text",
     ],
 )
 def test_the_good_input_is_good(command, work, capsys):
