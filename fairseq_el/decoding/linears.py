@@ -119,13 +119,19 @@ class JoinedLinears(Linears):
         self._copies = linears._copies
         self._joined: Dict[Tuple[int, ...], Tuple[Tensor, Optional[Tensor]]] = {}
 
-    def project_together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
-        if not all(map(is_plain_linear, modules)) or self._copies_are_used(modules, x):
-            return super().project_together(modules, x)
+    def one_product(self, modules: Sequence[Any], x: Tensor) -> Tensor:
+        """Computes ``module(x)`` of several modules, side by side. *Shape:* ``(..., in)`` to ``(..., m * out)``."""
+        if not all(map(is_plain_linear, modules)):
+            return torch.cat([module(x) for module in modules], dim=-1)
+        if self._copies_are_used(modules, x):
+            return self._copy(tuple(modules))(x)
         key = tuple(map(id, modules))
         if key not in self._joined:
             self._joined[key] = _joined(modules)
-        return F.linear(x, *self._joined[key]).chunk(len(modules), dim=-1)
+        return F.linear(x, *self._joined[key])
+
+    def project_together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
+        return self.one_product(modules, x).chunk(len(modules), dim=-1)
 
     def size_bytes(self) -> int:
         joined = (t for pair in self._joined.values() for t in pair if t is not None)

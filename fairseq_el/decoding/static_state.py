@@ -38,7 +38,10 @@ class StaticTree(BeamTree):
         """
         super().__init__(tree.num_sentences, tree.beam_size)
         self.num_nodes, self.prompt_length = tree.num_nodes, tree.prompt_length
-        ancestry, self._pools = tree.release()
+        ancestry, pools = tree.release()
+        while pools:  # keys and values of a layer become one pool, of twice as many heads; one layer after the other
+            layer, of_layer = pools.popitem()
+            self._pools[layer] = of_layer if len(of_layer) == 1 else [torch.cat(of_layer, dim=1)]
         self.capacity = ancestry.size(2)
         visible = ancestry[:, :, : self.num_nodes]
         hidden = F.pad(visible, (0, self.capacity - self.num_nodes)).logical_not()
@@ -83,7 +86,7 @@ class StaticTree(BeamTree):
             whether the storage is new.
         """
         living = self.hidden.ne(self._hides).any(dim=1)  # (B, capacity)
-        num_nodes = int(living.sum(dim=1).max())
+        num_nodes = _most(living)
         capacity = static_capacity(num_nodes, self.beam_size, steps_left)
         if capacity < self.capacity and num_nodes + self.beam_size <= self.capacity and self.capacity % 16 == 0:
             capacity = self.capacity  # storage that is there stays
@@ -158,6 +161,11 @@ class StaticState(DecodeState):
         self.tree.keep(sentences)
         self.source.keep(sentences)
         self._begin_storage()
+
+
+def _most(living: Tensor) -> int:
+    """The most living nodes of a sentence. Waits for the device. ``living``: ``(B, U)``."""
+    return int(living.sum(dim=1).max())
 
 
 def _as_numbers(hidden: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,8 +22,8 @@ from fairseq_el.generation.rules import SearchRules
 class _Step(NamedTuple):
     """Copies of a step's results, on the host as soon as ``copied`` has happened."""
 
-    integers: Tensor  # (B, 4 b), as StaticStep has them
-    scores: Tensor  # (B, 2 b)
+    integers: Tensor  # (4, B, b), as StaticStep has them
+    scores: Tensor  # (2, B, b)
     sentences: List[int]  # that the B rows are of
     copied: Optional[Any]  # an event on the device
 
@@ -63,25 +63,26 @@ class History:
         self._sentences = list(batch.sentences)
         self._counts = counts
         self._finished: Set[int] = set()
-        shape, beam_size, on_card = (batch.max_len + 1 - first, len(self._begun)), rules.beam_size, beams.tokens.is_cuda
+        num_steps, width, on_card = batch.max_len + 1 - first, len(self._begun) * rules.beam_size, beams.tokens.is_cuda
         # Copies to pinned memory do not keep the host waiting.
-        self._integers = torch.empty(*shape, 4 * beam_size, dtype=torch.long, pin_memory=on_card)
-        self._scores = torch.empty(*shape, 2 * beam_size, dtype=self._cumulative.dtype, pin_memory=on_card)
+        self._integers = torch.empty(num_steps, 4 * width, dtype=torch.long, pin_memory=on_card)
+        self._scores = torch.empty(num_steps, 2 * width, dtype=beams.scores.dtype, pin_memory=on_card)
         self._steps: List[_Step] = []
         self._num_read = 0
         self._ended: List[_Ended] = []
 
     def add(self, integers: Tensor, scores: Tensor) -> None:
         """Copies the results of the next step, without waiting for them."""
-        number, num_sentences = len(self._steps), len(self._sentences)
-        copies = self._integers[number, :num_sentences], self._scores[number, :num_sentences]
+        number = len(self._steps)
+        rooms = zip((self._integers[number], self._scores[number]), (integers, scores))
+        copies = [room[: tensor.numel()].view(tensor.shape) for room, tensor in rooms]
         for copy, tensor in zip(copies, (integers, scores)):
             copy.copy_(tensor, non_blocking=True)
         copied = None
         if integers.is_cuda:
             copied = torch.cuda.Event()
             copied.record()
-        self._steps.append(_Step(*copies, self._sentences, copied))
+        self._steps.append(_Step(copies[0], copies[1], self._sentences, copied))
 
     def read(self, lag: int) -> None:
         """Takes the hypotheses that ended in all steps but the last ``lag``. Waits for these steps."""
@@ -89,13 +90,13 @@ class History:
         for number in range(self._num_read, len(self._steps) - lag):
             integers, scores = self._steps[number].on_host()
             sentences = self._steps[number].sentences
-            places, ranks = integers[:, 3 * beam_size :].nonzero()  # sentence by sentence, best first
+            places, ranks = integers[3].nonzero()  # sentence by sentence, best first
             is_last = self._first + number >= self._batch.max_len
             for i, rank in zip(places.tolist(), ranks.tolist()):
                 sentence = sentences[i]
                 if self._counts[sentence] < beam_size:
                     self._counts[sentence] += 1
-                    beam, score = integers[i, 2 * beam_size + rank], scores[i, beam_size + rank]
+                    beam, score = integers[2, i, rank], scores[1, i, rank]
                     self._ended.append(_Ended(sentence, number, int(beam), score))
                 if is_last or self._counts[sentence] == beam_size:
                     self._finished.add(sentence)
@@ -157,9 +158,9 @@ class History:
             places[steps[number].sentences] = np.arange(len(steps[number].sentences))
             there = everyone[last > number]
             rows = places[sentences[there]]
-            words[there, first + number] = integers[rows, beams[there]]
-            cumulative[there, first + number] = scores[rows, beams[there]]
-            beams[there] = integers[rows, beam_size + beams[there]]
+            words[there, first + number] = integers[0, rows, beams[there]]
+            cumulative[there, first + number] = scores[0, rows, beams[there]]
+            beams[there] = integers[1, rows, beams[there]]
         places[self._begun] = np.arange(len(self._begun))
         rows = places[sentences] * beam_size + beams
         words[:, :first] = self._tokens.cpu().numpy()[rows]

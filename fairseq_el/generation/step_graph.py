@@ -7,7 +7,8 @@ at a time. The last graph keeps the pool for the next one. A search that runs ou
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, ContextManager, Dict
+import gc
+from typing import Any, Callable, ContextManager, Dict, Iterator
 
 import torch
 
@@ -29,17 +30,29 @@ def captured(step: Callable[[], None], device: torch.device) -> Callable[[], Non
     """
     graph: Any = torch.cuda.CUDAGraph()
     pool = _last[device].pool() if device in _last else torch.cuda.graph_pool_handle()
-    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-    try:
-        step()
-    except BaseException:
-        with contextlib.suppress(RuntimeError):  # the capture has failed, and says so once more
-            graph.capture_end()
-        raise
-    graph.capture_end()
+    with _no_garbage_collection():  # which may free memory, and so end the capture
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            step()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # the capture has failed, and says so once more
+                graph.capture_end()
+            raise
+        graph.capture_end()
     _last[device] = graph
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def release_pool(device: torch.device) -> None:
@@ -53,7 +66,7 @@ def stream_of_graphs(device: torch.device) -> ContextManager[None]:
 
 
 @contextlib.contextmanager
-def _stream_of_graphs(device: torch.device) -> Any:
+def _stream_of_graphs(device: torch.device) -> Iterator[None]:
     outer = torch.cuda.current_stream(device)
     if device not in _streams:
         _streams[device] = torch.cuda.Stream(device)
