@@ -6,6 +6,8 @@
 - :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
   :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
 - :mod:`native_search`: all steps of a batch in native code, on a CPU.
+- :mod:`static_search`: steps that stay in place on a card (:mod:`static_step`), replayed from CUDA graphs
+  (:mod:`step_graph`), and hypotheses put together on the host (:mod:`static_history`). :mod:`choice` chooses.
 - :mod:`transformers_search`: words and ends of hypotheses by the rules of transformers' ``generate()``.
 - :mod:`backend_choice`: what cross-attention keeps, where it is chosen for every batch.
 - :mod:`failures`: batches that do not fit into memory, and sentences without a hypothesis.
@@ -21,6 +23,7 @@ from fairseq_el.generation.generator import (
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
 from fairseq_el.generation.native_search import native_threads
 from fairseq_el.generation.rules import TransformersRules
+from fairseq_el.generation.static_search import uses_graphs
 
 __all__ = [
     "DEFAULT_ENCODER_TOKENS",
@@ -32,4 +35,5 @@ __all__ = [
     "el_generator",
     "enable_el_attention",
     "native_threads",
+    "uses_graphs",
 ]

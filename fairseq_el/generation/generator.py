@@ -22,7 +22,7 @@ from fairseq_el.generation.failures.no_hypothesis import explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
 from fairseq_el.generation.hypotheses import Hypotheses
 from fairseq_el.generation.rules import SearchRules, TransformersRules
-from fairseq_el.policy import GRAPHS_BY_DEFAULT
+from fairseq_el.generation.static_search import uses_graphs
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # those of all batches to come, with a model that can't change any more
@@ -146,7 +146,7 @@ class ELSequenceGenerator(SequenceGenerator):
             self.record_attention,
             self.on_step,
             measures=self.on_batch is not None,
-            uses_graphs=GRAPHS_BY_DEFAULT if self.cuda_graphs == "auto" else self.cuda_graphs == "on",
+            uses_graphs=uses_graphs(self.cuda_graphs),
         )
         return rules, batch, decoders
 

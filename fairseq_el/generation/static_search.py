@@ -18,6 +18,7 @@ from typing import Callable, Iterator, Optional
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 
+from fairseq_el import policy
 from fairseq_el.decoding import StaticState, is_plain_decoder_layer, self_attention_of
 from fairseq_el.dtypes import place_of
 from fairseq_el.generation.batch import ActiveBatch
@@ -143,6 +144,11 @@ class StaticSearch(BatchSearch):
         self._step.keep(torch.tensor(kept, device=self.batch.device))
         history.keep(kept)
         self._replay = None
+
+
+def uses_graphs(choice: str) -> bool:
+    """Returns whether ``--el-cuda-graphs`` asks for graphs: ``"on"`` does; ``"auto"`` if they are the default."""
+    return policy.GRAPHS_BY_DEFAULT if choice == "auto" else choice == "on"
 
 
 def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Iterator[Optional[str]]:
