@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"tiny": 70, "large": 90, "few": 70, "many": 70}  # seconds at most
+STAGES = {"tiny": 60, "large": 85, "few": 75, "many": 60}  # seconds at most
+TO_START = 20  # seconds that a stage leaves for imports and its last case
 WAYS = ("present", "eager", "graph")
 ARTICLE, FEW_WORDS, WORDS = 1024, 16, 64  # tokens of a source, and words of a hypothesis
 
@@ -51,7 +52,8 @@ def run_stages(options: argparse.Namespace) -> int:
             say(stage=stage, skipped=f"{left:.0f} s are left")
             continue
         command = [sys.executable, __file__, "--stage", stage, "--seed", str(options.seed)]
-        command += ["--cases", str(options.cases), *(["--cpu"] if options.cpu else [])]
+        command += ["--cases", str(options.cases), "--rounds", str(options.rounds)]
+        command += ["--seconds", str(limit - TO_START), *(["--cpu"] if options.cpu else [])]
         before = time.monotonic()
         try:
             status: Any = subprocess.run(command, timeout=limit, env=environment).returncode
@@ -164,8 +166,11 @@ def tiny(options: argparse.Namespace) -> None:
 
     words, draw, ways = dictionary(60), random.Random(options.seed), Ways(options.cpu)
     totals: Dict[Any, Dict[str, Any]] = {}
+    begun = time.monotonic()
     cases = tiny_cases(draw)
     for number in range(options.cases):
+        if time.monotonic() - begun > options.seconds:
+            break
         of_model, of_generator, sizes = next(cases)
         dtype = "fp16" if number % 2 and not options.cpu else "fp32"
         for name, size in sizes.items():
@@ -306,7 +311,7 @@ def equality(large: Large, ways: Ways, stage: str, dtype: str, num_sentences: in
                 say(stage=stage, compared=pair, backend=backend, dtype=dtype, ragged=ragged, ngrams=ngrams, **result)
 
 
-def times(large: Large, ways: Ways, stage: str, num_sentences: int, ngrams: int = 0) -> None:
+def times(large: Large, ways: Ways, stage: str, num_sentences: int, ngrams: int = 0, rounds: int = 0) -> None:
     """Seconds of whole decoding, and milliseconds of a step, of all ways in turn."""
     from fairseq_el.generation import step_graph
 
@@ -318,7 +323,7 @@ def times(large: Large, ways: Ways, stage: str, num_sentences: int, ngrams: int 
         took: Dict[Any, List[float]] = {}
         memory: Dict[str, Any] = {}
         captures = ways.captures
-        for turn in range(1 + large.options.rounds):
+        for turn in range(1 + (rounds or large.options.rounds)):
             for i in range(len(WAYS)):
                 way = WAYS[(turn + i) % len(WAYS)]
                 if large.device == "cuda":
@@ -381,7 +386,7 @@ def large_stage(options: argparse.Namespace) -> None:
     equality(large, ways, "large", "fp16", 3 if options.cpu else 16)
     say(stage="large", captures=ways.captures, failures=sorted(set(ways.failures)), **per_capture(ways))
     times(large, ways, "large", 2 if options.cpu else 16)
-    times(large, ways, "large", 2 if options.cpu else 16, ngrams=3)
+    times(large, ways, "large", 2 if options.cpu else 16, ngrams=3, rounds=1)
     if not options.cpu:
         large = Large(options, "fp32")
         equality(large, ways, "large", "fp32", 4)
@@ -420,9 +425,10 @@ def main() -> int:
     parser.add_argument("--stages", default=stages, metavar="S[,S...]", help="which, in this order (default: all)")
     parser.add_argument("--limit", type=float, default=235, metavar="SECONDS", help="of all (default: %(default)s)")
     parser.add_argument("--cases", type=int, default=60, metavar="N", help="of stage tiny (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="that are timed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="that are timed (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of stage tiny (default: %(default)s)")
     parser.add_argument("--cpu", action="store_true", help="try the script without a card")
+    parser.add_argument("--seconds", type=float, default=1e9, help=argparse.SUPPRESS)
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:

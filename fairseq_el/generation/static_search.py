@@ -134,6 +134,7 @@ class StaticSearch(BatchSearch):
                 self._replay = captured(self._step, self.batch.device)
             except RuntimeError as error:
                 self._may_capture = False
+                release_pool(self.batch.device)
                 logger.warning(
                     "A step can't be captured in a CUDA graph (%s); it is launched from Python", _line(error)
                 )
