@@ -27,7 +27,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "architectures": "decoding errors",
     "topk": "architectures decoding errors ops",
     "planning": "_compat dtypes errors files measure ops policy units",
-    "generation": "cards decoding dtypes errors native ops planning policy units",
+    "generation": "_compat cards decoding dtypes errors native ops planning policy units",
     "tasks": "cards decoding dtypes errors failure_report generation topk units",
     "slim": "errors ops tasks",
     "tokenization": "errors files",

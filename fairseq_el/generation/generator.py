@@ -17,14 +17,15 @@ from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.alone import decode_alone
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import ActiveBatch, WholeBatch, source_in
+from fairseq_el.generation.choice import choose_search
 from fairseq_el.generation.ensemble import EnsembleDecoder, OnBatch, OnStep
 from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
 from fairseq_el.generation.failures.no_hypothesis import explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
 from fairseq_el.generation.hypotheses import Hypotheses
-from fairseq_el.generation.loop import choose_search
 from fairseq_el.generation.random_numbers import RandomState
 from fairseq_el.generation.rules import SearchRules, TransformersRules
+from fairseq_el.generation.static_search import uses_graphs
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # those of all batches to come, with a model that can't change any more
@@ -61,6 +62,8 @@ class ELSequenceGenerator(SequenceGenerator):
         ngram_blocking_as_stock: leave n-grams to stock's code, which without its CUDA extension forbids none.
         int8_weights: compute linear layers of EL models in 8 bits, where
             :func:`fairseq_el.decoding.why_not_in_int8` has no objection.
+        cuda_graphs: whether a card replays the steps of plain beam search from CUDA graphs: ``"on"``, ``"off"``, or
+            ``"auto"``, which is :data:`fairseq_el.policy.GRAPHS_BY_DEFAULT`.
         transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
         first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
@@ -78,6 +81,7 @@ class ELSequenceGenerator(SequenceGenerator):
     memory_budget: Optional[int] = None
     ngram_blocking_as_stock: bool = False
     int8_weights: bool = False
+    cuda_graphs: str = "auto"
     transformers_rules: Optional[TransformersRules] = None
     first_symbol: Optional[int] = None
     min_new_tokens: Optional[int] = None
@@ -153,6 +157,7 @@ class ELSequenceGenerator(SequenceGenerator):
             self.record_attention,
             self.on_step,
             measures=self.on_batch is not None,
+            uses_graphs=uses_graphs(self.cuda_graphs),
         )
         return rules, batch, decoders
 

@@ -10,7 +10,7 @@ from searches import in_python, natively
 from tiny import batch, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.generation import ELSequenceGenerator, loop
+from fairseq_el.generation import ELSequenceGenerator, choice
 
 WORDS = dictionary()
 # fairseq's softmax rounds to float32, even in float64, and sums of up to 10 words are float32 too: a number that lies
@@ -76,13 +76,13 @@ def is_bit_equal(found: Any, expected: Any) -> bool:
 
 def logged(monkeypatch: Any, caplog: Any, generator: Any, expected: Any = None, **given: Any) -> str:
     """What is said, once, about two batches that native code does not decode; they get the Python way's hypotheses."""
-    monkeypatch.setattr(loop, "_logged", set())
+    monkeypatch.setattr(choice, "_logged", set())
     caplog.clear()
     models, sample = list(generator.model.models), batch(WORDS, LENGTHS, seed=3)
-    with caplog.at_level(logging.INFO, logger=loop.__name__):
+    with caplog.at_level(logging.INFO, logger=choice.__name__):
         found = [tokens(generator.generate(models, sample, **given)) for _ in range(2)]
     with in_python():
         assert found == [tokens(generator.generate(models, sample, **given))] * 2
     assert expected is None or found[0] == expected
-    (message,) = [record.getMessage() for record in caplog.records if record.name == loop.__name__]
+    (message,) = [record.getMessage() for record in caplog.records if record.name == choice.__name__]
     return message.replace("A batch is not decoded by NativeSearch: ", "")
