@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
+import card_check
 import card_limit
 import pytest
 import step_graph
 import step_launches
 import torch
+from commands import REPOSITORY
 
+from fairseq_el._compat import torch_version
 from fairseq_el.errors import OutOfMemoryError
 
 TINY = [
@@ -77,6 +85,44 @@ def test_a_step_from_a_graph(capsys):
 def test_attention_over_lengths(capsys):
     lines = printed(capsys, step_graph, *TINY, "--batches", 2, "--lengths", "7,8")
     assert [line[1:4:2] for line in lines[-2:]] == [["2", "7"], ["2", "8"]]
+
+
+def findings(capsys, *arguments):
+    status = card_check.main([*arguments, "--few", "--device", "cpu"])
+    return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("stage", card_check.STAGES)
+@pytest.mark.skipif(torch_version() < (2, 1), reason="unfused attention with a scale needs torch 2.1")
+def test_the_stages_of_the_check(stage, capsys):
+    status, found = findings(capsys, stage)
+    assert status == 0 and found and all(finding["stage"] == stage for finding in found)
+    assert not any(finding.get("wrong") for finding in found)
+
+
+@pytest.mark.parametrize("broken", [lambda x: x * 1.1, lambda x: x.fill_(float("nan"))], ids=["wrong", "nan"])
+def test_a_stage_that_finds_something(broken, capsys, monkeypatch):
+    right = card_check.kv_attention
+    monkeypatch.setattr(card_check, "kv_attention", lambda *more: broken(right(*more)))
+    status, found = findings(capsys, "attention")
+    assert status == 1 and all(finding["wrong"] for finding in found)
+
+
+def test_indices_are_looked_at():
+    with pytest.raises((IndexError, RuntimeError)), card_check._IndexCheck() as check:
+        torch.arange(3).index_select(0, torch.tensor([1, 3]))
+    assert check.count == 1 and check.wrong[0]["high"] == check.wrong[0]["size"] == 3
+
+
+@pytest.mark.long
+def test_the_script_of_the_check():
+    """Every line is a finding."""
+    script = str(REPOSITORY / "benchmarks" / "card_check.sh")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    process = subprocess.run([script, "--cpu"], capture_output=True, text=True, check=False, env=environment)
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    assert process.returncode == 0 and len([line for line in lines if line.get("status") == 0]) == 7
+    assert subprocess.run([script, "--gpu"], capture_output=True, check=False).returncode == 2
 
 
 @pytest.mark.parametrize(
