@@ -91,7 +91,7 @@ class FairseqProgram(Program):
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
         """Sentences are numbered from 0 in every batch: diverse beam search of fairseq 0.12.3 goes wrong otherwise."""
         self._samples = []
-        self._prompt_length = batches[0][0].numel() if self.continues_prompts else 0
+        self._prompt_length = batches[0][0].numel() if self.continues_prompts and batches else 0
         for batch in batches:
             data = self._dataset(batch, [source.numel() for source in batch])
             sample = data.collater([data[i] for i in range(len(batch))])
