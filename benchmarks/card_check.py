@@ -6,13 +6,13 @@
 Prints one line of JSON for each finding, and ends with status 1 if one is wrong. "On a card" in docs/benchmarks.md
 says what was seen. Stages:
 
-    env        the card, torch, and whether the card reads the host's pageable memory by itself
-    copies     tensors of the host that are freed at once: do their copies arrive whole?
-    products   torch and cuBLAS alone: batches of small products in 16 bits
-    unfused    torch alone: its unfused attention under a mask, heads of 4 numbers
-    attention  kv_attention of this package, all widths of heads and many lengths
-    decode     whole decoders with heads of 4 numbers
-    bounds     the same, every index of gather, scatter and embeddings checked before it is used
+- env: the card, torch, and whether the card reads the host's pageable memory by itself.
+- copies: tensors of the host that are freed at once. Do their copies arrive whole?
+- products: torch and cuBLAS alone, batches of small products in 16 bits.
+- unfused: torch alone, its unfused attention under a mask with heads of 4 numbers.
+- attention: kv_attention of this package, all widths of heads and many lengths.
+- decode: whole decoders with heads of 4 numbers.
+- bounds: the same, every index of gather, scatter and embeddings checked before it is used.
 
 Run under compute-sanitizer with PYTORCH_NO_CUDA_MEMORY_CACHING=1, every read and write out of a tensor is reported;
 --few is for that.
@@ -99,7 +99,7 @@ def products(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def unfused(options: argparse.Namespace) -> Iterator[Finding]:
-    """What the tests that ended in the fault alone reached, before heads got zeros; nothing of this package in it."""
+    """torch's unfused attention, which the tests that ended in the fault alone reached before heads got zeros."""
     for head_dim in (4, 12):
         worst = 0.0
         for length in _lengths(options):

@@ -1,8 +1,9 @@
 """Measures the tables of the paper on a card: the largest batches that fit, and sentences per second, against stock.
 
-    benchmarks/card_tables.sh 16GiB                  # the card cut to 16 GiB; without a size: all of it
-    benchmarks/card_tables.sh 16GiB --short          # few words and batches, for a few minutes
-    python benchmarks/card_tables.py --tiny          # tiny models, also on a CPU: does everything run?
+    benchmarks/card_tables.sh 16GiB
+
+The card is cut to 16 GiB then; without a size all of it is used. With --short there are few words and batches, for a
+few minutes. With --tiny models are tiny, also on a CPU, to see whether everything runs.
 
 Makes "The paper's tables" of docs/benchmarks.md ("On a card"). Models have random weights and write as many words as
 are asked for. All methods take turns in one process, each with its own copy of the weights; the limit of memory does
@@ -149,7 +150,7 @@ class Bench:
     def _measure_batch(self, batch: int, names: List[str], deadline: float) -> None:
         best = dict.fromkeys(names, float("inf"))
         for turn in range(self._options.runs):
-            for name in rotated(list(best), turn):
+            for name in rotated(list(best), turn) if best else []:
                 if time.monotonic() > deadline:
                     return
                 seconds = self._seconds(name, batch)

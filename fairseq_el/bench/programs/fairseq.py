@@ -85,7 +85,7 @@ class FairseqProgram(Program):
 
     @property
     def has_ngram_extension(self) -> bool:
-        """Whether fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
+        """True if fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
         return bool(NGramRepeatBlock(1).use_extension)
 
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
