@@ -324,6 +324,17 @@ class TestDamage:
                 assert all(torch.equal(tensor, read[name]) for name, tensor in state["model"].items()), place
         assert refused > (10 if zipped else 0)
 
+    @pytest.mark.parametrize("new_torch", [True, False])
+    def test_a_length_beyond_all_memory(self, new_torch, work, capfd, monkeypatch):
+        """C's unpickler takes the memory of one of these strings for the ``bytearray``, and prints an error."""
+        if not new_torch:
+            monkeypatch.setattr(checkpoint_loading, "_TORCH_REFUSES", False)
+        strings = (pickle.SHORT_BINBYTES + bytes([23]) + b"\1" * 23) * 50 + pickle.POP * 50
+        huge = pickle.BYTEARRAY8 + (2**62).to_bytes(8, "little")
+        (work / "long.pt").write_bytes(pickle.PROTO + bytes([5]) + strings + huge + b"x" + pickle.STOP)
+        assert run(["convert", "info", "long.pt"]) == 1
+        assert_one_message(capfd.readouterr().err, "long.pt")
+
 
 class TestFormats:
     """Of checkpoints."""
