@@ -243,7 +243,7 @@ def test_a_pipe_with_a_journal(work, expected, capsys):
 
 
 def test_samples_do_not_depend_on_processes(work):
-    options = ["--sampling", "--seed", 5]
+    options = ["--sampling", "--seed", 5, "--nbest", 3]
     assert work.run(*options, "--no-journal", output="whole") == 0
     for index in random.Random(1).sample(range(3), 3):
         assert work.run(*options, "--shard", f"{index}/3", "--batch-size", 3) == 0
