@@ -7,8 +7,7 @@ import json
 import pytest
 from tiny_texts import PAIR, write_models
 
-from fairseq_el.text.deciding_inputs import deciding_files, deciding_options
-from fairseq_el.text.loading import Settings, read_settings
+from fairseq_el.text import Settings, deciding_files, deciding_options, read_settings
 
 
 @pytest.fixture(scope="module")

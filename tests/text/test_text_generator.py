@@ -15,7 +15,7 @@ from fairseq_el import FairseqElError, NoHypothesisError, OptionError
 from fairseq_el.generation import sentence_seed
 from fairseq_el.jobs import Result
 from fairseq_el.tasks import ELLanguageModelingTask, ELTranslationTask
-from fairseq_el.text.generator import Generator
+from fairseq_el.text import Generator
 
 EXACT = ["--cpu", "--el-dtype", "fp64"]
 LINES = [*sentences(8, seed=3, longest=12), "w1", *sentences(2, seed=4, longest=20)]
