@@ -84,7 +84,7 @@ class Journal:
 
     @property
     def is_unused(self) -> bool:
-        """Whether this process has made it, and no process has written results to it."""
+        """Returns whether this process has made it, and no process has written results to it."""
         return self.is_new and not parts_in(self.directory)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,7 @@ def alone_by_stock(
         prefixes: words that each output begins with.
         options: of the generator.
     """
-    continues = checkpoints == ["lm.pt"]
-    given = {"data": str(directory), "source_lang": "aa", "target_lang": "bb", "left_pad_source": True}
-    given.update(left_pad_target=False, truncate_source=False, num_batch_buckets=0, eval_bleu=False)
-    given.update(max_source_positions=64, max_target_positions=64, tokens_per_sample=64, output_dictionary_size=-1)
-    given.update(sample_break_mode="eos", add_bos_token=False, self_target=False, future_target=False)
-    given.update(past_target=False, task="language_modeling" if continues else "translation")
-    task = tasks.setup_task(argparse.Namespace(**given))
-    paths = [str(directory / name) for name in checkpoints]
-    models = [model.double() for model in checkpoint_utils.load_model_ensemble(paths, task=task)[0]]
-    for model in models:
-        model.eval()
+    task, models = _loaded(directory, tuple(checkpoints))
     generator = task.build_generator(models, argparse.Namespace(**options))
     found = []
     for number, line in enumerate(lines):
@@ -73,3 +64,20 @@ def alone_by_stock(
             prefix = task.target_dictionary.encode_line(prefixes[number], append_eos=False).long().unsqueeze(0)
         found += task.inference_step(generator, models, sample, prefix, constraints=sample.get("constraints"))
     return found
+
+
+@functools.lru_cache(maxsize=None)
+def _loaded(directory: Path, checkpoints: tuple[str, ...]) -> tuple[Any, list[Any]]:
+    """The task, and models of float64; each once, because old versions of Hydra take seconds to load one."""
+    continues = checkpoints == ("lm.pt",)
+    given = {"data": str(directory), "source_lang": "aa", "target_lang": "bb", "left_pad_source": True}
+    given.update(left_pad_target=False, truncate_source=False, num_batch_buckets=0, eval_bleu=False)
+    given.update(max_source_positions=64, max_target_positions=64, tokens_per_sample=64, output_dictionary_size=-1)
+    given.update(sample_break_mode="eos", add_bos_token=False, self_target=False, future_target=False)
+    given.update(past_target=False, task="language_modeling" if continues else "translation")
+    task = tasks.setup_task(argparse.Namespace(**given))
+    paths = [str(directory / name) for name in checkpoints]
+    models = [model.double() for model in checkpoint_utils.load_model_ensemble(paths, task=task)[0]]
+    for model in models:
+        model.eval()
+    return task, models
