@@ -30,7 +30,7 @@ from random_checkpoint import random_model
 
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.comparison import with_fair_blocking
-from fairseq_el.bench.programs import FairseqProgram
+from fairseq_el.bench.programs import FairseqProgram, has_ngram_extension
 from fairseq_el.cli.options import device_of, positive, size, size_of_memory
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
@@ -133,9 +133,7 @@ class Bench:
             no_repeat_ngram_size=row.ngram, diverse_beam_groups=row.groups, self_attention=self_attention,
             memory_budget=budget, src_lens=(row.src_len,),
         )  # fmt: skip
-        program = FairseqProgram(settings, method, model)
-        program.settings = with_fair_blocking(settings, program.has_ngram_extension, self._notes)
-        return program
+        return FairseqProgram(with_fair_blocking(settings, has_ngram_extension(), self._notes), method, model)
 
     def measure(self, deadline: float) -> None:
         """Prints a row for each method: of its largest batch, then of the batches that were asked for."""
