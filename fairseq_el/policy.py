@@ -7,6 +7,12 @@ MANY_ROWS = 1024  # from so many rows on, a product is taken for the encoder's; 
 LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
 LONGEST_NATIVE_SOURCE = 256  # positions up to which native code encodes; beyond, torch's attention is the faster one
 LEAST_ROWS_OF_GROUP = 8  # rows that a thread decodes by itself, at least
+# With --el-cuda-graphs auto, steps on a card are replayed from graphs. Off until they were seen to be equal on a card.
+GRAPHS_BY_DEFAULT = False
+STEPS_OF_ROOM = 16  # that pools which stay in place have room for, at least, when they get new storage
+LEAST_STATIC_ROWS = 64  # a step of fewer rows takes as long as one of these: it reads the weights
+LEAST_OUTPUT_ROWS = 512  # of the output projection, computed together by a step that stays in place
+LEAST_REPLAYS = 4  # of a graph, which costs as much time to make as some steps do
 
 
 def sentences_at_once(encoder_tokens: int, length: int) -> int:
@@ -66,3 +72,25 @@ def capacity_for(num_nodes: int, beam_size: int) -> int:
     """Room that pools are given when they must hold ``num_nodes`` nodes: an eighth more, and at least four steps."""
     room = num_nodes + max(num_nodes // 8, 4 * beam_size)
     return -(-room // 8) * 8
+
+
+def static_capacity(num_nodes: int, beam_size: int, steps_left: int) -> int:
+    """Room of pools that stay in place: a power of two, but no more than the steps left can use.
+
+    Multiples of 16, so that torch's fused attention on a card need not copy its mask.
+    """
+    room = num_nodes + max(num_nodes // 4, STEPS_OF_ROOM * beam_size)
+    most = num_nodes + beam_size * max(steps_left, 1)
+    return min(max(1 << (room - 1).bit_length(), 16), -(-most // 16) * 16)
+
+
+def static_sentences(num_sentences: int, num_unfinished: int, beam_size: int) -> int:
+    """Sentences that a step in place decodes: all of a batch, or a half of them, or a half of these, and so on."""
+    while num_sentences * beam_size > LEAST_STATIC_ROWS and num_unfinished <= -(-num_sentences // 2) < num_sentences:
+        num_sentences = -(-num_sentences // 2)
+    return num_sentences
+
+
+def static_output_rows(encoder_tokens: int, width: int, vocab_size: int) -> int:
+    """Rows of the output projection that a step in place computes together: more at a time are fewer launches."""
+    return max(output_rows_at_once(encoder_tokens, width, vocab_size), LEAST_OUTPUT_ROWS)

@@ -16,7 +16,7 @@ from fairseq_el.cli.streams import write_line
 from fairseq_el.decoding import DEFAULT_BACKEND, DEFAULT_SELF_ATTENTION
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, native_threads
+from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, native_threads, uses_graphs
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import DEFAULT_OVERHEAD, ModelShape, Workload, free_memory, torch_attention
 from fairseq_el.planning.report import Plan
@@ -129,6 +129,12 @@ def _add_el(el: Any) -> None:
         help="positions that the encoder computes at a time (default: %(default)s)",
     )
     el.add_argument(
+        "--el-cuda-graphs",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="on: with CUDA graphs, whose steps keep more room (auto is off so far)",
+    )
+    el.add_argument(
         "--el-weights",
         choices=["as-loaded", "int8"],
         default="as-loaded",
@@ -188,4 +194,5 @@ def _workload(options: argparse.Namespace, shape: ModelShape) -> Workload:
         int8=in_int8,
         native_threads=native_threads(options.device, options.dtype, options.beam, shape.vocab_size),
         backend=options.el_backend,
+        graphs=options.device == "cuda" and uses_graphs(options.el_cuda_graphs),
     )

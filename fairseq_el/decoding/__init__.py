@@ -9,7 +9,13 @@ from fairseq_el.decoding.attention import (
     set_class_without_el,
 )
 from fairseq_el.decoding.decode_state import DecodeState
-from fairseq_el.decoding.decoder import can_share_past, decode_prompts, decode_step
+from fairseq_el.decoding.decoder import (
+    can_share_past,
+    decode_in_place,
+    decode_prompts,
+    decode_step,
+    embedded_positions,
+)
 from fairseq_el.decoding.enable import (
     BACKENDS,
     DEFAULT_BACKEND,
@@ -25,6 +31,7 @@ from fairseq_el.decoding.enable import (
 from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, is_plain_encoder, share_encoder_out
 from fairseq_el.decoding.layers import drops_out, is_plain_decoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear, why_not_in_int8
+from fairseq_el.decoding.static_state import StaticState
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
 __all__ = [
@@ -39,15 +46,18 @@ __all__ = [
     "NetInput",
     "ScoreLimit",
     "SharedEncoderOut",
+    "StaticState",
     "backend_of",
     "can_share_past",
     "class_without_el",
     "cross_attentions",
+    "decode_in_place",
     "decode_prompts",
     "decode_step",
     "disable_el_attention",
     "drops_out",
     "el_attention_enabled",
+    "embedded_positions",
     "enable_el_attention",
     "encode",
     "has_hooks",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fairseq_el.decoding.decode_state import DecodeState
 from fairseq_el.decoding.layers import drops_out
-from fairseq_el.decoding.linears import Linears
+from fairseq_el.decoding.linears import JoinedLinears, Linears
 from fairseq_el.ops import MOST_QUERIES, el_attention, kv_attention
 from fairseq_el.policy import PROJECTED_AT_ONCE, sentences_at_once
 
@@ -301,8 +301,15 @@ class KVSelfAttention(SharedSelfAttention):
     """Self-attention whose nodes are keys and values: multi-head attention, with less arithmetic."""
 
     def _heads(self, x: Tensor, state: DecodeState) -> Tensor:
-        projected = state.linears.project_together((self.q_proj, self.k_proj, self.v_proj), x)
-        query, key, value = map(self._by_head, projected)
+        modules = (self.q_proj, self.k_proj, self.v_proj)
+        if isinstance(state.linears, JoinedLinears):
+            joined = state.linears.one_product(modules, x)  # (B, queries, 3*d)
+            joined = joined.view(*x.shape[:2], 3 * self.num_heads, self.head_dim).transpose(1, 2)
+            query, nodes = joined.split([self.num_heads, 2 * self.num_heads], dim=1)
+            (pairs,) = state.store(self._incremental_state_id, nodes)  # (B, 2*h, U, dh): keys, then values
+            key, value = pairs.chunk(2, dim=1)
+            return self._over_keys_values(query.transpose(1, 2), key, value, state.current.hidden, state)
+        query, key, value = map(self._by_head, state.linears.project_together(modules, x))
         key, value = state.store(self._incremental_state_id, key.transpose(1, 2), value.transpose(1, 2))
         return self._over_keys_values(query, key, value, state.current.hidden, state)
 

@@ -120,6 +120,13 @@ class BeamTree:
         self.ancestry = self.ancestry.index_select(0, sentences)
         self._replace_pools(lambda pool: keep_rows(pool, sentences))
 
+    def release(self) -> Tuple[Tensor, Dict[str, List[Tensor]]]:
+        """Gives away the ancestry and the pools of all layers; nothing is left here."""
+        assert self.ancestry is not None
+        ancestry, pools = self.ancestry, self._pools
+        self.ancestry, self._pools = None, {}
+        return ancestry, pools
+
     def living_nodes(self) -> Tensor:
         """Counts the nodes of each sentence that some beam descends from. *Shape:* ``(B)``."""
         assert self.ancestry is not None, "nothing was decoded yet"
@@ -156,7 +163,7 @@ class BeamTree:
         spare = (0, self.capacity - self.num_nodes)
         self.ancestry = F.pad(self.ancestry.gather(2, nodes.unsqueeze(1).expand(-1, self.beam_size, -1)), spare)
         nodes = F.pad(nodes, spare)  # node 0 again, as a filler that is finite
-        self._replace_pools(lambda pool: _select_nodes(pool, nodes))  # one after the other: only one is there twice
+        self._replace_pools(lambda pool: select_nodes(pool, nodes))  # one after the other: only one is there twice
 
     def _replace_pools(self, moved: Callable[[Tensor], Tensor]) -> None:
         for pools in self._pools.values():
@@ -168,8 +175,8 @@ class BeamTree:
         return [pool for pools in self._pools.values() for pool in pools]
 
 
-def _select_nodes(pool: Tensor, nodes: Tensor) -> Tensor:
-    """``pool`` ``(B, g, U, w)`` and ``nodes`` ``(B, U')`` to ``(B, g, U', w)``."""
+def select_nodes(pool: Tensor, nodes: Tensor) -> Tensor:
+    """Moves nodes: ``pool`` ``(B, g, U, w)`` and ``nodes`` ``(B, U')`` to ``(B, g, U', w)``."""
     num_sentences, num_groups, length, width = pool.shape
     first = torch.arange(num_sentences * num_groups, device=pool.device).mul_(length).view(num_sentences, num_groups, 1)
     rows = (first + nodes.unsqueeze(1)).view(-1)  # of the pool seen as (B*g*U, w)

@@ -81,7 +81,8 @@ class Pass:
     Attributes:
         in_prompt: it reads first words, once for all beams of a sentence; queries are words. Else they are beams.
         part: the sentences of the pass.
-        hidden: True where a node is hidden from a query; None if all see all. *Shape:* ``(B or 1, queries, U)``.
+        hidden: True where a node is hidden from a query; None if all see all. Or the same as numbers that are added to
+            scores. *Shape:* ``(B or 1, queries, U)``.
     """
 
     in_prompt: bool
@@ -93,10 +94,11 @@ class Pass:
         """``hidden`` as :func:`~fairseq_el.ops.kv_attention` takes it; made once in a pass, not in every layer.
 
         Args:
-            hidden: True where a position is hidden; the same object in all layers. *Shape:* ``(..., n)``.
+            hidden: True where a position is hidden; the same object in all layers. Numbers that are added to scores
+                are returned as they are. *Shape:* ``(..., n)``.
             dtype: of the scores. Those of float64 are rounded by a softmax in float32, which must see what is hidden.
         """
-        if hidden is None or dtype == torch.float64:
+        if hidden is None or dtype == torch.float64 or hidden.is_floating_point():
             return hidden
         for known, mask in self._masks:
             if known is hidden and mask.dtype == dtype:

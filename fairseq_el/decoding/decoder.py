@@ -49,10 +49,7 @@ def decode_prompts(
     """
     state = _state(incremental_state)
     state.begin_prompt(tokens.size(1), lengths, tokens.device, part)
-    positions = None
-    if decoder.embed_positions is not None:  # those that steps would use, whatever the words: a prompt may hold padding
-        any_word = 0 if decoder.padding_idx != 0 else 1
-        positions = decoder.embed_positions(torch.full_like(tokens[:1], any_word))
+    positions = embedded_positions(decoder, tokens.size(1), tokens.device)  # a prompt may hold padding
     return _extract_features(decoder, tokens, positions, encoder_out, part, incremental_state, **options)
 
 
@@ -76,6 +73,38 @@ def decode_step(
     if decoder.embed_positions is not None:
         positions = decoder.embed_positions(tokens, incremental_state=incremental_state)[:, -1:]
     return _extract_features(decoder, tokens[:, -1:], positions, encoder_out, slice(None), incremental_state, **options)
+
+
+def decode_in_place(
+    decoder: Any,
+    words: Tensor,
+    positions: Optional[Tensor],
+    encoder_out: Optional[SharedEncoderOut],
+    state: DecodeState,
+) -> Tensor:
+    """Reads one more word of every beam, where the state has begun the step and the position is known on the device.
+
+    Args:
+        words: *Shape:* ``(B * b, 1)``.
+        positions: the embedded position of these words. *Shape:* ``(1, 1, d)``.
+
+    Returns:
+        features, before the output projection. *Shape:* ``(B * b, 1, d)``.
+    """
+    incremental_state: Dict[str, Any] = {}
+    state.put_into(incremental_state)
+    return _extract_features(
+        decoder, words, positions, encoder_out, slice(None), incremental_state, need_attn=False
+    ).features
+
+
+def embedded_positions(decoder: Any, length: int, device: torch.device) -> Optional[Tensor]:
+    """Embeddings of the first positions, whatever the words; None if there are none. *Shape:* ``(1, length, d)``."""
+    if decoder.embed_positions is None:
+        return None
+    any_word = 0 if decoder.padding_idx != 0 else 1
+    positions: Tensor = decoder.embed_positions(torch.full((1, length), any_word, device=device))
+    return positions
 
 
 def _extract_features(
@@ -104,7 +133,8 @@ def _extract_features(
     if encoder_out is not None:
         memory = encoder_out["encoder_out"][0][:, part].transpose(0, 1)  # (n, B, d) -> (B', n, d)
         masks = encoder_out["encoder_padding_mask"]
-        padding_mask = masks[0][part] if masks else None
+        if masks:  # in steps the same object each time: what is made of it need not be made again
+            padding_mask = masks[0] if part == slice(None) else masks[0][part]
     alignment_layer = decoder.num_layers - 1 if alignment_layer is None else alignment_layer
     state = _state(incremental_state)
     state.source.encoder_out = encoder_out

@@ -108,6 +108,36 @@ class Linears:
         return known.linear
 
 
+class JoinedLinears(Linears):
+    """The same, but modules that are projected together are one product on every device, from copies of their weights.
+
+    For a batch on a card, where every launch takes time. Copies are made at the first use and not checked later.
+    """
+
+    def __init__(self, linears: Linears):
+        super().__init__(linears.num_rows, linears.num_uses, linears.int8)
+        self._copies = linears._copies
+        self._joined: Dict[Tuple[int, ...], Tuple[Tensor, Optional[Tensor]]] = {}
+
+    def one_product(self, modules: Sequence[Any], x: Tensor) -> Tensor:
+        """Computes ``module(x)`` of several modules, side by side. *Shape:* ``(..., in)`` to ``(..., m * out)``."""
+        if not all(map(is_plain_linear, modules)):
+            return torch.cat([module(x) for module in modules], dim=-1)
+        if self._copies_are_used(modules, x):
+            return self._copy(tuple(modules))(x)
+        key = tuple(map(id, modules))
+        if key not in self._joined:
+            self._joined[key] = _joined(modules)
+        return F.linear(x, *self._joined[key])
+
+    def project_together(self, modules: Sequence[Any], x: Tensor) -> Tuple[Tensor, ...]:
+        return self.one_product(modules, x).chunk(len(modules), dim=-1)
+
+    def size_bytes(self) -> int:
+        joined = (t for pair in self._joined.values() for t in pair if t is not None)
+        return super().size_bytes() + sum(t.numel() * t.element_size() for t in joined)
+
+
 def _joined(modules: Sequence[Any]) -> Tuple[Tensor, Optional[Tensor]]:
     """Weight and bias of one layer that has the outputs of all."""
     if len(modules) == 1:

@@ -199,9 +199,14 @@ class ModelDecoder:
             elif self.state is None:
                 self.model.decoder.reorder_incremental_state_scripting(self.incremental_state, new_order)
         if isinstance(self._encoder_out, SharedEncoderOut):
-            self._encoder_out = self._encoder_out.compact(new_order, in_place=True)
+            self.drop_sentences(new_order)
         elif self._has_encoded:
             self._encoder_out = self.model.encoder.reorder_encoder_out(self._encoder_out, new_order)
+
+    def drop_sentences(self, rows: Tensor) -> None:
+        """Drops the encoder's output of sentences that ``rows`` has not, in place; see :meth:`reorder`."""
+        if isinstance(self._encoder_out, SharedEncoderOut):
+            self._encoder_out = self._encoder_out.compact(rows, in_place=True)
 
     def _incremental_state(self) -> Dict[str, Any]:
         assert self.incremental_state is not None
@@ -216,6 +221,7 @@ class EnsembleDecoder:
         encoder_tokens: positions that encoders, and passes over prompts, read at a time.
         need_attn: whether steps return encoder-decoder attention.
         peak: the sizes of what EL models kept; of the steps one by one if ``measures`` says so.
+        uses_graphs: whether steps on a card may be replayed from CUDA graphs.
     """
 
     def __init__(
@@ -227,6 +233,7 @@ class EnsembleDecoder:
         need_attn: bool,
         on_step: Optional[OnStep] = None,
         measures: bool = False,
+        uses_graphs: bool = False,
     ):
         """
         Args:
@@ -234,6 +241,7 @@ class EnsembleDecoder:
             on_step: is called by :meth:`report`.
             measures: :meth:`report` updates :attr:`peak`.
         """
+        self.uses_graphs = uses_graphs
         self.encoder_tokens = encoder_tokens
         self.need_attn = need_attn
         self.on_step = on_step
@@ -279,12 +287,16 @@ class EnsembleDecoder:
 
     def report(self, step: int) -> None:
         """Takes the sizes of the states, and calls ``on_step``: a step was decoded."""
-        if self._measures:
-            past = sum(state.capacity_bytes() for state in self.states)
-            source = sum(state.source_bytes() for state in self.states)
-            self.peak = StateBytes(max(self.peak.past, past), max(self.peak.source, source))
+        self.measure(self.states)
         if self.on_step is not None:
             self.on_step(step, self.states)
+
+    def measure(self, states: Sequence[DecodeState]) -> None:
+        """Takes the sizes of states, if sizes are asked for."""
+        if self._measures:
+            past = sum(state.capacity_bytes() for state in states)
+            source = sum(state.source_bytes() for state in states)
+            self.peak = StateBytes(max(self.peak.past, past), max(self.peak.source, source))
 
     def reorder(self, new_order: Tensor) -> None:
         for model in self.models:

@@ -128,14 +128,8 @@ class Beams:
         Returns:
             which candidates, and which beams they continue. *Shape:* ``(B, b)`` each.
         """
-        beam_size, num_candidates = self.beam_size, ended.size(1)
-        ended = ended.clone()
-        ended[:, :beam_size] |= self.ignore
-        # Best first among those that go on, then, if there are not b of them, those that do not.
-        rank = torch.arange(num_candidates, device=ended.device) + ended.long() * 2 * beam_size
-        rank, active = torch.topk(rank, k=beam_size, dim=1, largest=False)
-        self.ignore = rank >= 2 * beam_size
-
+        beam_size = self.beam_size
+        active, self.ignore = going_on(ended, self.ignore)
         beams = candidates.beams.gather(1, active)
         offsets = torch.arange(self.num_sentences, device=beams.device).unsqueeze(1) * beam_size
         rows = (beams + offsets).view(-1)
@@ -146,6 +140,40 @@ class Beams:
         if self.attention is not None:
             self.attention[:, :, : step + 2] = self.attention[:, :, : step + 2].index_select(0, rows)
         return active, beams
+
+
+def ending(candidates: Candidates, ignore: Tensor, eos: int) -> Tensor:
+    """Finds the candidates that end their hypothesis.
+
+    Args:
+        candidates: best first. *Shape:* ``(B, c)`` each, ``c >= b``.
+        ignore: beams that have ended themselves. *Shape:* ``(B, b)``.
+
+    Returns:
+        *Shape:* ``(B, c)``.
+    """
+    ended = candidates.tokens.eq(eos) & candidates.scores.ne(float("-inf"))  # (B, c)
+    ended[:, : ignore.size(1)] &= ~ignore
+    return ended
+
+
+def going_on(ended: Tensor, ignore: Tensor) -> Tuple[Tensor, Tensor]:
+    """Chooses the ``b`` best candidates of each sentence that have not ended.
+
+    Args:
+        ended: candidates that end their hypothesis. *Shape:* ``(B, c)``.
+        ignore: beams that have ended themselves. *Shape:* ``(B, b)``.
+
+    Returns:
+        which candidates, and which of these have ended, because there are not ``b`` others. *Shape:* ``(B, b)`` each.
+    """
+    beam_size = ignore.size(1)
+    ended = ended.clone()
+    ended[:, :beam_size] |= ignore
+    # Best first among those that go on, then, if there are not b of them, those that do not.
+    rank = torch.arange(ended.size(1), device=ended.device) + ended.long() * 2 * beam_size
+    rank, active = torch.topk(rank, k=beam_size, dim=1, largest=False)
+    return active, rank >= 2 * beam_size
 
 
 def best_candidates(

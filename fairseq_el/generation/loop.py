@@ -1,23 +1,18 @@
 """The search of one batch, from the source to its hypotheses.
 
-:class:`SearchLoop` asks a step for candidates, :class:`EndedHypotheses` takes those that end, and :func:`choose_search`
-chooses between the loop with one of its steps and native code.
+:class:`SearchLoop` asks a step for candidates, and :class:`EndedHypotheses` takes those that end.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import List, Optional, Set, Tuple, Type, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.batch_search import BatchSearch
-from fairseq_el.generation.ensemble import EnsembleDecoder
-from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, hypothesis
-from fairseq_el.generation.native_search import NativeSearch
-from fairseq_el.generation.reference_step import ReferenceStep
+from fairseq_el.generation.hypotheses import Beams, Candidates, Hypotheses, Kept, NoWordLeftError, ending, hypothesis
 from fairseq_el.generation.rules import SearchRules
 from fairseq_el.generation.step import BeamStep
 from fairseq_el.generation.transformers_search import RankedHypotheses
@@ -40,6 +35,12 @@ class SearchLoop(BatchSearch):
         self.ended = (EndedHypotheses if rules.transformers is None else RankedHypotheses)(rules, batch)
 
     def run(self) -> Hypotheses:
+        for _ in self.steps():
+            pass
+        return self.ended.best_first()
+
+    def steps(self) -> Iterator[int]:
+        """Decodes step by step. Yields the number of each step after which another one follows."""
         batch = self.batch
         # 1. Read the source, and the prompts.
         first_step = self.step.begin()
@@ -51,8 +52,9 @@ class SearchLoop(BatchSearch):
             remaining = batch.remaining()
             if not remaining or (self.rules.strategy.stop_on_max_len and step >= batch.max_len):
                 break
-            if step >= batch.max_len:
-                raise NoWordLeftError([batch.sentences[i] for i in remaining])
+            stuck = [batch.sentences[i] for i in remaining if step >= batch.last_step(i)]
+            if stuck and (self.rules.alone or step >= batch.max_len):
+                raise NoWordLeftError(stuck)
             # 4. Finished sentences leave, a few at a time.  B -> B'
             kept: Optional[Kept] = None
             if self.step.worth_dropping(step, len(batch.sentences) - len(remaining)):
@@ -62,7 +64,7 @@ class SearchLoop(BatchSearch):
                 batch.keep(kept)
             # 5. The others continue with their b best candidates that have not ended.
             self.step.advance(step, candidates, ended, kept)
-        return self.ended.best_first()
+            yield step
 
 
 class EndedHypotheses:
@@ -87,10 +89,13 @@ class EndedHypotheses:
             which candidates end their hypothesis. *Shape:* ``(B, c)``.
         """
         batch, beam_size = self._batch, beams.beam_size
-        ended = candidates.tokens.eq(self._rules.eos) & candidates.scores.ne(float("-inf"))  # (B, c)
-        ended[:, :beam_size] &= ~beams.ignore
+        ended = ending(candidates, beams.ignore, self._rules.eos)  # (B, c)
         on_host = ended[:, :beam_size].cpu().numpy()  # the one time in a step that the host waits for the device
-        found = list(zip(*(indices.tolist() for indices in on_host.nonzero())))  # sentence by sentence, best first
+        found = [  # sentence by sentence, best first
+            (i, candidate)
+            for i, candidate in zip(*(indices.tolist() for indices in on_host.nonzero()))
+            if batch.sentences[i] not in batch.finished
+        ]
         taken: List[Tuple[int, int]] = []
         count = {i: len(self._of_sentence[batch.sentences[i]]) for i, _ in found}
         for i, candidate in found:
@@ -100,6 +105,8 @@ class EndedHypotheses:
         if taken:
             self._take(step, candidates, beams, taken)
         batch.finished |= {batch.sentences[i] for i in count if count[i] == beam_size or step >= batch.last_step(i)}
+        if self._rules.strategy.stop_on_max_len and self._rules.alone:
+            batch.finished |= {each for i, each in enumerate(batch.sentences) if step >= batch.last_step(i)}
         return ended
 
     def _take(self, step: int, candidates: Candidates, beams: Beams, taken: List[Tuple[int, int]]) -> None:
@@ -127,6 +134,14 @@ class EndedHypotheses:
     def keep(self, kept: Kept) -> None:
         """Does nothing: hypotheses are kept by the number of their sentence in the whole batch."""
 
+    def counts(self) -> List[int]:
+        """Counts the hypotheses of each sentence of the batch."""
+        return list(map(len, self._of_sentence))
+
+    def add(self, sentence: int, found: Dict[str, Any]) -> None:
+        """Adds a hypothesis, the last of its sentence so far."""
+        self._of_sentence[sentence].append(found)
+
     def best_first(self) -> Hypotheses:
         """Returns all hypotheses. The host waits once for their scores."""
         all_scores = [hypothesis["score"] for hypotheses in self._of_sentence for hypothesis in hypotheses]
@@ -136,34 +151,3 @@ class EndedHypotheses:
             order = torch.sort(scores, descending=True)[1]  # stock's own call: equal scores stay in its order
             result.append([hypotheses[i] for i in order.tolist()])
         return result
-
-
-logger = logging.getLogger(__name__)
-
-# The best first; the last decodes everything.
-IMPLEMENTATIONS: List[Union[Type[NativeSearch], Type[BeamStep]]] = [NativeSearch, ReferenceStep]
-
-_logged: Set[str] = set()
-
-
-def choose_search(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> BatchSearch:
-    """The search by the first of :data:`IMPLEMENTATIONS` that does not refuse; each reason is logged once."""
-    for implementation in IMPLEMENTATIONS[:-1]:
-        reason = implementation.refusal(rules, batch, decoders)
-        if reason is None:
-            _log_once(f"Batches are decoded by {implementation.__name__}")
-            return _search_by(implementation(rules, batch, decoders))
-        _log_once(f"A batch is not decoded by {implementation.__name__}: {reason}")
-    return _search_by(IMPLEMENTATIONS[-1](rules, batch, decoders))
-
-
-def _search_by(implementation: Union[BatchSearch, BeamStep]) -> BatchSearch:
-    if isinstance(implementation, BatchSearch):
-        return implementation
-    return SearchLoop(implementation.rules, implementation.batch, implementation)
-
-
-def _log_once(message: str) -> None:
-    if message not in _logged:
-        _logged.add(message)
-        logger.info(message)

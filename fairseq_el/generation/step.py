@@ -17,10 +17,10 @@ class BeamStep(ABC):
     """The models, the rules for words and the strategy of a search, for one batch.
 
     :class:`~fairseq_el.generation.loop.SearchLoop` decides which hypotheses end and which sentences are finished. All
-    that is computed for beams in between is behind this interface, so that captured graphs can take the place of
+    that is computed for beams in between is behind this interface, so that other code can take the place of
     :class:`~fairseq_el.generation.reference_step.ReferenceStep`. That one decodes everything, and others must give the
-    same results. :func:`~fairseq_el.generation.loop.choose_search` says which one a batch gets. What does all steps in
-    one call takes the place of the loop: :class:`~fairseq_el.generation.batch_search.BatchSearch`.
+    same results. :func:`~fairseq_el.generation.choice.choose_search` says which one a batch gets. What does all steps
+    in one call takes the place of the loop: :class:`~fairseq_el.generation.batch_search.BatchSearch`.
 
     The loop calls, in this order::
 

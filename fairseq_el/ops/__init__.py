@@ -21,7 +21,7 @@ from fairseq_el.ops.linear_attention import (
     linear_attention_step,
     sums_of,
 )
-from fairseq_el.ops.ngram_block import block_repeated_ngrams
+from fairseq_el.ops.ngram_block import block_in_place, block_repeated_ngrams
 from fairseq_el.ops.packed_linear import PackedLinear, can_pack
 from fairseq_el.ops.selected_rows import keep_rows, storage_bytes
 from fairseq_el.ops.sliced_loss import Attend, attend_within, sliced_loss
@@ -38,6 +38,7 @@ __all__ = [
     "Sums",
     "as_bias",
     "attend_within",
+    "block_in_place",
     "block_repeated_ngrams",
     "can_pack",
     "contract_context",

@@ -112,8 +112,8 @@ def expand_query(query: Tensor, key_weight: Tensor) -> Tensor:
     """
     num_sentences, num_beams, num_heads, head_dim = query.shape
     per_head = query.reshape(-1, num_heads, head_dim).transpose(0, 1)  # (B, b, h, dh) -> (h, B*b, dh)
-    expanded = torch.bmm(per_head, key_weight.view(num_heads, head_dim, -1))  # (h, B*b, d)
-    return expanded.transpose(0, 1).reshape(num_sentences, num_beams, num_heads, -1)
+    expanded = _product_by_head(per_head, key_weight.view(num_heads, head_dim, -1))  # (B*b, h, d)
+    return expanded.reshape(num_sentences, num_beams, num_heads, -1)
 
 
 def contract_context(context: Tensor, value_weight: Tensor) -> Tensor:
@@ -129,7 +129,19 @@ def contract_context(context: Tensor, value_weight: Tensor) -> Tensor:
     num_sentences, num_beams, num_heads, width = context.shape
     per_head = context.reshape(-1, num_heads, width).transpose(0, 1)  # (B, b, h, d) -> (h, B*b, d)
     weight = value_weight.view(num_heads, -1, width).transpose(1, 2)  # (h*dh, d) -> (h, d, dh)
-    return torch.bmm(per_head, weight).transpose(0, 1).reshape(num_sentences, num_beams, num_heads, -1)
+    return _product_by_head(per_head, weight).reshape(num_sentences, num_beams, num_heads, -1)
+
+
+def _product_by_head(per_head: Tensor, weight: Tensor) -> Tensor:
+    """Multiplies ``(h, rows, k)`` by ``(h, k, m)``: ``(rows, h, m)``.
+
+    A card writes this layout at once. Otherwise rows are put together later, by another launch.
+    """
+    if per_head.device.type == "cpu" or torch.is_grad_enabled():
+        return torch.bmm(per_head, weight).transpose(0, 1)
+    product = per_head.new_empty(per_head.size(1), per_head.size(0), weight.size(2))
+    torch.bmm(per_head, weight, out=product.transpose(0, 1))
+    return product
 
 
 def expanded_scores(

@@ -54,3 +54,31 @@ def block_where_found(scores: Tensor, tokens: Tensor, ngram_size: int) -> Tensor
         rows, windows = rows[agrees], windows[agrees]
     scores[rows, tokens[rows, windows + ngram_size - 1]] = float("-inf")
     return scores
+
+
+def block_in_place(scores: Tensor, tokens: Tensor, step: Tensor, ngram_size: int) -> Tensor:
+    """Does the same with the number of words on the device, where they are all that it may take.
+
+    Args:
+        scores: of the next word, changed in place. *Shape:* ``(rows, V)``.
+        tokens: the words so far, then anything that is a word. *Shape:* ``(rows, T)``.
+        step: the place of the last word so far. *Shape:* ``(1)``.
+        ngram_size: ``n``, at least 1.
+
+    Returns:
+        ``scores``.
+    """
+    num_windows = tokens.size(1) - ngram_size + 1
+    if num_windows < 1:
+        return scores
+    followers = tokens[:, ngram_size - 1 :]  # (rows, windows)
+    places = torch.arange(ngram_size - 1, tokens.size(1), device=tokens.device)  # (windows): of the followers
+    begins = places <= step
+    if ngram_size == 1:
+        begins = begins & (places > 0)
+    begins = begins.expand_as(followers)
+    for offset in range(ngram_size - 1):
+        last = (step - (ngram_size - 2 - offset)).clamp(min=0)  # where there are fewer words, no window is complete
+        begins = begins & (tokens[:, offset : offset + num_windows] == tokens.index_select(1, last))
+    forbidden = torch.zeros_like(followers, dtype=scores.dtype).masked_fill_(begins, float("-inf"))
+    return scores.scatter_add_(1, followers, forbidden)

@@ -103,9 +103,9 @@ def _search_groups(scores: Tensor, k: int, group_size: int, largest_first: bool)
         found = torch.cat([found, scores[:, rest:]], dim=1)
     values, chosen = torch.topk(found, k, dim=1, sorted=largest_first)
     member = torch.div(chosen, k, rounding_mode="floor")  # of its group; from g on: of the rest
-    columns = groups.gather(1, chosen - member * k).add_(member * num_groups)
+    columns = groups.gather(1, chosen.remainder(k)).add_(member, alpha=num_groups)
     if rest < num_columns:
-        columns = torch.where(member < group_size, columns, chosen - group_size * k + rest)
+        columns = torch.where(member < group_size, columns, chosen + (rest - group_size * k))
     return values, columns
 
 

@@ -18,6 +18,8 @@ from fairseq_el.policy import (
     output_rows_at_once,
     sentences_at_once,
     should_pack,
+    static_capacity,
+    static_output_rows,
 )
 
 _MANY_USES = 10_000  # of a packed weight that stays from batch to batch
@@ -32,8 +34,10 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
     """
     capacity = state_capacity(shape, load, worst)
     state = state_bytes(method, shape, load, capacity)
-    step = _step_bytes(method, shape, load, capacity)
+    computing = _computing_bytes(method, shape, load, capacity)
+    step = max(_moving_bytes(method, shape, load, capacity), computing)
     parts = {
+        "graphs": _tables_bytes(method, shape, load) + computing if load.graphs else 0,
         "packed": _int8_bytes(shape, load) if load.int8 else packed_bytes(method, shape, load),
         "buffers": load.buffer_bytes(shape, 8 + 4),
         "attention_record": 0,
@@ -66,7 +70,8 @@ def el_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -> Di
 def state_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -> int:
     """Bytes of a decode state with room for ``capacity`` nodes: the pools of all layers, and each beam's ancestors."""
     width = shape.decoder_dim * (2 if method == "kv" else 1)
-    return load.batch * capacity * (shape.decoder_layers * width * load.element_size + load.beam)
+    mask = load.beam * (load.element_size if _adds_mask(method, load) else 1)
+    return load.batch * capacity * (shape.decoder_layers * width * load.element_size + mask)
 
 
 def state_capacity(shape: ModelShape, load: Workload, worst: bool) -> int:
@@ -75,7 +80,22 @@ def state_capacity(shape: ModelShape, load: Workload, worst: bool) -> int:
     generated = load.beam * load.tgt_len
     nodes = prompt + (generated if worst else int(load.expected_node_share * generated))
     steps = load.tgt_len + 1 + (load.src_len if shape.decoder_only else 0)
-    return min(capacity_for(nodes, load.beam), prompt + load.beam * steps)
+    most = prompt + load.beam * steps
+    if load.graphs:
+        return static_capacity(nodes, load.beam, -(-(most - nodes) // load.beam))
+    return min(capacity_for(nodes, load.beam), most)
+
+
+def _adds_mask(method: str, load: Workload) -> bool:
+    """Returns whether what a beam does not see is kept as numbers, which self-attention adds to scores."""
+    return load.graphs and method == "kv" and load.dtype != "fp64"
+
+
+def _tables_bytes(method: str, shape: ModelShape, load: Workload) -> int:
+    """Bytes that steps in place only read: joined weights of query, key and value, positions, and rules for words."""
+    d = shape.decoder_dim
+    joined = shape.decoder_layers * 3 * (d + 1) * d * load.element_size if method == "kv" else 0
+    return joined + load.hypothesis_length(shape) * d * load.element_size + 4 * 4 * shape.vocab_size
 
 
 def keeps_packed(shape: ModelShape, load: Workload, size: int) -> bool:
@@ -150,14 +170,19 @@ def _feed_forward_bytes(load: Workload, d: int, f: int, held: int, shape: ModelS
     return max(first, second, residual)
 
 
-def _step_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -> int:
-    """Bytes at the peak of a step, beside the decode state: when it computes, or when pools are moved."""
+def _moving_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -> int:
+    """Bytes while pools are moved, one after the other, beside the decode state; int64 indices say which nodes stay."""
+    index_rows, width = (shape.decoder_heads if method == "kv" else 1), shape.decoder_dim * load.element_size
+    if load.graphs and method == "kv":  # keys and values of a layer are one pool
+        index_rows, width = 2 * index_rows, 2 * width
+    return load.batch * capacity * (width + 8 * (index_rows + 2))
+
+
+def _computing_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -> int:
+    """Bytes at the peak of a step while it computes, beside the decode state."""
     s, rows, d = load.element_size, load.rows, shape.decoder_dim
     packed = multiplies_packed(shape, load, d * shape.decoder_ffn_dim, rows)
     activations = (4 + shape.pre_norm) * rows * d * s
-    index_rows = shape.decoder_heads if method == "kv" else 1
-    # Pools are moved one after the other; int64 indices say which nodes stay.
-    moving = load.batch * capacity * (d * s + 8 * (index_rows + 2))
     at_peak = [
         rows * _feed_forward_bytes(load, d, shape.decoder_ffn_dim, 3, shape, packed),
         _logits_bytes(shape, load),
@@ -175,9 +200,11 @@ def _step_bytes(method: str, shape: ModelShape, load: Workload, capacity: int) -
         else:
             at_peak.append(_el_attention_bytes(shape, load, n, shape.encoder_dim) + activations)
     masks = rows * capacity * (1 + (s if method == "kv" else 0))  # which nodes are hidden, and what hides them
+    if load.graphs:
+        masks = rows * capacity * (s if _adds_mask(method, load) else 1)  # a copy, to follow the beams
     if load.backend == "shared-kv" and not shape.decoder_only:
         masks += load.batch * load.src_len * s
-    return max(moving, masks + max(at_peak))
+    return masks + max(at_peak)
 
 
 def _el_attention_bytes(shape: ModelShape, load: Workload, length: int, width: int) -> int:
@@ -208,7 +235,10 @@ def _logits_bytes(shape: ModelShape, load: Workload) -> int:
     """Bytes of logits and log-probabilities of a part of the sentences; or of the latter with what search needs."""
     words = shape.vocab_size
     search = 2 * 4 * int((words * (2 * load.beam + 1)) ** 0.5)  # maxima of groups, and the members of the best
-    return _output_rows(shape, load, load.beam, load.rows) * max(words * load.el_softmax_bytes, words * 4 + search)
+    rows = _output_rows(shape, load, load.beam, load.rows)
+    if load.graphs:
+        rows = min(static_output_rows(load.encoder_tokens, shape.decoder_dim, words), load.rows)
+    return rows * max(words * load.el_softmax_bytes, words * 4 + search)
 
 
 def _prompt_logits_bytes(shape: ModelShape, load: Workload, num_rows: int) -> int:

@@ -33,6 +33,7 @@ class Breakdown:
         decoder_state: all that decoder self-attention keeps.
         attention_record: the encoder-decoder attention that fairseq's generator keeps for every hypothesis.
         step: all else that is alive at the peak of a step: logits and search, or activations, or copies of a cache.
+        graphs: what CUDA graphs have for themselves, and weights that are joined for fewer launches.
     """
 
     weights: int
@@ -45,12 +46,13 @@ class Breakdown:
     decoder_state: int
     attention_record: int
     step: int
+    graphs: int = 0
 
     @property
     def decoding(self) -> int:
         """Bytes at the peak of a step, beside weights, buffers and overhead."""
         state = self.cross_state + self.source_keys_values + self.decoder_state
-        return state + self.attention_record + self.step
+        return state + self.attention_record + self.step + self.graphs
 
     @property
     def total(self) -> int:

@@ -28,6 +28,7 @@ _ROWS = (  # of the table: a title, and the part of a breakdown that is shown
     ("b) decoder state, expected", "decoder_state"),
     ("b) attention record", "attention_record"),
     ("b) logits, search, a step", "step"),
+    ("b) CUDA graphs, joined weights", "graphs"),
 )
 _IN_JSON = {"keeps_packed": "packs_last"}  # fields of a workload that programs know by an earlier name
 _GIB = 1 << 30
@@ -183,6 +184,8 @@ class Plan:
         options = f"--el-self-attention {self.recommended} --el-encoder-tokens {self.load.encoder_tokens}"
         if self.load.backend != Workload.backend:  # not the default
             options = f"--el-backend {self.load.backend} {options}"
+        if self.load.graphs:
+            options = f"--el-cuda-graphs on {options}"
         if self.load.int8:
             options = f"--el-weights int8 {options}"
         lines = [

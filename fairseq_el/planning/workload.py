@@ -70,6 +70,7 @@ class Workload:
         int8: linear layers are computed from copies of their weights in 8 bits, and the copies stay (``--el-weights``).
         native_threads: threads of native code, which decodes with EL-attention; 0: steps are in Python.
         backend: ``"el"`` or ``"shared-kv"``, what cross-attention of EL models keeps (``--el-backend``).
+        graphs: steps of EL models stay in place, and are replayed from CUDA graphs (``--el-cuda-graphs``).
     """
 
     batch: int
@@ -87,6 +88,7 @@ class Workload:
     int8: bool = False
     native_threads: int = 0
     backend: str = "el"
+    graphs: bool = False
 
     @property
     def rows(self) -> int:

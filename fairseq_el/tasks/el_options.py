@@ -24,6 +24,7 @@ CHOICES = {
     "el_ngram_blocking": ["all", "stock"],
     "el_self_attention": ["el", "kv"],
     "el_weights": ["as-loaded", "int8"],
+    "el_cuda_graphs": ["auto", "on", "off"],
 }
 Search = ChoiceEnum(CHOICES["el_search"])
 EarlyStopping = ChoiceEnum(CHOICES["el_early_stopping"])
@@ -32,6 +33,7 @@ DType = ChoiceEnum(CHOICES["el_dtype"])
 NgramBlocking = ChoiceEnum(CHOICES["el_ngram_blocking"])
 SelfAttention = ChoiceEnum(CHOICES["el_self_attention"])
 Weights = ChoiceEnum(CHOICES["el_weights"])
+CudaGraphs = ChoiceEnum(CHOICES["el_cuda_graphs"])
 _INDICES = "numbers of the dictionary's symbols (the first word of dict.txt has 4)"
 
 
@@ -105,6 +107,13 @@ class ELOptions(TopkOptions):
         metadata={
             "help": "what decoder self-attention keeps of each word: el its hidden state, kv its key and value, which "
             "is twice as much and less to compute"
+        },
+    )
+    el_cuda_graphs: CudaGraphs = field(  # type: ignore[valid-type]
+        default="auto",
+        metadata={
+            "help": "steps of plain beam search on a card: on replays them from CUDA graphs, off launches every kernel "
+            "from Python; auto is off so far"
         },
     )
     el_encoder_tokens: int = field(

@@ -130,6 +130,7 @@ class ELTask(WholeData):
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)
             generator.int8_weights = in_int8
+            generator.cuda_graphs = str(options.el_cuda_graphs)
             generator.ngram_blocking_as_stock = str(options.el_ngram_blocking) == "stock"
             generator.transformers_rules = self._search_rules(functools.partial(_option, args))
             generator.record_attention = bool(getattr(args, "print_alignment", None))

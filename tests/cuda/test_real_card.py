@@ -12,9 +12,10 @@ from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
 from tiny import batch, build_language_model, build_model, build_slim_performer, dictionary
 
+from fairseq_el import policy
 from fairseq_el.decoding import enable_el_attention
 from fairseq_el.decoding.beam_tree import BeamTree
-from fairseq_el.generation import ELSequenceGenerator
+from fairseq_el.generation import ELSequenceGenerator, static_search
 from fairseq_el.ops import (
     block_repeated_ngrams,
     el_attention,
@@ -68,6 +69,29 @@ def test_the_same_batch_gives_the_same_bits(self_attention, backend):
     generator = ELSequenceGenerator([model], WORDS, beam_size=4, max_len_b=40, min_len=40, max_len=60)
     first = decode(generator, model)
     assert all(decode(generator, model) == first for _ in range(5))
+
+
+@pytest.mark.parametrize("ngrams", [0, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@BACKENDS
+@SELF_ATTENTION
+def test_graphs_give_the_hypotheses_of_steps_in_place(self_attention, backend, dtype, ngrams, monkeypatch):
+    """To the last bit; and in float32 the words of the usual steps."""
+    captures, capture = [], static_search.captured
+    monkeypatch.setattr(static_search, "captured", lambda *given: (captures.append(given), capture(*given))[1])
+    monkeypatch.setattr(policy, "STEPS_OF_ROOM", 8)
+    model = build_model("transformer", WORDS, 1, dtype, encoder_embed_dim=64, decoder_embed_dim=64).to("cuda")
+    enable_el_attention(model, self_attention=self_attention, backend=backend)
+    generator = ELSequenceGenerator([model], WORDS, beam_size=4, max_len_b=40, min_len=12, no_repeat_ngram_size=ngrams)
+    generator.record_attention = False
+    usual = decode(generator, model)
+    generator.cuda_graphs = "on"
+    replayed = [decode(generator, model) for _ in range(2)]
+    assert len(captures) > 2
+    monkeypatch.setattr(static_search.StaticSearch, "captures", False)
+    assert replayed == [decode(generator, model)] * 2
+    if dtype == torch.float32:
+        assert [[tokens for tokens, _ in each] for each in replayed[0]] == [[t for t, _ in each] for each in usual]
 
 
 @BACKENDS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import TinyELTask, batch, build_model, dictionary
 
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules, loop
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules, choice
 from fairseq_el.generation.batch_search import BatchSearch
 from fairseq_el.generation.hypotheses import Beams, Candidates
 from fairseq_el.generation.loop import SearchLoop
@@ -155,7 +155,7 @@ class WithoutLoop(BatchSearch):
 
 @pytest.fixture(autouse=True)
 def without_native_code(monkeypatch):
-    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [ReferenceStep])
+    monkeypatch.setattr(choice, "IMPLEMENTATIONS", [ReferenceStep])
 
 
 def decode(options=None, rules=None, prefix=None, dtype=torch.float64, **attributes):
@@ -203,7 +203,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_loop_and_reference_keep_the_contract(case, monkeypatch):
     expected = decode(**CASES[case])
-    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [CheckedStep, ReferenceStep])
+    monkeypatch.setattr(choice, "IMPLEMENTATIONS", [CheckedStep, ReferenceStep])
     CheckedStep.seen.clear()
     assert_same(decode(**CASES[case]), expected, rtol=0, atol=0)
     (step,) = CheckedStep.seen
@@ -216,7 +216,7 @@ def test_loop_and_reference_keep_the_contract(case, monkeypatch):
 @pytest.mark.parametrize("case", ["beam search", "greedy", "n-grams", "penalties"])
 def test_another_implementation_finds_the_same(case, implementation, monkeypatch):
     expected = decode(**CASES[case])
-    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [implementation, ReferenceStep])
+    monkeypatch.setattr(choice, "IMPLEMENTATIONS", [implementation, ReferenceStep])
     WithoutLoop.runs.clear()
     assert_same(decode(**CASES[case]), expected, rtol=1e-5, atol=1e-5)
     assert len(WithoutLoop.runs) == (implementation is WithoutLoop)
@@ -224,13 +224,13 @@ def test_another_implementation_finds_the_same(case, implementation, monkeypatch
 
 def messages_of_the_loop(caplog):
     """Other modules log too, if a test before this one has left their level low."""
-    return [record.getMessage() for record in caplog.records if record.name == loop.__name__]
+    return [record.getMessage() for record in caplog.records if record.name == choice.__name__]
 
 
 def test_the_choice_is_logged_once_with_its_reason(monkeypatch, caplog):
-    monkeypatch.setattr(loop, "IMPLEMENTATIONS", [FromScratchStep, ReferenceStep])
-    monkeypatch.setattr(loop, "_logged", set())
-    with caplog.at_level(logging.INFO, logger=loop.__name__):
+    monkeypatch.setattr(choice, "IMPLEMENTATIONS", [FromScratchStep, ReferenceStep])
+    monkeypatch.setattr(choice, "_logged", set())
+    with caplog.at_level(logging.INFO, logger=choice.__name__):
         for case in ("beam search", "sampling", "beam search", "sampling"):
             decode(**CASES[case])
     assert messages_of_the_loop(caplog) == [
@@ -240,6 +240,6 @@ def test_the_choice_is_logged_once_with_its_reason(monkeypatch, caplog):
 
 
 def test_nothing_is_logged_where_there_is_no_choice(caplog):
-    with caplog.at_level(logging.INFO, logger=loop.__name__):
+    with caplog.at_level(logging.INFO, logger=choice.__name__):
         decode()
     assert messages_of_the_loop(caplog) == []

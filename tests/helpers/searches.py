@@ -8,9 +8,10 @@ from typing import Any, Iterator
 import pytest
 
 from fairseq_el import native
-from fairseq_el.generation import loop
+from fairseq_el.generation import choice
 from fairseq_el.generation.native_search import NativeSearch
 from fairseq_el.generation.reference_step import ReferenceStep
+from fairseq_el.generation.static_search import StaticSearch
 
 NOT_COMPILED = "the extension is not compiled here (pip install -v --no-build-isolation --no-deps -e .)"
 
@@ -33,13 +34,32 @@ def in_python() -> Iterator[None]:
 
 
 @contextmanager
+def in_place() -> Iterator[list[StaticSearch]]:
+    """Steps stay in place, on any device, and a test fails where that is refused. Yields the searches of batches."""
+    searches: list[StaticSearch] = []
+
+    class OnAnyDevice(StaticSearch):
+        any_device = True
+
+        def __init__(self, *given: Any):
+            super().__init__(*given)
+            searches.append(self)
+
+    def nothing_else(*given: Any) -> Any:
+        pytest.fail(f"steps of a batch do not stay in place: {OnAnyDevice.refusal(*given)}")
+
+    with _steps(OnAnyDevice, nothing_else):
+        yield searches
+
+
+@contextmanager
 def _steps(*implementations: Any) -> Iterator[None]:
-    known = list(loop.IMPLEMENTATIONS)
-    loop.IMPLEMENTATIONS[:] = implementations
+    known = list(choice.IMPLEMENTATIONS)
+    choice.IMPLEMENTATIONS[:] = implementations
     try:
         yield
     finally:
-        loop.IMPLEMENTATIONS[:] = known
+        choice.IMPLEMENTATIONS[:] = known
 
 
 def skip_unless_compiled() -> Any:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from fairseq.sequence_generator import SequenceGenerator
+from searches import in_place
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
@@ -27,7 +28,7 @@ from fairseq_el.planning import (
     memory,
     shape_of,
 )
-from fairseq_el.planning.el_memory import state_bytes, state_capacity
+from fairseq_el.planning.el_memory import _computing_bytes, state_bytes, state_capacity
 from fairseq_el.policy import output_rows_at_once
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -329,6 +330,33 @@ def test_state_is_as_planned(beam, method, dtype):
     if beam == 1:  # shares nothing: what is expected is the worst
         assert state_capacity(run.shape, run.work, worst=False) == worst
         assert most >= 0.85 * worst
+
+
+@can_track
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["kv", "el"])
+@pytest.mark.parametrize("part", ["source", "past", "past, one beam", "vocabulary", "all"])
+def test_peak_of_decoding_in_place(part, method, dtype, monkeypatch):
+    """Without the graphs themselves, which are for cards: their pool is planned as large as the step's own memory."""
+    monkeypatch.setattr("fairseq_el.decoding.linears.can_pack", lambda *unused: False)  # as on a card
+    run = Run(method, dtype, **{**DOMINATED_BY[part], "words": max(DOMINATED_BY[part]["words"], 40)})
+    run.work = replace(run.work, can_pack=False, graphs=True)
+    sizes = []
+    on_batch = ELSequenceGenerator.on_batch
+    monkeypatch.setattr(ELSequenceGenerator, "on_step", property(lambda self: None, lambda self, value: None))
+    monkeypatch.setattr(ELSequenceGenerator, "on_batch", sizes.append)
+    with in_place():
+        run.decode()
+    monkeypatch.setattr(ELSequenceGenerator, "on_batch", on_batch)
+    of_a_node = state_bytes(method, run.shape, run.work, 1)
+    (capacity,) = {round(size.past / of_a_node) for size in sizes}
+    assert sizes[0].past == pytest.approx(state_bytes(method, run.shape, run.work, capacity), rel=0.01)
+    assert capacity <= state_capacity(run.shape, run.work, worst=True)
+    monkeypatch.setattr("fairseq_el.planning.el_memory.state_capacity", lambda *unused: capacity)
+    plan = memory(method, run.shape, run.work)
+    computing = _computing_bytes(method, run.shape, run.work, capacity)
+    planned = plan.decoding - computing + plan.buffers - 8 * run.work.batch * run.work.src_len
+    assert_close(planned, run.decoding, 0.1)
 
 
 def test_output_rows_are_those_of_the_generator():
