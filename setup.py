@@ -169,6 +169,8 @@ setup(
         "hf": ["safetensors>=0.3", "transformers>=5"],  # conversion needs safetensors only; --verify transformers
         "bench": ["ctranslate2>=4.4", "matplotlib>=3.3", "transformers>=5"],
         "shards": ["fairscale>=0.4.6"],
+        # Newer pyarrow needs numpy 2, and fairseq's language models numpy 1; there is no older one for Python 3.13.
+        "ray": ["ray[data]>=2.10", 'pyarrow<20; python_version < "3.13"'],
         "dev": [
             "hypothesis>=6.60",
             "matplotlib>=3.3",

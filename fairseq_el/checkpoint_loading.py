@@ -51,7 +51,8 @@ def load_listed_classes(path: Union[str, Path]) -> Any:
 class _ListedUnpickler(pickle._Unpickler):
     """Unpickler that builds objects of the listed classes, and tensors.
 
-    It is the one in Python: the one in C takes memory for any length that a damaged file gives, before it reads.
+    It is the one in Python. Where memory is too small for a ``bytearray`` of the length that a damaged file gives, the
+    one in C frees an object that is half made. CPython may then print a ``SystemError`` beside our message.
     """
 
     def find_class(self, module: str, name: str) -> Any:

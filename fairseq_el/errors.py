@@ -21,7 +21,13 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class FairseqElError(Exception):
-    """Base class. On the command line it is reported as one message, without a traceback."""
+    """Base class. On the command line it is reported as one message, without a traceback.
+
+    Attributes:
+        exit_status: of the command.
+    """
+
+    exit_status = 1
 
 
 class UnsupportedModelError(FairseqElError):
@@ -41,6 +47,8 @@ class UnsupportedModelError(FairseqElError):
 class OptionError(FairseqElError):
     """An option of the command line has a value that is not allowed."""
 
+    exit_status = 2
+
 
 def as_message(problems: Sequence[str]) -> str:
     """Puts all problems of a command line, at least one, into one message."""
@@ -57,6 +65,12 @@ def raise_problems(problems: Sequence[str]) -> None:
     """
     if problems:
         raise OptionError(as_message(problems))
+
+
+class StoppedError(FairseqElError):
+    """A signal has asked a job to stop. The message has the command that goes on."""
+
+    exit_status = 3
 
 
 class LengthLimitsError(OptionError, AssertionError):

@@ -80,6 +80,7 @@ if [ "$minor" -ge 11 ]; then
     # For tests of fairseq-el convert strip --merge; by itself, as fairseq imports it wherever it can, and it warns.
     pip install --no-build-isolation --no-deps --target "$venv/fairscale" fairscale==0.4.13
     pip install 'transformers>=5,<6' safetensors "$numpy" # tests of fairseq-el convert from-hf and to-hf
+    [ "$minor" -gt 12 ] || pip install 'ray[data]>=2.10' 'pyarrow<20' "$numpy" # tests of fairseq-el generate --engine ray
 else
     pip install --upgrade 'pip<24.1' 'setuptools<70' wheel # newer pip refuses omegaconf 2.0
     pip install 'numpy<1.24' cython

@@ -33,12 +33,15 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "tokenization": "errors files",
     "scoring": "errors files",
     "conversion": "checkpoint_loading decoding errors failure_report files tokenization",
+    "jobs": "errors files",
+    "text": "cards errors failure_report files generation jobs planning tasks units",
+    "workers": "errors jobs text",
     "recipes": "cards conversion dtypes errors files scoring subprocesses tokenization",
     "bench": "conversion decoding dtypes errors failure_report files measure planning scoring tasks units",
     "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
     "cli": """
-        bench cards conversion decoding dtypes errors files generation ops planning plugin recipes scoring subprocesses
-        tokenization units
+        bench cards conversion decoding dtypes errors files generation jobs ops planning plugin recipes scoring
+        subprocesses text tokenization units workers
     """,
 }
 PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq

@@ -18,13 +18,13 @@ DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *RE
 
 IMPORTED = {
     "fairseq_el": """
-        CheckpointMismatchError FairseqElError NoHypothesisError NoKernelsError OptionError OutOfMemoryError
+        CheckpointMismatchError FairseqElError Generator NoHypothesisError NoKernelsError OptionError OutOfMemoryError
         UnsupportedModelError disable_el_attention disable_topk_attention el_attention_enabled enable_el_attention
         enable_topk_attention
     """,
     "fairseq_el.generation": """
         DEFAULT_ENCODER_TOKENS DecodeState ELSequenceGenerator ELSequenceGeneratorWithAlignment TransformersRules
-        disable_el_attention el_generator enable_el_attention
+        disable_el_attention el_generator enable_el_attention sentence_seed
     """,
     "fairseq_el.ops": """
         FEATURE_MAPS MOST_QUERIES Attend PackedLinear Sums as_bias attend_within block_repeated_ngrams can_pack
@@ -56,7 +56,7 @@ STOCK_ARCHITECTURES = """
     transformer_wmt_en_de_big transformer_wmt_en_de_big_t2t
 """
 COMMANDS = [
-    *("plan", "bench", "calibrate", "encode", "recipe", "score", "verify"),
+    *("generate", "plan", "bench", "calibrate", "encode", "merge", "progress", "recipe", "score", "verify"),
     *("convert", "convert info", "convert strip", "convert to-el", "convert to-stock", "convert from-hf"),
     "convert to-hf",
 ]

@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import REPOSITORY
+from tiny_commands import Command
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.sh"))
 
@@ -95,3 +97,56 @@ def test_options_of_a_yaml_file(tmp_path, script):
     assert script("scripts/yaml_options.py", config, "length") == "5\n"
     assert f"must be a mapping with width; {config} is none" in script("scripts/yaml_options.py", config, "width")
     assert "there is no file nowhere.yaml" in script("scripts/yaml_options.py", "nowhere.yaml")
+
+
+SLURM = {  # srun runs the command; scontrol notes what is queued again
+    "srun": 'exec "$@"',
+    "scontrol": 'echo "$@" >>scontrol.log',
+    "fairseq-el": 'exec python -m fairseq_el.cli "$@"',
+}
+
+
+class TestSlurm:
+    """``scripts/slurm_generate.sh`` with programs of SLURM that do no more than that."""
+
+    @pytest.fixture
+    def task(self, tmp_path, monkeypatch):
+        """Runs a task of an array of three, with what ``fairseq-el`` really is or with a program of one's own."""
+        monkeypatch.chdir(tmp_path)
+        command = Command(tmp_path, 40)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").symlink_to(sys.executable)
+
+        def run(number: int, program: str = SLURM["fairseq-el"]) -> subprocess.CompletedProcess[str]:
+            for name, line in {**SLURM, "fairseq-el": program}.items():
+                (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+                (tmp_path / "bin" / name).chmod(0o755)
+            array = {"ID": number, "MIN": 0, "MAX": 2, "STEP": 1, "COUNT": 3}
+            environment = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+            environment.update(SLURM_ARRAY_JOB_ID="77", SLURM_CPUS_PER_TASK="1", SLURM_PROCID="0", SLURM_NTASKS="1")
+            environment.update(
+                PATH=f"{tmp_path}/bin:/usr/bin:/bin", PYTHONPATH=str(REPOSITORY), PYTHONWARNINGS="ignore"
+            )
+            script = [str(REPOSITORY / "scripts" / "slurm_generate.sh"), *command.line()[1:]]
+            return subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+
+        return run
+
+    def test_the_last_task_writes_the_output(self, task):
+        for number in (2, 0):
+            done = task(number)
+            assert done.returncode == 0, done.stderr
+            assert "are missing" in done.stderr and not Path("out.txt").exists()
+        assert task(1).returncode == 0
+        assert len(Path("out.txt").read_text().splitlines()) == 40
+        assert task(0).returncode == 0  # once more does nothing
+
+    def test_a_warned_task_is_queued_again(self, task):
+        done = task(1, "exit 3")
+        assert done.returncode == 0 and Path("scontrol.log").read_text() == "requeue 77_1\n"
+        assert task(1, "exit 1").returncode == 1
+
+    def test_usage(self):
+        script = str(REPOSITORY / "scripts" / "slurm_generate.sh")
+        done = subprocess.run([script, "DATA"], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stderr.startswith("usage: sbatch scripts/slurm_generate.sh DATA")

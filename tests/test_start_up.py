@@ -13,7 +13,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Of the package, and of others: what only side features need.
 NOT_FOR_DECODING = {
-    *(f"fairseq_el.{part}" for part in ("bench", "cli", "conversion", "recipes", "scoring", "subprocesses")),
+    *(
+        f"fairseq_el.{part}"
+        for part in ("bench", "cli", "conversion", "jobs", "recipes", "scoring", "subprocesses", "text", "workers")
+    ),
     *("fairseq_el.planning.calibration", "fairseq_el.planning.report"),
     *("matplotlib", "rouge_score", "safetensors", "sentencepiece", "tokenizers", "transformers"),
 }
@@ -66,6 +69,9 @@ def test_the_user_directory_loads_no_package_that_fairseq_does_not():
         (["nonsense"], 2, {"fairseq", "torch", "numpy"}),
         (["score", "README.md", "--ref", "README.md", "--metrics", "chrf"], 0, {"fairseq", "torch"}),
         (["calibrate", "--help"], 0, {"fairseq"}),
+        (["merge", "--help"], 0, {"fairseq", "torch"}),
+        (["progress", "--help"], 0, {"fairseq", "torch"}),
+        (["generate", "--help"], 0, {"fairseq", "torch"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

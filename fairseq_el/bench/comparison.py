@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fairseq_el.bench.measurement import Measurement
 from fairseq_el.bench.methods import EXACT_DTYPES, Method, missing_package
 from fairseq_el.bench.output_checks import check_form, compare, require_agreement, require_rounding, score_error
-from fairseq_el.bench.programs import ScoredOutput
+from fairseq_el.bench.programs import ScoredOutput, reads_prompts
 from fairseq_el.bench.reference_outputs import References, facts_and_conversion
 from fairseq_el.bench.report import Report
 from fairseq_el.bench.settings import BatchSpec, Settings
@@ -42,6 +42,7 @@ def compare_programs(settings: Settings) -> Report:
         if "conversion_error" in facts:
             notes.append(f"Left out: {facts['conversion_error']}.")
             methods = [method for method in methods if method.kind != "ct2"]
+        settings = with_fair_blocking(settings, facts["has_ngram_extension"], notes)
         settings = replace(settings, natural_length=min(settings.natural_length, facts["max_target"] - 1))
         specs = batch_specs(settings, facts)
         references = References(settings, methods, specs, scratch, facts)
@@ -63,8 +64,8 @@ def _available(settings: Settings, notes: List[str]) -> List[Method]:
         package, problem = missing_package(method), ""
         if package is not None:
             problem = f"{method.label} needs {package}: pip install fairseq_el[bench]"
-        elif settings.device != "cpu" and method.kind == "ct2":
-            problem = f"{method.label} is measured on a CPU only; use --device cpu, or leave it out"
+        elif reads_prompts(settings.data) and not method.is_fairseq:
+            problem = f"{method.label} decodes no language models here; leave it out"
         elif settings.diverse_beam_groups and not method.is_fairseq:
             problem = f"{method.label} has no diverse beam search; leave out --diverse-beam-groups, or the method"
         if problem and not method.may_be_missing:
@@ -76,6 +77,24 @@ def _available(settings: Settings, notes: List[str]) -> List[Method]:
     if settings.baseline not in methods:
         raise OptionError(f"--baseline must be one of the methods that run; it is {settings.baseline.label}")
     return methods
+
+
+def with_fair_blocking(settings: Settings, has_extension: bool, notes: List[str]) -> Settings:
+    """Leaves out the blocking of n-grams where stock can't do it well: on a card without fairseq's CUDA extension.
+
+    Stock then looks for n-grams in Python and waits for the card twice for every row, in vain: it blocks nothing. On a
+    CPU it is given a blocker that works.
+
+    Args:
+        notes: gets what the reader must know.
+    """
+    if settings.device == "cpu" or not settings.no_repeat_ngram_size or has_extension:
+        return settings
+    notes.append(
+        "No program blocks n-grams: fairseq's CUDA extension for that is not compiled here, and without it stock waits "
+        "for the card twice for every hypothesis in every step."
+    )
+    return replace(settings, no_repeat_ngram_size=0)
 
 
 def batch_specs(settings: Settings, facts: Dict[str, Any]) -> List[BatchSpec]:
@@ -90,6 +109,8 @@ def batch_specs(settings: Settings, facts: Dict[str, Any]) -> List[BatchSpec]:
             raise OptionError(
                 f"--batch must be at most {sentences}, which is how many sentences {settings.subset} has; got {batch}"
             )
+    if reads_prompts(settings.data) and not settings.src_lens:
+        raise OptionError("--src-len is needed with a language model: all prompts are cut to so many tokens")
     for src_len in settings.src_lens:
         if not 2 <= src_len <= longest_source:
             raise OptionError(f"--src-len must be from 2 to {longest_source}, what the model reads; got {src_len}")

@@ -168,7 +168,9 @@ def _row(settings: Settings, result: Dict[str, Any]) -> List[str]:
         row += [f"{1000 * result['step_seconds_median']:.2f} ms", ratio(result["steps_times_faster"])]
     above = max(result["peak_bytes"] - result["loaded_bytes"], 0)
     same = round(result["identical_to_stock"] * result["sentences"])
-    row += [format_size(result["peak_bytes"]), format_size(above), f"{same} of {result['sentences']}"]
+    is_counted = settings.device == "cpu" or not result["method"].startswith("ct2")
+    row += [format_size(size) if is_counted else "-" for size in (result["peak_bytes"], above)]
+    row += [f"{same} of {result['sentences']}"]
     return [*row, number(result["score_error"]["per_word"]), number(result["score_error"]["whole"])]
 
 
@@ -190,8 +192,9 @@ def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]
         notes.append(f"Time per step: what {long} words take more than {short}, divided by {long - short}.")
     if settings.no_repeat_ngram_size and "stock" in kinds:
         notes.append(
-            "Stock's n-gram blocking, if its CUDA extension is not built, is given the words written so far: as stock "
-            "calls it then, it blocks nothing."
+            "Stock's n-gram blocking is given the words written so far: as stock calls it on a CPU, it blocks nothing."
+            if settings.device == "cpu"
+            else "Stock blocks n-grams with fairseq's CUDA extension."
         )
     if kinds & {"hf", "ct2"}:
         notes.append("hf and ct2 score their outputs after they have written them, in one pass.")
@@ -199,6 +202,8 @@ def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]
         notes.append(
             "ct2's search spreads what forbidden words had (eos, n-grams) over the others, so it may choose other ones."
         )
+    if "ct2" in kinds and settings.device == "cuda":
+        notes.append("The memory of ct2 on a card is not counted: it does not take it from torch.")
     if "ct2" in kinds and settings.tgt_len:
         notes.append(
             f"ct2 writes {settings.tgt_len} words and no eos: one step less than the others, and no score of it."

@@ -33,13 +33,14 @@ class Settings:
     """The options of ``fairseq-el bench``. Workers get all of them.
 
     Attributes:
-        src_lens: empty for sources as long as the model reads them.
+        src_lens: empty for sources as long as the model reads them; prompts of a language model have this length.
         tgt_len: words of every output, or 0 for outputs that end by themselves.
         device: ``"cpu"`` or ``"cuda"``.
         per_step: whether outputs of a quarter of ``tgt_len`` are timed too: the difference is the time of steps only.
         diverse_beam_groups: 0 for plain beam search.
         check_others: whether hf in an exact dtype must write what stock writes.
         natural_length: words at most, of outputs that end by themselves.
+        memory_budget: --el-memory-budget of auto, such as ``"4GiB"``; empty for its default.
         converted: directory of the checkpoint for CTranslate2.
         command: as the user typed it, for the report.
     """
@@ -67,6 +68,7 @@ class Settings:
     device: str = "cpu"
     check_others: bool = True
     natural_length: int = NATURAL_LENGTH
+    memory_budget: str = ""
     converted: str = ""
     command: str = ""
 

@@ -50,6 +50,7 @@ class Session:
         """Facts about the model and the data set, for checks before anything is timed."""
         program = self._fairseq_program
         facts = {"shape": program.shape, "sentences": len(program.sources), "eos": program.sources.eos}
+        facts["has_ngram_extension"] = program.has_ngram_extension
         return {**facts, **program.max_positions}
 
     def convert(self) -> Reply:

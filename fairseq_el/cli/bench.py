@@ -32,6 +32,8 @@ methods: stock, el, shared-kv and auto (fairseq), hf (Hugging Face transformers,
 with a compute type, as ct2:int8, and if wanted its threads, as ct2:int8:2x1 for two batches at a time with a thread
 each). All but ct2 take a dtype of their own, as stock@bf16; el, shared-kv and auto also int8, for --el-weights int8.
 el:python, shared-kv:python and auto:python decode in Python where el, shared-kv and auto use native code.
+DATA may be a language model's, with lines that begin with prompts: stock, el, shared-kv and auto continue the first
+--src-len tokens of each.
 hf and ct2 need: pip install fairseq_el[bench]"""
 
 _EXAMPLE = """\
@@ -75,7 +77,7 @@ def _add_methods(group: Any) -> None:
     group.add_argument(
         "--device",
         choices=["cpu", "cuda"],
-        help="where all of them decode; not ct2, which is for the CPU here (default: cuda where there is a card)",
+        help="where all of them decode (default: cuda where there is a card)",
     )
     group.add_argument("--runs", type=positive, default=5, metavar="N", help="timed rounds (default: %(default)s)")
     group.add_argument("--warmup", type=positive, default=1, metavar="N", help="before them (default: %(default)s)")
@@ -109,7 +111,7 @@ def _add_sentences(group: Any) -> None:
         type=_numbers,
         default=(),
         metavar="N[,N...]",
-        help="cut sources to N tokens, with the eos (default: only to what the model reads)",
+        help="cut sources to N tokens, with the eos (default: only to what the model reads), or prompts, without one",
     )
     group.add_argument(
         "--tgt-len",
@@ -155,10 +157,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _require_dictionaries(data: Path) -> None:
     """Refuses data without dictionaries before programs start: each would take seconds to find out."""
-    if not any(data.glob("dict.*.txt")):
+    if not any(data.glob("dict.*.txt")) and not (data / "dict.txt").is_file():
         raise OptionError(
-            f"DATA must be a directory that fairseq-preprocess wrote for a pair of languages; {data} has no "
-            "dict.LANGUAGE.txt"
+            f"DATA must be a directory that fairseq-preprocess wrote; {data} has neither dict.LANGUAGE.txt nor dict.txt"
         )
 
 

@@ -12,25 +12,29 @@ from typing import Any, Callable, List, Optional, Sequence
 from fairseq_el.cli.fairseq_import import import_fairseq
 from fairseq_el.cli.parser import Parser, add_subcommands, parse
 from fairseq_el.cli.streams import drop_unwritable_output, flush_output, open_closed_streams, say_error
-from fairseq_el.errors import FairseqElError, OptionError, is_out_of_memory, shortened, summary_of
+from fairseq_el.errors import FairseqElError, is_out_of_memory, shortened, summary_of
 
 # In the order of --help. The module of a command, with what it needs, is imported when the command is called.
 _COMMANDS = {
+    "generate": "text in, text out: decode lines in their order",
     "plan": "how large a batch fits in memory",
     "bench": "decode with several programs side by side",
     "calibrate": "measure this machine for --el-backend auto",
     "convert": "describe, relabel, strip and average checkpoints, and take them from and to Hugging Face",
+    "merge": "the output of fairseq-el generate, from the journal of one or more processes",
+    "progress": "how far fairseq-el generate is, on this machine or others",
     "encode": "text as pieces for fairseq-preprocess, with the tokenizer of a converted model",
     "recipe": "an experiment, from raw text to scores",
     "score": "BLEU, chrF and ROUGE of what fairseq-generate wrote",
     "verify": "decode with stock fairseq and with EL-attention, and compare",
 }
-_WITHOUT_FAIRSEQ = ("calibrate", "score")
+_WITHOUT_FAIRSEQ = ("calibrate", "generate", "merge", "progress", "score")  # at least for their --help
 
 _EXIT_STATUS = """\
-The exit status is 0 if all went well; 1 for errors, and where verify finds differences; 2 for a command line that makes
-no sense, or names a file that is not there; 130 if it was stopped by Ctrl-C. An error is one message on standard error,
-and what was being written is not left behind."""
+The exit status is 0 if all went well; 1 for errors, where verify finds differences, and where generate leaves lines
+empty; 2 for a command line that makes no sense, or names a file that is not there; 3 if generate was asked to stop, and
+can go on; 130 if it was stopped by Ctrl-C. An error is one message on standard error, and what was being written is not
+left behind."""
 
 _ELSEWHERE = "write to another directory"
 _ADVICE = {
@@ -71,7 +75,7 @@ def report_errors(command: Callable[[], int], program: str) -> int:
         return status
     except FairseqElError as error:
         say_error(str(error), program)
-        return 2 if isinstance(error, OptionError) else 1
+        return error.exit_status
     except KeyboardInterrupt:
         say_error("stopped by Ctrl-C", program)
         return 130

@@ -27,6 +27,17 @@ def write_line(text: str) -> None:
         ) from error
 
 
+def write_bytes(content: bytes) -> None:
+    """Writes to standard output at once, whatever its encoding is.
+
+    Raises:
+        OSError: standard output can't be written to.
+    """
+    with _named():
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
 def flush_output() -> None:
     """Writes what is still in memory, while an error can still be reported: a full disk, or a reader that is gone."""
     with _named():

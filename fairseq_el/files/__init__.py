@@ -10,13 +10,14 @@ from fairseq_el.files.reading import (
     lines_of,
     nested_too_deep,
     one_line,
+    other_encoding,
     read_json,
     read_lines,
     read_text,
     require_file,
     without_mark,
 )
-from fairseq_el.files.staging import PART, followed, refuse_if_being_made, staging_directory
+from fairseq_el.files.staging import PART, followed, refuse_if_being_made, remove_abandoned, staging_directory
 from fairseq_el.files.whole_files import give_name, write_whole, write_whole_directory
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "need_directory",
     "nested_too_deep",
     "one_line",
+    "other_encoding",
     "read_json",
     "read_lines",
     "read_text",
@@ -43,6 +45,7 @@ __all__ = [
     "refuse_to_overwrite",
     "refuse_to_overwrite_directory",
     "refuse_unless_own",
+    "remove_abandoned",
     "require_file",
     "sha256_of",
     "staging_directory",

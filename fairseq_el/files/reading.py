@@ -209,7 +209,7 @@ def one_line(text: str) -> str:
 
 
 def _decode(content: bytes, path: str, name: str) -> str:
-    other = _other_encoding(content)
+    other = other_encoding(content)
     if other is not None:
         raise FairseqElError(
             f"{name} must be text in UTF-8; {path} is in {other}. Convert it: "
@@ -225,7 +225,7 @@ def _decode(content: bytes, path: str, name: str) -> str:
         ) from error
 
 
-def _other_encoding(content: bytes) -> Optional[str]:
+def other_encoding(content: bytes) -> Optional[str]:
     """Recognises UTF-16 and UTF-32 by a byte-order mark, and UTF-16 by its many zeros."""
     for mark in _UTF_16_AND_32:  # the mark of UTF-32 begins as that of UTF-16 does, and comes first
         if content.startswith(mark):

@@ -5,6 +5,7 @@
 - :mod:`rules`, :mod:`batch`, :mod:`hypotheses`: what the search works with, its settings, sentences and beams.
 - :mod:`step`: the interface of what computes a step. :mod:`reference_step` is built of :mod:`ensemble` (the models),
   :mod:`forced_prefix` (prompts), :mod:`word_rules` and the best candidates of :mod:`hypotheses`.
+- :mod:`alone`: sentences that are decoded together, each as if it were a batch of its own; :mod:`random_numbers`.
 - :mod:`native_search`: all steps of a batch in native code, on a CPU.
 - :mod:`static_search`: steps that stay in place on a card (:mod:`static_step`), replayed from CUDA graphs
   (:mod:`step_graph`), and hypotheses put together on the host (:mod:`static_history`). :mod:`choice` chooses.
@@ -14,6 +15,7 @@
 """
 
 from fairseq_el.decoding import DecodeState
+from fairseq_el.generation.failures.out_of_memory import sentences_that_fit
 from fairseq_el.generation.generator import (
     DEFAULT_ENCODER_TOKENS,
     ELSequenceGenerator,
@@ -22,6 +24,7 @@ from fairseq_el.generation.generator import (
 )
 from fairseq_el.generation.hub import disable_el_attention, enable_el_attention
 from fairseq_el.generation.native_search import native_threads
+from fairseq_el.generation.random_numbers import sentence_seed
 from fairseq_el.generation.rules import TransformersRules
 from fairseq_el.generation.static_search import uses_graphs
 
@@ -35,5 +38,7 @@ __all__ = [
     "el_generator",
     "enable_el_attention",
     "native_threads",
+    "sentence_seed",
+    "sentences_that_fit",
     "uses_graphs",
 ]

@@ -11,7 +11,8 @@ from torch import Tensor
 from fairseq_el.errors import ConstraintsError
 from fairseq_el.generation.forced_prefix import forced_lengths
 from fairseq_el.generation.hypotheses import Kept
-from fairseq_el.generation.rules import SearchRules, length_limits, longest_output
+from fairseq_el.generation.random_numbers import SentenceRandom
+from fairseq_el.generation.rules import SearchRules, length_limits, longest_output, prompt_widths
 
 Sample = Dict[str, Any]
 
@@ -30,17 +31,16 @@ class WholeBatch(NamedTuple):
     which rules hold.
     """
 
-    max_len: int  # words of the longest output, without eos
+    max_len: int  # words of the longest output, without eos; unless sentences are decoded as if alone
     reads_prefixes: bool  # whether the words of all prefixes can be read in one pass
 
     @classmethod
     def of(cls, rules: SearchRules, sample: Sample, prefix_tokens: Optional[Tensor]) -> WholeBatch:
         """The decisions for a batch, or for the whole that it is a part of."""
-        known = cls.of_part(sample)
+        known = None if rules.alone else cls.of_part(sample)
         if known is not None:
             return known
-        source, src_lengths = source_of(sample, rules.pad, rules.eos)
-        max_len = longest_output(rules, source.size(1), src_lengths, prefix_tokens)
+        max_len = max(longest_outputs(rules, sample, prefix_tokens))
         lengths = None if prefix_tokens is None else forced_lengths(rules, prefix_tokens, max_len)
         return cls(max_len, lengths is not None)
 
@@ -57,6 +57,17 @@ def part_of(sample: Sample, rows: slice, whole: WholeBatch) -> Sample:
     if not isinstance(ids, Tensor):
         ids = torch.arange(source.size(0), device=source.device)
     return {**rows_of({**sample, "id": ids}, rows, source.size(0)), _WHOLE: whole}
+
+
+def batch_of_one(sample: Sample, i: int, pad: int) -> Sample:
+    """A sentence of a batch, with its number, as a data set would give it by itself: without padding."""
+    num_sentences = source_in(sample).size(0)
+    whole = {name: value for name, value in sample.items() if name != _WHOLE}
+    one: Sample = rows_of(whole, slice(i, i + 1), num_sentences)
+    tokens = one["net_input"].get("src_tokens")
+    if tokens is not None:
+        one["net_input"]["src_tokens"] = tokens[:, words_within(tokens, pad)[0]]
+    return one
 
 
 def rows_of(value: Any, rows: slice, num_sentences: int) -> Any:
@@ -85,6 +96,42 @@ def source_of(sample: Sample, pad: int, eos: int) -> Tuple[Tensor, Tensor]:
     return source, torch.full((source.size(0),), source.size(-1), device=source.device)
 
 
+def longest_outputs(rules: SearchRules, sample: Sample, prefix_tokens: Optional[Tensor]) -> List[int]:
+    """Words that hypotheses of each sentence may have, without eos.
+
+    That is the same for all sentences of a batch, unless each is decoded as if it were alone.
+
+    Raises:
+        LengthLimitsError: that is less than ``min_len``.
+    """
+    source, src_lengths = source_of(sample, rules.pad, rules.eos)
+    if not rules.alone:
+        return [longest_output(rules, source.size(1), src_lengths, prefix_tokens)] * source.size(0)
+    widths = source_widths(sample, rules.pad)
+    prefixes = [None] * len(widths) if prefix_tokens is None else prefix_tokens.split(1)
+    return [longest_output(rules, *own) for own in zip(widths, src_lengths.split(1), prefixes)]
+
+
+def source_widths(sample: Sample, pad: int) -> List[int]:
+    """Positions that the source of each sentence has without the padding at its ends."""
+    source = source_in(sample)
+    if "src_tokens" not in sample["net_input"]:
+        mask = sample["net_input"].get("padding_mask")
+        return [source.size(1)] * source.size(0) if mask is None else (~mask).sum(dim=1).tolist()
+    return [words.stop - words.start for words in words_within(source, pad)]
+
+
+def words_within(tokens: Tensor, pad: int) -> List[slice]:
+    """The columns of each row of ``tokens`` ``(B, n)`` from its first word to its last."""
+    if tokens.size(1) == 0:
+        return [slice(0, 0)] * tokens.size(0)
+    is_word = tokens.ne(pad)
+    number = is_word.to(torch.uint8)  # which argmax takes
+    begins, ends = number.argmax(dim=1), tokens.size(1) - number.flip(1).argmax(dim=1)
+    ends = ends.where(is_word.any(dim=1), begins)
+    return [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist())]
+
+
 def source_in(sample: Sample) -> Tensor:
     """The part of a batch that encoders read. *Shape:* ``(B, n, ...)``."""
     net_input = sample["net_input"]
@@ -93,6 +140,14 @@ def source_in(sample: Sample) -> Tensor:
             source: Tensor = net_input[name]
             return source
     raise ValueError(f"net_input must have src_tokens, source or features; it has {sorted(net_input)}")
+
+
+def _cut(prefix_tokens: Tensor, longest: List[int], pad: int) -> Tensor:
+    """Prefixes without the words that do not fit into each sentence's longest output."""
+    columns = torch.arange(prefix_tokens.size(1), device=prefix_tokens.device)
+    ends = torch.tensor(longest, device=prefix_tokens.device).unsqueeze(1)
+    cut = prefix_tokens.masked_fill(columns >= ends, pad)
+    return cut[:, : max(prompt_widths(pad, cut))]
 
 
 class ActiveBatch:
@@ -130,7 +185,7 @@ class ActiveBatch:
         """
         self.net_input = sample["net_input"]
         self.source, self.src_lengths = source_of(sample, rules.pad, rules.eos)
-        num_sentences, src_len = self.source.shape[:2]
+        num_sentences = self.source.size(0)
         device = self.source.device
         if constraints is not None and not rules.strategy.supports_constraints:
             raise ConstraintsError(
@@ -138,14 +193,16 @@ class ActiveBatch:
                 "decode with --constraints (and without --sampling and other searches), or leave constraints out."
             )
         self.constraints = constraints
+        self._whole = None if rules.alone else WholeBatch.of_part(sample)  # None unless this is a part of a batch
+        if self._whole is None:
+            longest = longest_outputs(rules, sample, prefix_tokens)
+        else:
+            longest = [self._whole.max_len] * num_sentences
+        self.max_len = max(longest)
+        self.limits = length_limits(rules, prefix_tokens, longest, device)
+        if rules.alone and prefix_tokens is not None:
+            prefix_tokens = _cut(prefix_tokens, longest, rules.pad)
         self.prefix_tokens = prefix_tokens
-        self._whole = WholeBatch.of_part(sample)  # None unless this is a part of a batch
-        self.max_len = (
-            longest_output(rules, src_len, self.src_lengths, prefix_tokens)
-            if self._whole is None
-            else self._whole.max_len
-        )
-        self.limits = length_limits(rules, prefix_tokens, self.max_len, num_sentences, device)
         self.sentences: List[int] = list(range(num_sentences))
         self.finished: Set[int] = set()
         ids = sample.get("id")
@@ -157,6 +214,10 @@ class ActiveBatch:
     @property
     def device(self) -> torch.device:
         return self.source.device
+
+    def random(self, rules: SearchRules) -> SentenceRandom:
+        """Generators of random numbers for the sentences, by their numbers in the data set."""
+        return SentenceRandom(rules.seed, self.ids.tolist(), self.device)
 
     def forced_lengths(self, rules: SearchRules) -> Optional[List[int]]:
         """Words of each sentence's prefix, if all prefixes can be read in one pass; else None."""

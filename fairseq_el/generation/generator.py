@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from fairseq_el.cards.check import check_input
 from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_inference_only
 from fairseq_el.errors import FairseqElError, NoHypothesisError
+from fairseq_el.generation.alone import decode_alone
 from fairseq_el.generation.backend_choice import choose_for_batch
 from fairseq_el.generation.batch import ActiveBatch, WholeBatch, source_in
 from fairseq_el.generation.choice import choose_search
 from fairseq_el.generation.ensemble import EnsembleDecoder, OnBatch, OnStep
-from fairseq_el.generation.failures.halves import MemoryRecord, RandomState, decode_in_halves
+from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
 from fairseq_el.generation.failures.no_hypothesis import explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
 from fairseq_el.generation.hypotheses import Hypotheses
+from fairseq_el.generation.random_numbers import RandomState
 from fairseq_el.generation.rules import SearchRules, TransformersRules
 from fairseq_el.generation.static_search import uses_graphs
 
@@ -65,6 +68,8 @@ class ELSequenceGenerator(SequenceGenerator):
         first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
             ``min_len`` and ``max_len`` alone hold, which count the prompt.
+        alone: decode every sentence as if it were a batch of its own (:mod:`fairseq_el.generation.alone`).
+        seed: of the random numbers where sentences are decoded so.
         on_step: called after every step with its number and the decode states of the models. Batches are then decoded
             step by step in Python.
         on_batch: called after every batch, or part of a batch, with the most bytes that EL models kept meanwhile, a
@@ -81,6 +86,8 @@ class ELSequenceGenerator(SequenceGenerator):
     first_symbol: Optional[int] = None
     min_new_tokens: Optional[int] = None
     max_new_tokens: Optional[int] = None
+    alone: bool = False
+    seed: int = 1
     on_step: Optional[OnStep] = None
     on_batch: Optional[OnBatch] = None
 
@@ -93,7 +100,8 @@ class ELSequenceGenerator(SequenceGenerator):
     ) -> Hypotheses:
         check_input(sample["net_input"])
         options = {"prefix_tokens": prefix_tokens, "constraints": constraints, "bos_token": bos_token}
-        return decode_in_halves(self, self._decode, sample, options)
+        decode = functools.partial(decode_alone, self) if self.alone else self._decode
+        return decode_in_halves(self, decode, sample, options)
 
     def _decode(
         self,
@@ -101,15 +109,17 @@ class ELSequenceGenerator(SequenceGenerator):
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
         bos_token: Union[int, Tensor, None],
+        alone: bool = False,
     ) -> Hypotheses:
-        """Decodes all sentences together."""
+        """Decodes all sentences together. ``alone``: each as if it were alone."""
         for model in self.model.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(self.beam_size)
         numbers = sample.get("id")
         if isinstance(self.search, DiverseBeamSearch):
-            sample = _number_within_batch(sample)
-        batch = (sample, prefix_tokens, constraints, self.first_symbol if bos_token is None else bos_token)
+            sample = _number_within_batch(sample, always=alone)
+        first_symbol = self.first_symbol if bos_token is None else bos_token
+        batch = (sample, prefix_tokens, constraints, first_symbol, alone)
         random_state = RandomState(source_in(sample).device)
         try:
             search = choose_search(*self._prepared(*batch))
@@ -130,9 +140,10 @@ class ELSequenceGenerator(SequenceGenerator):
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
         first_symbol: Union[int, Tensor, None],
+        alone: bool,
     ) -> Tuple[SearchRules, ActiveBatch, EnsembleDecoder]:
         """The rules, the sentences and the models of a search that has not begun."""
-        rules = SearchRules.of(self)
+        rules = replace(SearchRules.of(self), alone=alone)
         batch = ActiveBatch(rules, sample, prefix_tokens, constraints, first_symbol)
         num_sentences, src_len = batch.source.shape[:2]
         new_state = functools.partial(
@@ -198,10 +209,16 @@ class ELSequenceGeneratorWithAlignment(SequenceGeneratorWithAlignment, ELSequenc
         return decode_in_halves(self, functools.partial(super().generate, models), sample, options)
 
 
-def _number_within_batch(sample: Dict[str, Any]) -> Dict[str, Any]:
-    """The sample with sentences numbered from 0, if it is a part of a batch or has numbers beyond its size."""
+def _number_within_batch(sample: Dict[str, Any], always: bool) -> Dict[str, Any]:
+    """The sample with sentences numbered from 0, if it is a part of a batch or has numbers beyond its size.
+
+    Args:
+        always: number them in any case, as parts are.
+    """
     ids = sample.get("id")
-    if ids is None or ids.numel() == 0 or (WholeBatch.of_part(sample) is None and int(ids.max()) < ids.numel()):
+    if ids is None or ids.numel() == 0:
+        return sample
+    if not always and WholeBatch.of_part(sample) is None and int(ids.max()) < ids.numel():
         return sample
     return {**sample, "id": torch.arange(ids.numel(), device=ids.device)}
 

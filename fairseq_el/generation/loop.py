@@ -52,8 +52,9 @@ class SearchLoop(BatchSearch):
             remaining = batch.remaining()
             if not remaining or (self.rules.strategy.stop_on_max_len and step >= batch.max_len):
                 break
-            if step >= batch.max_len:
-                raise NoWordLeftError([batch.sentences[i] for i in remaining])
+            stuck = [batch.sentences[i] for i in remaining if step >= batch.last_step(i)]
+            if stuck and (self.rules.alone or step >= batch.max_len):
+                raise NoWordLeftError(stuck)
             # 4. Finished sentences leave, a few at a time.  B -> B'
             kept: Optional[Kept] = None
             if self.step.worth_dropping(step, len(batch.sentences) - len(remaining)):
@@ -90,7 +91,11 @@ class EndedHypotheses:
         batch, beam_size = self._batch, beams.beam_size
         ended = ending(candidates, beams.ignore, self._rules.eos)  # (B, c)
         on_host = ended[:, :beam_size].cpu().numpy()  # the one time in a step that the host waits for the device
-        found = list(zip(*(indices.tolist() for indices in on_host.nonzero())))  # sentence by sentence, best first
+        found = [  # sentence by sentence, best first
+            (i, candidate)
+            for i, candidate in zip(*(indices.tolist() for indices in on_host.nonzero()))
+            if batch.sentences[i] not in batch.finished
+        ]
         taken: List[Tuple[int, int]] = []
         count = {i: len(self._of_sentence[batch.sentences[i]]) for i, _ in found}
         for i, candidate in found:
@@ -100,6 +105,8 @@ class EndedHypotheses:
         if taken:
             self._take(step, candidates, beams, taken)
         batch.finished |= {batch.sentences[i] for i in count if count[i] == beam_size or step >= batch.last_step(i)}
+        if self._rules.strategy.stop_on_max_len and self._rules.alone:
+            batch.finished |= {each for i, each in enumerate(batch.sentences) if step >= batch.last_step(i)}
         return ended
 
     def _take(self, step: int, candidates: Candidates, beams: Beams, taken: List[Tuple[int, int]]) -> None:

@@ -129,7 +129,7 @@ def _rules(described: Any, rules: SearchRules, batch: ActiveBatch, settles_ties:
         rules.eos,
     )
     described.min_len, described.max_len = rules.min_len, batch.max_len
-    if batch.prefix_tokens is not None:
+    if batch.prefix_tokens is not None and not rules.alone:
         described.forced_until = min(batch.prefix_tokens.size(1), batch.max_len)
     if rules.ngram_blocker is not None:
         described.ngram_size = rules.ngram_blocker.no_repeat_ngram_size

@@ -34,6 +34,7 @@ class ReferenceStep(BeamStep):
         self.word_rules = (WordRules if rules.transformers is None else TransformersWordRules)(rules, batch)
         self.beams = Beams(len(batch.sentences), rules.beam_size, batch.max_len, rules.pad, batch.first, batch.device)
         self.prompt: Optional[Prompt] = None
+        self._random = batch.random(rules) if rules.draws_for_each else None
 
     @classmethod
     def refusal(cls, rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Optional[str]:
@@ -163,6 +164,16 @@ class ReferenceStep(BeamStep):
 
     def _search_log_probs(self, step: int, log_probs: Tensor, part: slice) -> Candidates:
         """The strategy's own candidates. ``log_probs``: ``(rows, V)``."""
+        if self._random is None:
+            return self._by_strategy(step, log_probs, part)
+        assert part == slice(0, self.beams.num_sentences)  # only plain beam search sees a part at a time
+        one = [slice(i, i + 1) for i in range(part.stop)]
+        found = self._random.for_each(
+            lambda i: self._by_strategy(step, log_probs[self.beams.rows(one[i])], one[i]),
+        )
+        return Candidates(*map(torch.cat, zip(*found)))
+
+    def _by_strategy(self, step: int, log_probs: Tensor, part: slice) -> Candidates:
         beams, rows, num_sentences = self.beams, self.beams.rows(part), part.stop - part.start
         return Candidates(
             *self.rules.strategy.step(
@@ -200,6 +211,8 @@ class ReferenceStep(BeamStep):
     def _keep(self, kept: Kept) -> None:
         self.rules.strategy.prune_sentences(kept.on_device)
         self.beams.keep(kept)
+        if self._random is not None:
+            self._random.keep(kept)
         if self.prompt is not None:
             self.prompt.keep(kept)
             for model in self.decoders.models:

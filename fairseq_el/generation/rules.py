@@ -14,7 +14,7 @@ from typing import Any, Callable, List, Optional, Tuple, Union
 
 import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
-from fairseq.search import BeamSearch
+from fairseq.search import BeamSearch, Sampling
 from torch import Tensor
 
 from fairseq_el.errors import LengthLimitsError, OptionError
@@ -66,6 +66,8 @@ class SearchRules:
         normalize_scores: divide scores by ``length ** len_penalty``.
         language_model, language_model_weight: a model whose log-probabilities are added with this weight, or None.
         force_prefix: fairseq's own code that forces the words of prefixes in a step.
+        alone: every sentence is decoded as if it were a batch of its own.
+        seed: of the random numbers of sentences that are decoded so.
         transformers: rules of transformers' ``generate()`` that replace fairseq's, or None.
     """
 
@@ -92,6 +94,8 @@ class SearchRules:
     language_model: Optional[Any]
     language_model_weight: float
     force_prefix: Callable[..., Tuple[Tensor, Tensor, Tensor]]
+    alone: bool
+    seed: int
     transformers: Optional[TransformersRules]
 
     @classmethod
@@ -121,6 +125,8 @@ class SearchRules:
             language_model=generator.lm_model,
             language_model_weight=generator.lm_weight,
             force_prefix=generator._prefix_tokens,
+            alone=generator.alone,
+            seed=generator.seed,
             transformers=generator.transformers_rules if type(generator.search) is BeamSearch else None,
         )
 
@@ -128,6 +134,19 @@ class SearchRules:
     def is_beam_search(self) -> bool:
         """Returns whether the strategy is plain beam search, which neither draws random numbers nor keeps a state."""
         return type(self.strategy) is BeamSearch
+
+    @property
+    def draws_for_each(self) -> bool:
+        """Returns whether the strategy draws random numbers, and draws them for every sentence by itself."""
+        return self.alone and type(self.strategy) is Sampling
+
+    def max_len_for(self, src_len: int) -> int:
+        """Words that hypotheses of a source, or prompt, of ``src_len`` tokens may have, without eos."""
+        if self.match_source_len:
+            return src_len
+        if self.max_new_tokens is not None:
+            return min(src_len + self.max_new_tokens, self.max_positions) - 1
+        return min(int(self.max_len_a * src_len + self.max_len_b), self.max_positions - 1)
 
     def penalize(self, scores: Tensor) -> Tensor:
         """Forbids padding, and subtracts ``--unkpen`` from the score of the unknown word.
@@ -206,6 +225,13 @@ class LengthLimits:
             return None
         return for_beams(self._on_device[2, part] <= step, beam_size)
 
+    def after_prompts(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
+        """Rows whose next word is not a prompt's; None if that is no row. *Shape:* ``(rows, 1)``."""
+        if step < min(map(min, self.prompts[part], self.last[part])):
+            return None
+        prompts, _, last = self._on_device[:, part]
+        return for_beams((prompts <= step) | (last <= step), beam_size)
+
     def first_own(self, step: int, part: slice, beam_size: int) -> Optional[Tensor]:
         """Rows that get the first word after their prompt; None if no row. *Shape:* ``(rows, 1)``."""
         if step not in self.prompts[part]:
@@ -226,39 +252,52 @@ def for_beams(of_sentences: Tensor, beam_size: int) -> Tensor:
 
 
 def length_limits(
-    rules: SearchRules, prefix_tokens: Optional[Tensor], max_len: int, num_sentences: int, device: torch.device
+    rules: SearchRules, prefix_tokens: Optional[Tensor], longest: List[int], device: torch.device
 ) -> Optional[LengthLimits]:
     """The limits of each sentence; None where they are the same for all and transformers' rules need none.
 
     Args:
         prefix_tokens: forced words, padded. *Shape:* ``(B, p)``.
-        max_len: words of the longest output of the batch, without eos.
+        longest: words of the longest output of each sentence, without eos.
 
     Raises:
         OptionError: limits after prompts were given and no prompts, or a prompt leaves no room.
     """
     at_least, at_most = rules.min_new_tokens, rules.max_new_tokens
     if at_least is None and at_most is None:
-        if rules.transformers is None:
+        if rules.transformers is None and not rules.alone:
             return None
-        prompts = [0] * num_sentences
-        if rules.transformers.continues_prompts and prefix_tokens is not None:
+        prompts = [0] * len(longest)
+        if prefix_tokens is not None and rules.transformers is None:
+            prompts = prompt_widths(rules.pad, prefix_tokens)
+        elif prefix_tokens is not None and rules.transformers is not None and rules.transformers.continues_prompts:
             prompts = prompt_lengths(rules.pad, prefix_tokens)
-        _check_room(prompts, max_len)
-        return LengthLimits(prompts, [rules.min_len] * num_sentences, [max_len] * num_sentences, device)
+        if rules.transformers is not None:
+            _check_room(prompts, longest)
+        return LengthLimits(prompts, [rules.min_len] * len(longest), longest, device)
     prompts = prompt_lengths(rules.pad, prefix_tokens)
     may_end = [max(rules.min_len, length + (at_least or 0)) for length in prompts]
-    last = [max_len if at_most is None else min(length + at_most - 1, max_len) for length in prompts]
+    last = [most if at_most is None else min(length + at_most - 1, most) for length, most in zip(prompts, longest)]
     return LengthLimits(prompts, may_end, last, device)
 
 
-def _check_room(prompts: List[int], max_len: int) -> None:
-    if max(prompts) > max_len:
-        raise OptionError(
-            f"a prompt must leave room for one more token; one has {max(prompts) + 1} tokens, and prompt and "
-            f"continuation together may have {max_len + 2} (--max-len-b, and the model's positions). Shorten "
-            "the prompt, or give a larger --max-len-b or --el-max-new-tokens"
-        )
+def _check_room(prompts: List[int], longest: List[int]) -> None:
+    for length, most in zip(prompts, longest):
+        if length > most:
+            raise OptionError(
+                f"a prompt must leave room for one more token; one has {length + 1} tokens, and prompt and "
+                f"continuation together may have {most + 2} (--max-len-b, and the model's positions). Shorten "
+                "the prompt, or give a larger --max-len-b or --el-max-new-tokens"
+            )
+
+
+def prompt_widths(pad: int, prefix_tokens: Tensor) -> List[int]:
+    """Columns of each sentence's prefix up to its last word."""
+    if prefix_tokens.size(1) == 0:
+        return [0] * prefix_tokens.size(0)
+    columns = torch.arange(1, prefix_tokens.size(1) + 1, device=prefix_tokens.device)
+    widths: List[int] = (prefix_tokens.ne(pad) * columns).max(dim=1)[0].tolist()
+    return widths
 
 
 def longest_output(rules: SearchRules, src_len: int, src_lengths: Tensor, prefix_tokens: Optional[Tensor]) -> int:

@@ -176,7 +176,7 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
     if batch.prefix_tokens is not None and batch.forced_lengths(rules) is None:
         yield "prefixes can't be read in one pass"
     if batch.limits is not None:
-        yield "limits of length count from the ends of prompts"
+        yield "sentences have limits of length of their own"
     decoder = decoders.models[0].model.decoder
     if len(decoder.layers) == 0:
         yield "the decoder has no layers"

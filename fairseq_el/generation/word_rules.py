@@ -45,24 +45,42 @@ class WordRules:
         if blocks_first:
             rules.block_ngrams(scores, beams.tokens[rows], step)
         self._limit_length(step, scores, part)
-        if not batch.in_prefix(step):
+        in_prefix = batch.in_prefix(step)
+        if rules.alone:  # where min_len holds is in the limits of each sentence
+            self._suppress_after_prompts(step, scores, part)
+        elif not in_prefix:
             if step < rules.min_len:
                 scores[:, rules.eos] = float("-inf")
             if rules.suppressed is not None:
                 scores[:, rules.suppressed] = float("-inf")
-        elif has_read:
+        if in_prefix and has_read:
             assert prompt is not None
             prompt.force(step, scores, part, beam_size)
-        else:  # fairseq's own code, which writes to these rows of scores and tokens too
-            assert batch.prefix_tokens is not None
-            forced = (beams.scores[rows], beams.tokens[rows], batch.prefix_tokens[part], beam_size)
-            try:
-                scores, _, _ = rules.force_prefix(step, scores, *forced)
-            except AssertionError as error:
-                raise NoWordLeftError([]) from error
+        elif in_prefix:
+            scores = self._force_as_stock(step, scores, part, beams)
         if not blocks_first:
             rules.block_ngrams(scores, beams.tokens[rows], step)
         return scores
+
+    def _force_as_stock(self, step: int, scores: Tensor, part: slice, beams: Beams) -> Tensor:
+        """Forces words by fairseq's own code, which writes to these rows of scores and tokens too."""
+        rules, batch, rows = self.rules, self.batch, beams.rows(part)
+        assert batch.prefix_tokens is not None
+        forced = (beams.scores[rows], beams.tokens[rows], batch.prefix_tokens[part], rules.beam_size)
+        try:
+            return rules.force_prefix(step, scores, *forced)[0]
+        except AssertionError as error:
+            raise NoWordLeftError([]) from error
+
+    def _suppress_after_prompts(self, step: int, scores: Tensor, part: slice) -> None:
+        """Takes away suppressed words where a sentence has left its own prompt."""
+        if self.rules.suppressed is None:
+            return
+        assert self.batch.limits is not None
+        free = self.batch.limits.after_prompts(step, part, self.rules.beam_size)  # (rows, 1)
+        if free is not None:
+            kept = scores[:, self.rules.suppressed].masked_fill(free, float("-inf"))
+            scores[:, self.rules.suppressed] = kept
 
     def _limit_length(self, step: int, scores: Tensor, part: slice) -> None:
         """Leaves the eos alone in the last step, and takes it away where it is too early after a prompt."""

@@ -13,7 +13,7 @@ be.
 from fairseq_el.ops.el_attention import contract_context, el_attention, expand_query, topk_el_attention
 from fairseq_el.ops.feature_maps import FEATURE_MAPS, feature_map, orthogonal_directions
 from fairseq_el.ops.int8_linear import Int8Linear, why_no_int8
-from fairseq_el.ops.kv_attention import as_bias, kv_attention, masked_softmax
+from fairseq_el.ops.kv_attention import as_bias, fused_head_dim, kv_attention, masked_softmax
 from fairseq_el.ops.linear_attention import (
     Sums,
     linear_attention,
@@ -45,6 +45,7 @@ __all__ = [
     "el_attention",
     "expand_query",
     "feature_map",
+    "fused_head_dim",
     "keep_largest",
     "keep_rows",
     "kv_attention",

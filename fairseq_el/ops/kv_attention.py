@@ -15,6 +15,7 @@ from fairseq_el.ops.topk_attention import MOST_QUERIES, topk_attention
 
 _FUSED = torch_version() >= (2, 1)  # before, torch's fused attention has no scale
 _HAS_CUDNN = hasattr(torch.backends.cuda, "cudnn_sdp_enabled")
+_WIDTHS_ON_CARD = 8  # numbers of 16 bits: tensor cores read 16 bytes at a time
 
 
 def kv_attention(
@@ -32,8 +33,9 @@ def kv_attention(
     Vaswani et al., "Attention Is All You Need", NIPS 2017, arXiv 1706.03762, equation 1.
 
     Two dense products per sentence and head, ``(b, dh) x (dh, n)`` and ``(b, n) x (n, dh)``; nothing is expanded to
-    beams. They and the softmax are torch's fused attention, unless the softmax must round more than the scores do. With
-    ``k`` it is :func:`topk_attention`.
+    beams. They and the softmax are torch's fused attention, unless the softmax must round more than the scores do. On
+    cards, heads of a width that no fused kernel takes get zeros (:func:`fused_head_dim`). With ``k`` it is
+    :func:`topk_attention`.
 
     Args:
         query: projected queries. *Shape:* ``(B, b, h, dh)``.
@@ -70,9 +72,20 @@ def kv_attention(
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """torch's fused attention, over heads of a width that it takes."""
+    if mask is None:
+        return _without_cudnn(query, key, value, mask, scale)
+    mask = ~mask if mask.dtype == torch.bool else mask
+    head_dim = query.size(-1)
+    zeros = fused_head_dim(head_dim, query.device.type, query.element_size()) - head_dim
+    if not zeros:
+        return _without_cudnn(query, key, value, mask, scale)
+    query, key, value = (F.pad(heads, (0, zeros)) for heads in (query, key, value))  # which add nothing to a score
+    return _without_cudnn(query, key, value, mask, scale)[..., :head_dim]
+
+
+def _without_cudnn(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """torch's fused attention, but never cuDNN's, whose sums differ from call to call (seen on an H100, torch 2.11)."""
-    if mask is not None and mask.dtype == torch.bool:
-        mask = ~mask
     cudnn = query.is_cuda and _HAS_CUDNN and torch.backends.cuda.cudnn_sdp_enabled()
     if cudnn:
         torch.backends.cuda.enable_cudnn_sdp(False)
@@ -81,6 +94,23 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     finally:
         if cudnn:
             torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+def fused_head_dim(head_dim: int, device_type: str, num_bytes: int) -> int:
+    """The width that heads are computed with under a mask: on cards in 16 bits, the next multiple of 8.
+
+    torch's memory-efficient kernel takes no other widths in 16 bits, and no other fused kernel takes a mask. What
+    remains is torch's unfused attention, which keeps all scores. An illegal memory access was seen on an H100 in tests
+    that alone reached it ("On a card" in docs/benchmarks.md).
+
+    Args:
+        head_dim: ``dh``.
+        device_type: ``"cpu"`` or ``"cuda"``.
+        num_bytes: of a number.
+    """
+    if device_type != "cuda" or num_bytes != 2:
+        return head_dim
+    return -(-head_dim // _WIDTHS_ON_CARD) * _WIDTHS_ON_CARD
 
 
 def masked_softmax(scores: Tensor, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:

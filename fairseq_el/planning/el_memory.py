@@ -155,9 +155,7 @@ def encoder_bytes(shape: ModelShape, load: Workload) -> int:
         for size in (3 * d * d, d * d, d * f)
     )
     # Queries, keys, values, contexts and output, and what pre-norm layers read; the layer's input is a view.
-    in_attention = (5 + pre) * d * s
-    if not load.fuses(shape.encoder_head_width):
-        in_attention += load.unfused_attention_bytes(shape.encoder_heads, d, 1, 1, load.src_len, 2 * s)
+    in_attention = (5 + pre) * d * s + load.kv_attention_bytes(shape.encoder_heads, d, 1, 1, load.src_len, 2 * s)
     in_feed_forward = _feed_forward_bytes(load, d, f, 2, shape, feed_forward > 0)
     weights = (joined + square + 2 * feed_forward) * s
     return load.batch * load.src_len * (d * s + 1) + weights + part * load.src_len * max(in_attention, in_feed_forward)
@@ -216,11 +214,9 @@ def _el_attention_bytes(shape: ModelShape, load: Workload, length: int, width: i
 
 
 def _kv_attention_bytes(shape: ModelShape, load: Workload, length: int) -> int:
-    """Bytes of attention over keys and values; none where it is fused, which holds no scores."""
-    if load.fuses(shape.decoder_head_width):
-        return 0
+    """Bytes of attention over the keys and values of all sentences, ``length`` of each."""
     num_keys = load.batch * length
-    return load.unfused_attention_bytes(
+    return load.kv_attention_bytes(
         shape.decoder_heads, shape.decoder_dim, load.rows, num_keys, length, load.attention_bytes
     )
 
@@ -263,8 +259,7 @@ def _prompt_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     s, d, n, part = load.element_size, shape.decoder_dim, load.src_len, _sentences_at_once(load)
     positions, pre = part * n, int(shape.pre_norm)
     in_attention = (5 + multiplies_packed(shape, load, 3 * d * d, positions) + pre) * d * s
-    if not load.fuses(shape.decoder_head_width):
-        in_attention += load.unfused_attention_bytes(shape.decoder_heads, d, 1, 1, n, load.attention_bytes)
+    in_attention += load.kv_attention_bytes(shape.decoder_heads, d, 1, 1, n, load.attention_bytes)
     packed = multiplies_packed(shape, load, d * shape.decoder_ffn_dim, positions)
     in_feed_forward = _feed_forward_bytes(load, d, shape.decoder_ffn_dim, 3, shape, packed)
     capacity = min(capacity_for(n, load.beam), n + load.beam * (load.tgt_len + 1 + n))

@@ -29,7 +29,8 @@ def native_memory(method: str, shape: ModelShape, load: Workload, worst: bool) -
     )
     d, s, n = shape.decoder_dim, load.element_size, load.src_len
     state = groups * _state_bytes(method, shape, group, worst)
-    step = groups * max(_pass_bytes(method, shape, group, group.rows), _search_bytes(shape, group))
+    last_features = group.rows * d * s
+    step = groups * max(last_features + _pass_bytes(method, shape, group, group.rows), _search_bytes(shape, group))
     tables = _table_bytes(shape, load)
     cross_state = keys_values = 0
     if shape.decoder_only:
@@ -106,8 +107,9 @@ def _blocks_bytes(method: str, shape: ModelShape, load: Workload, num_words: int
 def _pass_bytes(method: str, shape: ModelShape, load: Workload, num_rows: int) -> int:
     """Bytes of one pass of the decoder over so many words, whatever their sentences."""
     s, d, f, h = load.element_size, shape.decoder_dim, shape.decoder_ffn_dim, shape.decoder_heads
-    throughout = _real_bytes(load) * d + 2 * d * s + _ROW_BYTES  # the residual, a layer's input, the last features
-    contracted = 3 * d * s  # values of the contexts, and the bias added to them
+    throughout = _real_bytes(load) * d + d * s + _ROW_BYTES  # the residual, and a layer's input
+    # Values of the contexts, and their sum with the bias; in float64 the bias is multiplied before.
+    contracted = (3 if load.dtype == "fp64" else 2) * d * s
     # Queries, keys, values and contexts; or queries, and expanded queries and contexts.
     at_peak = [num_rows * (4 * d * s if method == "kv" else (1 + 2 * h) * d * s + contracted)]
     if not shape.decoder_only and load.backend == "el":
@@ -146,8 +148,9 @@ def _prompt_bytes(method: str, shape: ModelShape, load: Workload) -> int:
     scored = min(output_rows_at_once(load.encoder_tokens, d, shape.vocab_size), n)
     scoring = part * (d * s + _ROW_BYTES) + _logits_bytes(shape, load, scored)
     words = 8 * load.batch * n
+    last_features = load.batch * d * s
     state = _blocks_bytes(method, shape, load, load.batch * n)
-    return state + words + max(_pass_bytes(method, shape, load, part), scoring)
+    return state + words + last_features + max(_pass_bytes(method, shape, load, part), scoring)
 
 
 def _joined_bytes(method: str, shape: ModelShape, load: Workload) -> int:
@@ -183,11 +186,11 @@ def _int8_row_bytes(load: Workload, width: int) -> int:
 def _table_bytes(shape: ModelShape, load: Workload) -> int:
     """Bytes of embeddings of positions, of norms in float32, and of embeddings of all words where they are computed."""
     d, real = shape.decoder_dim, _real_bytes(load)
-    numbers = load.hypothesis_length(shape) * d * (load.element_size + real)
+    numbers = load.hypothesis_length(shape) * d * real
     if load.element_size == 2:
         numbers += (3 * shape.decoder_layers + 2) * 2 * d * real
     if encodes_natively(shape, load):
-        numbers += load.src_len * shape.encoder_dim * 2 * 4
+        numbers += load.src_len * shape.encoder_dim * 4
     if shape.computes_embeddings:
         numbers += shape.vocab_size * d * load.element_size
     return numbers

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from fairseq_el.dtypes import DTYPES
+from fairseq_el.ops import fused_head_dim
 from fairseq_el.planning.model_shape import ModelShape
 
 # Ways in which decoding keeps its past, with their names in tables.
@@ -135,9 +136,20 @@ class Workload:
         """Bytes per attention weight in EL models: a score and a weight; only float64 is copied to float32 between."""
         return self.attention_bytes if self.dtype == "fp64" else 2 * self.element_size
 
-    def fuses(self, head_width: int) -> bool:
-        """Returns whether EL models hold no scores in attention. In float64 they do: the softmax is in float32."""
-        return self.torch_attention.fuses(head_width) and self.dtype != "fp64"
+    def kv_attention_bytes(self, heads: int, width: int, rows: int, num_keys: int, length: int, per_weight: int) -> int:
+        """Bytes that attention under a mask holds in EL models, beside queries, keys, values and contexts.
+
+        On a card in 16 bits, heads of a width that torch does not fuse are copied, with zeros: queries, keys, values
+        and contexts. Fused attention holds nothing else. In float64 nothing is fused: the softmax is in float32.
+
+        Args: as those of :meth:`unfused_attention_bytes`.
+        """
+        head_width = width // max(heads, 1)  # an encoder without layers has none
+        padded = fused_head_dim(head_width, self.device, self.element_size)
+        copies = 0 if padded == head_width else 2 * self.element_size * heads * padded * (rows + num_keys)
+        if self.torch_attention.fuses(padded) and self.dtype != "fp64":
+            return copies
+        return copies + self.unfused_attention_bytes(heads, heads * padded, rows, num_keys, length, per_weight)
 
     def el_feed_forward_bytes(self, gelu: bool, packed: bool) -> int:
         """Bytes per hidden unit in the feed-forward network of EL models; a packed product applies the activation."""

@@ -88,7 +88,8 @@ def _hypotheses(recipe: Recipe, workdir: Path, tokenizer: LineTokenizer) -> List
         )
     texts = []
     for number, prompt in enumerate(prompts):
-        words = found[number][0].tokens.split(" ")  # as fairseq joins them; a word may have other white space in it
+        tokens = found[number][0].tokens
+        words = tokens.split(" ") if tokens else []  # as fairseq joins them; a word may have other white space in it
         if recipe.is_language_model:
             words = words[len(prompt.split()) :]
         texts.append(tokenizer.decode(words))

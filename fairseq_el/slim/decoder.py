@@ -160,8 +160,8 @@ class SlimDecoder(FairseqIncrementalDecoder):
             *Shape:* ``(B, t, d)``.
         """
         padding: Optional[Tensor] = tokens.eq(self.padding_idx)
-        if not bool(padding.any()):  # type: ignore[union-attr]
-            padding = None
+        if tokens.size(1) > 1 and not bool(padding.any()):  # type: ignore[union-attr]
+            padding = None  # one word of a step is masked unseen: asking would make the host wait for the device
         x = self.embed_tokens(tokens)
         x = torch.cat([x, self._positions(first, tokens.size(1), x).expand_as(x)], dim=2)
         for layer in self.layers:

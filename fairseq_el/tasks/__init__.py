@@ -1,5 +1,6 @@
 """fairseq's tasks, decoding with EL-attention."""
 
+from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
@@ -17,4 +18,5 @@ __all__ = [
     "ELTranslationFromPretrainedBARTTask",
     "ELTranslationMultiSimpleEpochTask",
     "ELTranslationTask",
+    "explain_by_options",
 ]

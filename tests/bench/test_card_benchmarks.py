@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import card_check
 import card_limit
+import card_tables
 import pytest
 import step_graph
 import step_launches
 import torch
+from commands import REPOSITORY
 
+from fairseq_el._compat import torch_version
 from fairseq_el.errors import OutOfMemoryError
 
 TINY = [
@@ -79,11 +90,96 @@ def test_attention_over_lengths(capsys):
     assert [line[1:4:2] for line in lines[-2:]] == [["2", "7"], ["2", "8"]]
 
 
+def rows_of(capsys, *arguments):
+    options = ["--tiny", "--dtype", "fp32", "--runs", "1", "--fewer", "30", "--device", "cpu", *arguments]
+    assert card_tables.main(options) == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    return [line for line in lines if line[0] not in ("batch", "---")]
+
+
+@pytest.mark.parametrize("table", ["cnndm,greedy", "diverse", "squad", "gpt2"])
+def test_tables_of_all_methods(table, capsys):
+    rows = rows_of(capsys, "--tables", table, "--batches", "2,3")
+    methods = list(card_tables.METHODS)
+    assert [row[:2] for row in rows[:5]] == [["3", method] for method in methods]
+    assert rows[0][4] == "1.00"
+    assert len(rows) == 10 * len(table.split(",")) and all(row[2].endswith(" s") for row in rows)
+
+
+def test_the_largest_batch_is_made_smaller_until_it_fits(capsys, monkeypatch):
+    """Ratios are to stock at its own largest batch; what cannot fit is not tried."""
+    decode = card_tables.FairseqProgram.decode
+
+    def limited(self, words):
+        if self.method.kind == "stock" and self._samples[0]["id"].numel() > 3:
+            raise RuntimeError("CUDA out of memory")
+        return decode(self, words)
+
+    monkeypatch.setattr(card_tables.FairseqProgram, "decode", limited)
+    limit = ["--memory", "900MiB", "--overhead", "899MiB", "--methods", "stock,el", "--batches", "9"]
+    rows = rows_of(capsys, "--tables", "cnndm", *limit)
+    tried = [row for row in rows[:-2] if row[1] == "stock"]
+    assert tried[-1][0] == "3 (largest)" and tried[-1][4] == "1.00" and tried[0][2] == "did not fit"
+    assert rows[-3][0].endswith(" (largest)") and rows[-3][1] == "el" and float(rows[-3][4]) > 0
+    assert ["9", "stock", "did not fit", "-", "-", "-", "-"] in rows[-2:]
+
+
+def test_nothing_begins_when_time_is_up(capsys, monkeypatch):
+    clock = SimpleNamespace(monotonic=itertools.count(step=40).__next__)
+    monkeypatch.setattr(card_tables, "time", clock)
+    assert rows_of(capsys, "--tables", "cnndm,gpt2", "--seconds", "30", "--batches", "2") == []
+
+
+def test_tables_are_named(capsys):
+    with pytest.raises(SystemExit):
+        card_tables.main(["--tables", "cnndm,wmt"])
+    assert "must be names out of cnndm, greedy, xsum, diverse, squad" in capsys.readouterr().err
+
+
+def findings(capsys, *arguments):
+    status = card_check.main([*arguments, "--few", "--device", "cpu"])
+    return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("stage", card_check.STAGES)
+@pytest.mark.skipif(torch_version() < (2, 1), reason="unfused attention with a scale needs torch 2.1")
+def test_the_stages_of_the_check(stage, capsys):
+    status, found = findings(capsys, stage)
+    assert status == 0 and found and all(finding["stage"] == stage for finding in found)
+    assert not any(finding.get("wrong") for finding in found)
+
+
+@pytest.mark.parametrize("broken", [lambda x: x * 1.1, lambda x: x.fill_(float("nan"))], ids=["wrong", "nan"])
+def test_a_stage_that_finds_something(broken, capsys, monkeypatch):
+    right = card_check.kv_attention
+    monkeypatch.setattr(card_check, "kv_attention", lambda *more: broken(right(*more)))
+    status, found = findings(capsys, "attention")
+    assert status == 1 and all(finding["wrong"] for finding in found)
+
+
+def test_indices_are_looked_at():
+    with pytest.raises((IndexError, RuntimeError)), card_check._IndexCheck() as check:
+        torch.arange(3).index_select(0, torch.tensor([1, 3]))
+    assert check.count == 1 and check.wrong[0]["high"] == check.wrong[0]["size"] == 3
+
+
+@pytest.mark.long
+def test_the_script_of_the_check():
+    """Every line is a finding."""
+    script = str(REPOSITORY / "benchmarks" / "card_check.sh")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    process = subprocess.run([script, "--cpu"], capture_output=True, text=True, check=False, env=environment)
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    assert process.returncode == 0 and len([line for line in lines if line.get("status") == 0]) == 7
+    assert subprocess.run([script, "--gpu"], capture_output=True, check=False).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("program", "options", "message"),
     [
         (step_graph, ["--heads", "3"], "--width must be a multiple of --heads; got 1024 and 3"),
         (step_graph, ["--nodes", "2"], "--nodes must be at least --beam; got 2 and 4"),
+        (card_tables, ["--memory", "1MiB", "--device", "cpu"], "--memory must be more than --overhead, 600 MiB"),
         (
             step_launches,
             ["data", "--path", "x", "--tgt-lens", "4,4"],

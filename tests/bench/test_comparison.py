@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fairseq_el.bench import Method, Settings
-from fairseq_el.bench.comparison import batch_specs
+from fairseq_el.bench.comparison import batch_specs, with_fair_blocking
 from fairseq_el.bench.settings import BatchSpec
 from fairseq_el.errors import OptionError
 
@@ -21,6 +23,24 @@ def test_every_combination():
     specs = batch_specs(settings(batches=(40, 1), src_lens=(8, 64)), FACTS)
     assert specs == [BatchSpec(40, 8), BatchSpec(1, 8), BatchSpec(40, 64), BatchSpec(1, 64)]
     assert batch_specs(settings(), FACTS) == [BatchSpec(16, 64)]
+
+
+def test_prompts_need_a_length(tiny_gpt):
+    of_model = replace(settings(), data=str(tiny_gpt.data))
+    with pytest.raises(OptionError, match="--src-len is needed with a language model"):
+        batch_specs(of_model, FACTS)
+    assert batch_specs(replace(of_model, src_lens=(4,)), FACTS) == [BatchSpec(16, 4)]
+
+
+@pytest.mark.parametrize(
+    ("device", "has_extension", "size"), [("cpu", False, 3), ("cuda", True, 3), ("cuda", False, 0)]
+)
+def test_ngrams_are_blocked_where_stock_can(device, has_extension, size):
+    notes = []
+    found = with_fair_blocking(settings(device=device, no_repeat_ngram_size=3), has_extension, notes)
+    assert found.no_repeat_ngram_size == size and len(notes) == (size == 0)
+    plain = settings(device=device)
+    assert with_fair_blocking(plain, has_extension, notes) is plain and len(notes) == (size == 0)
 
 
 @pytest.mark.parametrize(

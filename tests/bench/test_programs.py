@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from bench.conftest import WORDS as WORDS_OF_DATA
+from fairseq.data import data_utils
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from tiny import assert_same_logits, build_model, dictionary
 
 import fairseq_el
 from fairseq_el.bench import Method, Settings, worker_client
+from fairseq_el.bench.programs import FairseqProgram, ScoredOutput
+from fairseq_el.bench.programs.ctranslate import CTranslateProgram
 from fairseq_el.bench.programs.fairseq import NGramBlockOfWrittenWords, ReferenceScores
 from fairseq_el.bench.worker import Session
 from fairseq_el.bench.worker_client import WorkerProcess
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import ELSequenceGenerator
 
 WORDS = dictionary()
@@ -86,6 +91,76 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
         assert all(output["tokens"][-1] == WORDS.eos() for output in outputs)
         found[kind, batch_size] = [output["tokens"] for output in outputs]
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
+
+
+@pytest.mark.parametrize("tgt_len", [0, 7])
+def test_prompts_are_continued(tgt_len, tiny_gpt):
+    """By EL-attention as by stock; outputs and scores are those of the words that follow the prompts."""
+    lines = data_utils.load_indexed_dataset(str(tiny_gpt.data / "test"), WORDS_OF_DATA)
+    prompts = [lines[i][:4].tolist() for i in range(6)]
+    found = {}
+    for kind in ("stock", "el", "shared-kv", "auto"):
+        method, session = Method(kind, "fp32"), Session()
+        session.load(replace(of(method, tiny_gpt), src_lens=(4,)).as_dict(), asdict(method))
+        assert session.prepare({"batch": 6, "src_len": 4}) == {"sentences": 6, "longest": 4, "tokens": 24}
+        found[kind] = [ScoredOutput(**output) for output in session.decode(tgt_len, want_outputs=True)["outputs"]]
+        if kind == "stock":
+            facts = session.describe()
+            assert facts["shape"]["encoder_layers"] == 0 and facts["max_target"] == 64 - 4
+            tokens = [output.tokens for output in found[kind]]
+            scores = session.score({"batch": 6, "src_len": 4}, tokens)["scores"]
+    for outputs in found.values():
+        assert [output.tokens for output in outputs] == tokens
+        for output, expected in zip(outputs, scores):
+            assert output.word_scores == pytest.approx(expected, abs=1e-5)
+            assert output.score == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+            assert not tgt_len or len(output.tokens) == tgt_len + 1
+    with torch.no_grad():
+        read = torch.tensor([[WORDS_OF_DATA.eos(), *prompts[0], *tokens[0][:-1]]])
+        log_probs = tiny_gpt.model(read)[0][0, 4:].log_softmax(-1)
+    assert scores[0] == pytest.approx(
+        log_probs.gather(1, torch.tensor(tokens[0]).unsqueeze(1))[:, 0].tolist(), abs=1e-5
+    )
+
+
+def test_prompts_that_are_too_short(tiny_gpt):
+    method, session = Method("el", "fp32"), Session()
+    session.load(replace(of(method, tiny_gpt), src_lens=(8,)).as_dict(), asdict(method))
+    message = "at most the length of the shortest prompt: line 1 has 5 tokens, and 8 were asked for"
+    with pytest.raises(OptionError, match=message):
+        session.prepare({"batch": 6, "src_len": 8})
+
+
+def test_a_model_that_does_not_go_with_the_data(tiny_gpt, tiny_bart):
+    method = Method("stock", "fp32")
+    for data, other, needed in ((tiny_gpt, tiny_bart, "a decoder alone"), (tiny_bart, tiny_gpt, "an encoder and a")):
+        with pytest.raises(FairseqElError, match=f"the benchmark needs {needed}"):
+            FairseqProgram(replace(of(method, data), path=str(other.path)), method)
+
+
+def test_a_model_that_is_there_already(tiny_bart):
+    """The program takes it in the place of the checkpoint's."""
+    method = Method("stock", "fp32")
+    program = FairseqProgram(replace(of(method, tiny_bart), path="nowhere.pt"), method, tiny_bart.model)
+    assert program.model is tiny_bart.model and program.shape["encoder_layers"] == 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ctranslate2_decodes_on_the_device(device, tiny_bart, monkeypatch):
+    """With compute types of that device, and in a translator of its own."""
+    asked = []
+    fake = SimpleNamespace(
+        get_supported_compute_types=lambda device: {"cpu": {"int8"}, "cuda": {"float16"}}[device],
+        Translator=lambda path, **options: asked.append(options["device"]),
+    )
+    monkeypatch.setattr("fairseq_el.bench.programs.ctranslate.optional_module", lambda name: fake)
+    fits, other = ("int8", "float16") if device == "cpu" else ("float16", "int8")
+    settings = replace(of(Method("stock", "fp32"), tiny_bart), device=device)
+    CTranslateProgram(settings, Method("ct2", fits))
+    assert asked == [device]
+    where = "processor" if device == "cpu" else "card"
+    with pytest.raises(FairseqElError, match=f"this {where} computes {fits}; {other} was asked for"):
+        CTranslateProgram(settings, Method("ct2", other))
 
 
 def test_batches_that_were_decoded_in_halves_are_not_reported(tiny_bart, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.conftest import tiny_gpt  # noqa: F401
 from commands import REPOSITORY, USER_DIR
 
 from fairseq_el.cli import main

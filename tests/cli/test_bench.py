@@ -107,12 +107,20 @@ def test_a_card_that_is_missing(bart, capsys, monkeypatch):
     assert "--device cuda needs a card that this torch can use" in capsys.readouterr().err
 
 
-def test_ctranslate2_is_for_a_cpu(bart, capsys, monkeypatch):
-    pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed: pip install fairseq_el[bench]")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("fairseq_el.cards.check.check_device", lambda device: None)
-    assert bench(bart, "--methods", "stock,ct2:int8", "--device", "cuda") == 1
-    assert "ct2:int8 is measured on a CPU only" in capsys.readouterr().err
+@pytest.mark.long
+def test_a_language_model(tiny_gpt, capsys):
+    options = ["--batch", 4, "--src-len", 4, "--tgt-len", 6, "--runs", 1, "--threads", 1, "--json"]
+    assert bench(tiny_gpt, "--methods", "stock,el,auto", "--no-repeat-ngram-size", 3, *options) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["method"] for result in results] == ["stock@fp32", "el@fp32", "auto@fp32"]
+    assert all(result["identical_to_stock"] == 1 and result["words_out"] == 4 * 7 for result in results)
+    assert all(result["source_longest"] == 4 and result["score_error"]["per_word"] < 1e-5 for result in results)
+
+
+def test_other_programs_decode_no_language_models(tiny_gpt, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install fairseq_el[bench]")
+    assert bench(tiny_gpt, "--methods", "stock,hf", "--src-len", 4) == 1
+    assert "hf@fp32 decodes no language models here; leave it out" in capsys.readouterr().err
 
 
 def test_a_package_that_is_missing(bart, capsys, monkeypatch):

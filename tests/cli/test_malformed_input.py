@@ -64,7 +64,7 @@ def good(tmp_path_factory) -> Path:
 def save(directory, arch, words, **options):
     model = build_model(arch, words, 1, torch.float32, **options)
     args = settings(arch, **options, task="translation", source_lang=None, target_lang=None)
-    history = [{"num_updates": 5, "criterion_name": "CrossEntropyCriterion"}]
+    history = [{"num_updates": 5, "criterion_name": "CrossEntropyCriterion", "best_loss": None}]
     torch.save(
         {"args": args, "model": model.state_dict(), "optimizer_history": history, "extra_state": {}},
         directory / "model.pt",
@@ -164,6 +164,7 @@ def test_there_are_many():
         "convert to-hf bart --out new",
         "convert from-hf hf --out new",
         "score output.txt",
+        "generate bart --path bart/model.pt -s source -t target --cpu --input text",
     ],
 )
 def test_the_good_input_is_good(command, work, capsys):
@@ -322,6 +323,17 @@ class TestDamage:
                 read = torch.load(work / "new.pt")["model"]
                 assert all(torch.equal(tensor, read[name]) for name, tensor in state["model"].items()), place
         assert refused > (10 if zipped else 0)
+
+    @pytest.mark.parametrize("new_torch", [True, False])
+    def test_a_length_beyond_all_memory(self, new_torch, work, capfd, monkeypatch):
+        """C's unpickler takes the memory of one of these strings for the ``bytearray``, and prints an error."""
+        if not new_torch:
+            monkeypatch.setattr(checkpoint_loading, "_TORCH_REFUSES", False)
+        strings = (pickle.SHORT_BINBYTES + bytes([23]) + b"\1" * 23) * 50 + pickle.POP * 50
+        huge = pickle.BYTEARRAY8 + (2**62).to_bytes(8, "little")
+        (work / "long.pt").write_bytes(pickle.PROTO + bytes([5]) + strings + huge + b"x" + pickle.STOP)
+        assert run(["convert", "info", "long.pt"]) == 1
+        assert_one_message(capfd.readouterr().err, "long.pt")
 
 
 class TestFormats:

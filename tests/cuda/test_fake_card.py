@@ -12,7 +12,7 @@ import pytest
 import torch
 from fairseq.modules import MultiheadAttention
 from fairseq.search import BeamSearch
-from tiny import build_language_model, build_model, dictionary
+from tiny import build_language_model, build_model, build_slim_performer, dictionary
 
 from fairseq_el._compat import torch_version
 from fairseq_el.decoding import (
@@ -27,7 +27,7 @@ from fairseq_el.decoding import (
     share_encoder_out,
 )
 from fairseq_el.generation.hypotheses import Beams, Candidates, best_candidates
-from fairseq_el.ops import block_repeated_ngrams, log_probabilities
+from fairseq_el.ops import as_bias, block_repeated_ngrams, kv_attention, log_probabilities
 
 with contextlib.suppress(ImportError):  # torch 1.12: skipped below
     from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -110,6 +110,25 @@ def test_prompts_steps_and_the_choice_of_candidates(self_attention, architecture
     assert all(type(layer.self_attn) is kind for layer in model.decoder.layers)
 
 
+@pytest.mark.parametrize("feature_map", ["favor+", "relu"])
+def test_steps_of_a_slim_performer(feature_map, fake_cuda):
+    """The host waits in none of them; it waits once in a prompt, to learn whether prompts are padded."""
+    words = dictionary()
+    with unset_fake_temporarily():
+        model = build_slim_performer(words, seed=1, feature_map=feature_map)
+    put_on(fake_cuda, model)
+    tokens = torch.full((NUM_SENTENCES * NUM_BEAMS, 4), words.eos(), device=fake_cuda)
+    incremental_state = {}
+    with torch.no_grad():
+        for step in range(4):
+            logits, _ = model.decoder(tokens[:, : step + 1], incremental_state=incremental_state)
+            order = torch.arange(NUM_SENTENCES * NUM_BEAMS, device=fake_cuda)
+            model.decoder.reorder_incremental_state(incremental_state, order)
+    assert logits.shape == (NUM_SENTENCES * NUM_BEAMS, 1, len(words)) and logits.device.type == "cuda"
+    with pytest.raises(Exception, match="_local_scalar_dense"):
+        model.decoder(tokens, incremental_state={})
+
+
 def test_the_best_words_of_a_large_vocabulary(fake_cuda):
     """What a step of plain beam search does with its logits: softmax, blocked n-grams, candidates."""
     rows, vocab_size = NUM_SENTENCES * NUM_BEAMS, 50_264
@@ -118,6 +137,33 @@ def test_the_best_words_of_a_large_vocabulary(fake_cuda):
     for scores in (None, torch.zeros(rows, device=fake_cuda)):
         for found in best_candidates(log_probs, scores, None, NUM_BEAMS):
             assert found.shape == (NUM_SENTENCES, 2 * NUM_BEAMS) and found.device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "is_masked", "computed"),
+    [
+        (torch.float16, 4, True, 8),
+        (torch.bfloat16, 12, True, 16),
+        (torch.float16, 8, True, 8),
+        (torch.float16, 4, False, 4),  # flash attention, which adds zeros by itself
+        (torch.float32, 4, True, 4),
+    ],
+)
+def test_the_width_of_heads_in_attention(dtype, width, is_masked, computed, fake_cuda, monkeypatch):
+    """No fused kernel takes heads of another width under a mask."""
+    sdpa, widths = torch.nn.functional.scaled_dot_product_attention, []
+
+    def fused(query, key, value, **options):
+        widths.append([x.size(-1) for x in (query, key, value)])
+        return sdpa(query, key, value, **options)
+
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+    query = torch.randn(NUM_SENTENCES, NUM_BEAMS, 2, width, device=fake_cuda, dtype=dtype)
+    key, value = torch.randn(2, NUM_SENTENCES, 2, SRC_LEN, width, device=fake_cuda, dtype=dtype)
+    hidden = torch.zeros(NUM_SENTENCES, NUM_BEAMS, SRC_LEN, dtype=torch.bool, device=fake_cuda)
+    output = kv_attention(query, key, value, as_bias(hidden, dtype) if is_masked else None, torch.float32)
+    assert output.shape == query.shape and output.device.type == "cuda" and output.dtype == dtype
+    assert widths == [[computed] * 3]
 
 
 def test_a_step_of_attention_and_a_compaction(fake_cuda):

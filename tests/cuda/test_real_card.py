@@ -10,7 +10,7 @@ import reference
 import torch
 from fairseq import utils
 from fairseq.sequence_generator import SequenceGenerator
-from tiny import batch, build_language_model, build_model, dictionary
+from tiny import batch, build_language_model, build_model, build_slim_performer, dictionary
 
 from fairseq_el import policy
 from fairseq_el.decoding import enable_el_attention
@@ -111,6 +111,16 @@ def test_the_host_waits_once_in_a_step(architecture, self_attention, backend, mo
         generate()
         full_pools.clear()
         counts.append(_waits(generate) - len(full_pools))
+    assert counts[1] - counts[0] == 30
+
+
+def test_the_host_waits_once_in_a_step_of_a_slim_performer():
+    model = build_slim_performer(WORDS, seed=1, dtype=torch.float16).to("cuda")
+    counts = []
+    for length in (12, 42):
+        generate = _forced_to(model, length)
+        generate()
+        counts.append(_waits(generate))
     assert counts[1] - counts[0] == 30
 
 

@@ -56,8 +56,6 @@ def seen(monkeypatch):
 
 @pytest.mark.parametrize("of_language", [False, True], ids=["encoder-decoders", "language models"])
 def test_random_models_and_options(of_language, seen):
-    bit_equal = []
-
     @settings(max_examples=CASES)
     @given(data=st.data())
     def case(data):
@@ -65,10 +63,9 @@ def test_random_models_and_options(of_language, seen):
             for name, sizes in SIZES.items():
                 patch.setattr(policy, name, data.draw(st.sampled_from(sizes)))
             options = {"has_limits": False, "longest": 24, **EXACT}
-            bit_equal.append(check(data, torch.float64, of_language, in_place, **options))
+            check(data, torch.float64, of_language, in_place, **options)
 
     case()
-    assert sum(bit_equal) > len(bit_equal) / 2
     if CASES >= 100:  # the test has seen what it is for
         assert all(seen[name] > 10 for name in ("new storage", "compactions", "fewer sentences"))
         assert all(seen[step] > 0 for step in range(3, 16))

@@ -651,6 +651,48 @@ TOKENIZATION: List[Row] = [
     ),
 ]
 
+GENERATE = "generate bart --path bart/model.pt -s source -t target --cpu --input text"
+GENERATED: List[Row] = [
+    ("generate", nothing, "required: DATA"),
+    (f"{GENERATE} --window -1", nothing, f"--window: {WHOLE} 0 on; got '-1'"),
+    (f"{GENERATE} --window some", nothing, f"--window: {WHOLE} 0 on; got 'some'"),
+    (f"{GENERATE} --memory 0", nothing, "--memory: must be above 0"),
+    (f"{GENERATE} --memory much", nothing, "--memory: a size is a number with a unit"),
+    (f"{GENERATE} --max-failures -1", nothing, f"--max-failures: {WHOLE} 0 on; got '-1'"),
+    (f"{GENERATE} --format xml", nothing, "--format: invalid choice: 'xml'"),
+    (f"{GENERATE} --input missing", nothing, "--input must be a file with lines of text; missing does not exist"),
+    (f"{GENERATE} --input bart", nothing, "--input must be a file with lines of text; bart is a directory"),
+    (f"{GENERATE} --input pipe", fifo("pipe"), "--input must be a file .*; pipe is a FIFO, which may never end"),
+    (f"{GENERATE} --output model.pt", nothing, "--output model.pt exists already; .* add --force"),
+    (f"{GENERATE} --output text --force", nothing, "--output must not be what is read: text is text"),
+    (f"{GENERATE} --output bart", nothing, "--output must name a file; bart is a directory"),
+    (f"{GENERATE} --stats model.pt", nothing, "--stats model.pt exists already"),
+    (f"{GENERATE} --nonsense", nothing, "unrecognized arguments: --nonsense"),
+    (f"{GENERATE} --beam 0", nothing, "--beam must be at least 1; it is 0"),
+    ("generate bart --input text", nothing, "--path must name a checkpoint"),
+    (f"{GENERATE} --path text", nothing, "The checkpoint text could not be read"),
+    (f"{GENERATE} --path gone.pt", nothing, "--path must be a checkpoint .*; gone.pt does not exist"),
+    (
+        GENERATE.replace("bart -", "gone -"),
+        nothing,
+        "DATA must be .* dictionaries .*; there is no gone/dict.source.txt",
+    ),
+    (
+        GENERATE,
+        content("bart/dict.source.txt", "w0"),
+        "DATA must have the model.s dictionaries, .* Incorrect dictionary format",
+    ),
+    (GENERATE, content("bart/dict.source.txt", "w0 1"), "can.t be built for the dictionaries of the data"),
+    (
+        GENERATE,
+        content("bart/dict.source.txt", b"\xff 1"),
+        "DATA must have the model.s dictionaries, .* Incorrect encoding",
+    ),
+    (GENERATE, content("text", b"one\ntw\xffo\n"), r"line 2 of text has byte 3 \(0xff\), which is not"),
+    (GENERATE, content("text", "one\n".encode("utf-16")), "text is in UTF-16. Convert it"),
+    (f"{GENERATE} --constraints --sampling --nbest 5", nothing, "mutually exclusive: choose one of"),
+]
+
 TABLES = {
     "options": OPTIONS,
     "checkpoints": CHECKPOINTS,
@@ -659,4 +701,5 @@ TABLES = {
     "recipes": RECIPES,
     "scores": SCORES,
     "tokenization": TOKENIZATION,
+    "generate": GENERATED,
 }

@@ -22,8 +22,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import safetensors.torch
-
 import fairseq_el.cli
 
 HALF = b"half of wh"
@@ -79,6 +77,8 @@ def run(arguments: list[str], killer: Killer | None) -> int:
 
 def tell_of_safetensors() -> None:
     """They are written in Rust, which tells no audit hook."""
+    import safetensors.torch  # here, because Killer is used where it is not installed
+
     save_file = safetensors.torch.save_file
 
     def told(tensors, path, *rest):

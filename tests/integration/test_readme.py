@@ -32,7 +32,17 @@ RUN_ELSEWHERE = {  # by what: a script, or the test of a page that shows the sam
     "fairseq-el convert from-hf bart --out bart.fairseq --verify": "tests/cli/test_docs_convert.py",
 }
 RUN_HERE = [
-    *("generate", "interactive", "el plan", "el bench", "el verify", "el score", "el convert strip", "compare.py"),
+    *(
+        "el generate",
+        "generate DATA --path",
+        "interactive",
+        "el plan",
+        "el bench",
+        "el verify",
+        "el score",
+        "el convert strip",
+        "compare.py",
+    ),
 ]
 
 
@@ -71,10 +81,19 @@ def test_every_command_has_its_test():
 
 
 def test_generate_and_score(directory):
-    assert len(texts(run_line(command("generate"), directory), "H")) == 40
-    output = run_line(f"{command('generate')} --post-process sentencepiece", directory)  # scores are of words
+    generate = command("generate DATA --path")
+    assert len(texts(run_line(generate, directory), "H")) == 40
+    output = run_line(f"{generate} --post-process sentencepiece", directory)  # scores are of words
     (directory / "output.txt").write_text(output, encoding="utf-8")
     assert run_line(command("el score"), directory).startswith("40 sentences\n")
+
+
+def test_text_in_text_out(directory):
+    shutil.copy(EXAMPLE / "spm.model", directory)
+    captions = (EXAMPLE / "captions.de").read_text(encoding="utf-8").splitlines()[:40]
+    (directory / "in.txt").write_text("\n".join([*captions, ""]), encoding="utf-8")
+    run_line(command("el generate"), directory)
+    assert len((directory / "out.txt").read_text(encoding="utf-8").splitlines()) == 40
 
 
 @pytest.mark.skipif(int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's language models need numpy 1")

@@ -22,21 +22,10 @@ CASES = 10 * int(os.environ.get("FAIRSEQ_EL_CASES", "100"))
 
 
 @pytest.mark.parametrize("of_language", [False, True], ids=["encoder-decoders", "language models"])
-def test_float64(of_language):
-    """The same words; mostly, the same scores to the last bit.
-
-    On some processors torch's GELU, which rounds to float32 here, gives the last numbers of a tensor another last bit.
-    """
-    bit_equal = []
-
-    @settings(max_examples=CASES // 2)
-    @given(data=st.data())
-    def case(data):
-        bit_equal.append(check(data, torch.float64, of_language, natively, **EXACT))
-
-    case()
-    is_rounded_as_here = torch.__version__ >= "2"  # log-softmax of older ones may give another last bit
-    assert sum(bit_equal) > len(bit_equal) / 2 or not is_rounded_as_here
+@settings(max_examples=CASES // 2)
+@given(data=st.data())
+def test_float64(of_language, data):
+    check(data, torch.float64, of_language, natively, **EXACT)
 
 
 @pytest.mark.parametrize("of_language", [False, True], ids=["encoder-decoders", "language models"])

@@ -96,7 +96,7 @@ def test_a_thousand_steps(own):
     model = make(decoder_layers=1, max_target_positions=1024)
     fairseq_el.enable_el_attention(model, self_attention=own)
     found, expected = both(generator_of(model, beam_size=2, min_len=1000, max_len_b=1000), batch(WORDS, [4], seed=3))
-    assert_same(found, expected, rtol=0, atol=1e-3)  # sums are some -3,000, rounded to float32 in every step
+    assert_same(found, expected, **EXACT)
     assert [h["tokens"].numel() for h in found[0]] == [1001, 1001]
 
 

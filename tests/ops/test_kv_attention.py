@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import multihead_attention
 
-from fairseq_el.ops import as_bias, kv_attention, masked_softmax
+from fairseq_el._compat import torch_version
+from fairseq_el.ops import as_bias, fused_head_dim, kv_attention, masked_softmax
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.integers(1, 9))
 
@@ -56,6 +59,37 @@ def test_equals_multihead_attention_in_float64(sizes, seed, mask, scale, k):
     attn_mask = as_bias(inputs["attn_mask"], torch.float64) if mask == "bias" else inputs["attn_mask"]
     output = kv_attention(inputs["query"], *keys_and_values(inputs), attn_mask, scale=scale, k=k)
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(torch_version() < (2, 1), reason="torch fuses attention with a scale from 2.1 on")
+@given(SIZES, st.integers(0, 10**6), st.sampled_from(["hidden", "bias"]), st.sampled_from([1.0, 0.3]))
+def test_heads_with_zeros_compute_the_same(sizes, seed, mask, scale):
+    """Heads of 1 to 7 numbers, as they are computed on a card in 16 bits: as heads of 8."""
+    inputs = make_inputs(sizes, seed)
+    expected, _ = multihead_attention(**{**inputs, "query": inputs["query"] * scale})
+    attn_mask = as_bias(inputs["attn_mask"], torch.float64) if mask == "bias" else inputs["attn_mask"]
+    widths = []
+
+    def fused(query, *more, **options):
+        widths.append(query.size(-1))
+        return sdpa(query, *more, **options)
+
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys.modules["fairseq_el.ops.kv_attention"],
+            "fused_head_dim",
+            lambda width, *_: fused_head_dim(width, "cuda", 2),
+        )
+        patch.setattr("torch.nn.functional.scaled_dot_product_attention", fused)
+        output = kv_attention(inputs["query"], *keys_and_values(inputs), attn_mask, scale=scale)
+    assert widths == [8]
+    torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_which_heads_get_zeros():
+    assert [fused_head_dim(width, "cuda", 2) for width in (1, 4, 8, 12, 64)] == [8, 8, 8, 16, 64]
+    assert fused_head_dim(4, "cuda", 4) == fused_head_dim(4, "cpu", 2) == 4
 
 
 @pytest.mark.parametrize("length", [1, 16, 19])

@@ -295,15 +295,26 @@ def test_peak_of_prompts_where_scores_are_kept(dtype, monkeypatch, no_fused_atte
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 def test_heads_of_a_width_that_is_not_fused_keep_their_scores(side):
-    """Each side's heads by themselves: 4 heads of 8 numbers, or 8 of 4."""
+    """Each side's heads by themselves: 4 heads of 8 numbers, or 8 of 4. In fp32 nothing helps them."""
     shape = Run("kv", "fp32").shape
-    work = Workload(4, 4, 500, 20, "fp16", 8192, device="cuda", backend="shared-kv", torch_attention=TorchAttention(8))
+    work = Workload(4, 4, 500, 20, "fp32", 8192, device="cuda", backend="shared-kv", torch_attention=TorchAttention(8))
     narrow = replace(shape, **{f"{side}_heads": 8})
     plans = [memory("kv", s, work) for s in (replace(shape, encoder_heads=4, decoder_heads=4), narrow)]
     assert (plans[1].encoding > 2 * plans[0].encoding) == (side == "encoder")
     assert (plans[1].step > 2 * plans[0].step) == (side == "decoder")
     stock = [memory("stock", s, work).encoding for s in (replace(shape, encoder_heads=4), narrow)]
     assert (stock[1] > 2 * stock[0]) == (side == "encoder")
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_in_16_bits_heads_are_copied_to_a_width_that_is_fused(dtype):
+    work = Workload(4, 4, 500, 20, dtype, 8192, device="cuda", torch_attention=TorchAttention(8, casts=True))
+    queries, keys = 4 * 4, 4 * 500
+    assert work.kv_attention_bytes(4, 32, queries, keys, 500, 6) == 0
+    assert work.kv_attention_bytes(8, 32, queries, keys, 500, 6) == 2 * (2 * 8 * 8) * (queries + keys)
+    unfused = replace(work, torch_attention=TorchAttention(0, casts=True))
+    kept = unfused.unfused_attention_bytes(8, 64, queries, keys, 500, 6)
+    assert unfused.kv_attention_bytes(8, 32, queries, keys, 500, 6) == 2 * (2 * 8 * 8) * (queries + keys) + kept
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

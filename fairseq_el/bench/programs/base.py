@@ -1,17 +1,19 @@
-"""The interface of a program, and what programs share: configuration, source sentences, scores of written words."""
+"""The interface of a program, and what programs share: configuration, sources and prompts, scores of written words."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Callable, List, Sequence
 
 import torch
-from fairseq import options, tasks
+from fairseq import options, tasks, utils
+from fairseq.data import data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch import Tensor
 
 from fairseq_el.bench.settings import BatchSpec, Settings
-from fairseq_el.errors import FairseqElError
+from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.scoring import Hypothesis
 
 ScoredOutput = Hypothesis[List[int]]  # the best output for a sentence, in ids of fairseq's dictionary
@@ -39,16 +41,22 @@ class Sources:
     """The sources of one subset, numbered as in the file."""
 
     def __init__(self, task: Any, subset: str):
-        try:
-            task.load_dataset(subset)
-        except FileNotFoundError as error:
-            raise FairseqElError(f"--gen-subset must name a split of the data set: {error}") from error
-        self._dataset = task.dataset(subset)
         self.task = task
         self.dictionary = task.source_dictionary
         self.target_dictionary = task.target_dictionary
         self.eos, self.pad = self.dictionary.eos(), self.dictionary.pad()
-        self.left_pad = bool(self._dataset.left_pad_source)
+        try:
+            self._dataset = self._load(subset)
+        except FileNotFoundError as error:
+            raise FairseqElError(f"--gen-subset must name a split of the data set: {error}") from error
+
+    def _load(self, subset: str) -> Any:
+        self.task.load_dataset(subset)
+        return self.task.dataset(subset)
+
+    @property
+    def left_pad(self) -> bool:
+        return bool(self._dataset.left_pad_source)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -64,6 +72,45 @@ class Sources:
             return [list(range(spec.batch))]
         order = sorted(range(len(self)), key=lambda i: min(int(self._dataset.src_sizes[i]), spec.src_len))
         return [order[start : start + spec.batch] for start in range(0, len(order), spec.batch)]
+
+
+class Prompts(Sources):
+    """The lines of one subset of a language model's data. All are cut to the same number of tokens.
+
+    fairseq counts the longest prompt of a batch in ``--max-len-b``, so prompts of several lengths would not be
+    continued by the same number of words.
+    """
+
+    def _load(self, subset: str) -> Any:
+        directory = Path(utils.split_paths(self.task.args.data)[0])
+        lines = data_utils.load_indexed_dataset(str(directory / subset), self.dictionary, self.task.args.dataset_impl)
+        if lines is None:
+            raise FileNotFoundError(f"there is no {subset} in {directory}")
+        return lines
+
+    def cut(self, index: int, src_len: int) -> Tensor:
+        """The first ``src_len`` tokens of a line; no eos is a part of them.
+
+        Raises:
+            OptionError: the line is shorter.
+        """
+        tokens: Tensor = self._dataset[index]
+        if tokens.numel() - 1 < src_len:
+            raise OptionError(
+                f"--src-len must be at most the length of the shortest prompt: line {index + 1} has "
+                f"{tokens.numel() - 1} tokens, and {src_len} were asked for"
+            )
+        return tokens[:src_len].long()
+
+    def batches(self, spec: BatchSpec) -> List[List[int]]:
+        order = list(range(len(self) if spec.whole_set else spec.batch))
+        return [order[start : start + spec.batch] for start in range(0, len(order), spec.batch)]
+
+
+def reads_prompts(data: str) -> bool:
+    """Returns whether a directory of fairseq-preprocess is that of a language model: its dictionary has no language."""
+    directory = Path(data)
+    return (directory / "dict.txt").is_file() and not any(directory.glob("dict.*.txt"))
 
 
 def configuration(settings: Settings, task: str, extra: Sequence[str] = ()) -> Any:

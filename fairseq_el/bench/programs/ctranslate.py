@@ -34,14 +34,15 @@ class CTranslateProgram(Program):
 
     def __init__(self, settings: Settings, method: Method):
         ctranslate2 = optional_module("ctranslate2")
-        supported = sorted(ctranslate2.get_supported_compute_types("cpu"))
+        supported = sorted(ctranslate2.get_supported_compute_types(settings.device))
         if method.dtype not in ("default", "auto", *supported):
-            raise FairseqElError(f"ct2: this processor computes {', '.join(supported)}; {method.dtype} was asked for")
+            where = "processor" if settings.device == "cpu" else "card"
+            raise FairseqElError(f"ct2: this {where} computes {', '.join(supported)}; {method.dtype} was asked for")
         self.settings, self.method = settings, method
         self.sources = Sources(task_of(configuration(settings, "translation"), settings.data), settings.subset)
         self._translator = ctranslate2.Translator(
             settings.converted,
-            device="cpu",
+            device=settings.device,
             compute_type=method.dtype,
             inter_threads=method.inter,
             intra_threads=method.intra or settings.threads,

@@ -13,7 +13,16 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.bench.methods import EL_KINDS, INT8, Method
-from fairseq_el.bench.programs.base import Program, ScoredOutput, Sources, configuration, forced_scores, task_of
+from fairseq_el.bench.programs.base import (
+    Program,
+    Prompts,
+    ScoredOutput,
+    Sources,
+    configuration,
+    forced_scores,
+    reads_prompts,
+    task_of,
+)
 from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
 from fairseq_el.dtypes import DTYPES, place_of
@@ -35,19 +44,26 @@ class NGramBlockOfWrittenWords(NGramRepeatBlock):
 
 
 class FairseqProgram(Program):
-    """Methods ``stock``, ``el``, ``shared-kv`` and ``auto``."""
+    """Methods ``stock``, ``el``, ``shared-kv`` and ``auto``.
 
-    def __init__(self, settings: Settings, method: Method):
+    Args:
+        model: that decodes, in the place of the checkpoint's; it stays the program's own.
+
+    Attributes:
+        continues_prompts: whether the model is a language model. Outputs are then what follows the prompts.
+    """
+
+    def __init__(self, settings: Settings, method: Method, model: Any = None):
         self.settings, self.method = settings, method
+        self.continues_prompts = reads_prompts(settings.data)
         is_el = method.kind in EL_KINDS
         known = {option.name for option in fields(ELOptions)}
+        task = "language_modeling" if self.continues_prompts else "translation"
         self._config = configuration(
-            settings,
-            "el_translation" if is_el else "translation",
-            _el_options(settings, method, known) if is_el else [],
+            settings, f"el_{task}" if is_el else task, _el_options(settings, method, known) if is_el else []
         )
         self._task = task_of(self._config, settings.data)
-        self.model = _load_model(settings.path, self._task)
+        self.model = _load_model(settings, self._task, self.continues_prompts) if model is None else model
         if not is_el and el_attention_enabled(self.model):  # a checkpoint of an el_* architecture
             disable_el_attention(self.model)
         if not is_el or "el_dtype" not in known:
@@ -55,26 +71,38 @@ class FairseqProgram(Program):
         self.model.to(settings.device)
         self.shape: Dict[str, Any] = asdict(shape_of(self.model))
         self.model.prepare_for_inference_(self._config)
-        self.sources = Sources(self._task, settings.subset)
+        self.sources = (Prompts if self.continues_prompts else Sources)(self._task, settings.subset)
+        self._prompt_length = 0
         self._samples: List[Dict[str, Any]] = []
         self._generators: Dict[int, Any] = {}
 
     @property
     def max_positions(self) -> Dict[str, int]:
-        return {"max_source": self.model.max_positions()[0], "max_target": self.model.max_decoder_positions()}
+        written = self.model.max_decoder_positions()
+        if self.continues_prompts:  # which are read by the same decoder, behind an eos
+            return {"max_source": written - 2, "max_target": written - max(self.settings.src_lens, default=0)}
+        return {"max_source": self.model.max_positions()[0], "max_target": written}
+
+    @property
+    def has_ngram_extension(self) -> bool:
+        """True if fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
+        return bool(NGramRepeatBlock(1).use_extension)
 
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
         """Sentences are numbered from 0 in every batch: diverse beam search of fairseq 0.12.3 goes wrong otherwise."""
-        sources = self.sources
         self._samples = []
+        self._prompt_length = batches[0][0].numel() if self.continues_prompts and batches else 0
         for batch in batches:
-            lengths = [source.numel() for source in batch]
-            data = LanguagePairDataset(
-                batch, lengths, sources.dictionary, left_pad_source=sources.left_pad, shuffle=False
-            )
+            data = self._dataset(batch, [source.numel() for source in batch])
             sample = data.collater([data[i] for i in range(len(batch))])
             self._samples.append(sample if self.settings.device == "cpu" else utils.move_to_cuda(sample))
         self._generators.clear()
+
+    def _dataset(self, batch: Sequence[Tensor], lengths: List[int]) -> Any:
+        if self.continues_prompts:
+            return self._task.build_dataset_for_inference(batch, lengths)
+        sources = self.sources
+        return LanguagePairDataset(batch, lengths, sources.dictionary, left_pad_source=sources.left_pad, shuffle=False)
 
     def decode(self, tgt_len: int) -> Any:
         generator = self._generator(tgt_len)
@@ -94,19 +122,28 @@ class FairseqProgram(Program):
     def hypotheses(self, raw: Any, with_scores: bool) -> List[ScoredOutput]:
         result: List[ScoredOutput] = []
         for sample, sentences in zip(self._samples, raw):
-            best = [_hypothesis(sentence[0]) for sentence in sentences]
+            best = [self._hypothesis(sentence[0]) for sentence in sentences]
             order = sample["id"].argsort().tolist()  # batches are sorted by length
             result += [best[i] for i in order]
         return result
 
+    def _hypothesis(self, found: Dict[str, Any]) -> ScoredOutput:
+        """An output; that of a language model without its prompt, and with a score of its own words alone."""
+        begin = self._prompt_length
+        tokens, scores = found["tokens"][begin:].tolist(), found["positional_scores"][begin:].tolist()
+        score = sum(scores) / len(scores) ** self.settings.lenpen if begin else float(found["score"])
+        return ScoredOutput(tokens, score, scores)
+
     def _generator(self, tgt_len: int) -> Any:
         if tgt_len not in self._generators:
             options = copy.deepcopy(self._config.generation)
-            options.max_len_a, options.max_len_b = 0, tgt_len or self.settings.natural_length
-            options.min_len = tgt_len or 1
+            options.max_len_a = 0
+            options.max_len_b = self._prompt_length + (tgt_len or self.settings.natural_length)
+            options.min_len = self._prompt_length + (tgt_len or 1)
             generator = self._task.build_generator([self.model], options)
             blocker = generator.repeat_ngram_blocker
-            if self.method.kind == "stock" and blocker is not None and not blocker.use_extension:
+            is_stock = self.method.kind == "stock" and self.settings.device == "cpu"
+            if is_stock and blocker is not None and not blocker.use_extension:
                 generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
             self._generators[tgt_len] = generator
         return self._generators[tgt_len]
@@ -114,6 +151,7 @@ class FairseqProgram(Program):
 
 class ReferenceScores:
     """Log-probabilities of outputs, read in one pass (teacher forced), one sentence at a time to use little memory.
+    A language model reads the prompt before them.
 
     Most programs write the same outputs, so what has been scored is remembered.
     """
@@ -131,6 +169,10 @@ class ReferenceScores:
 
     def _score(self, source: Tensor, tokens: List[int]) -> List[float]:
         device = place_of(self._model)[0]
+        if not hasattr(self._model, "encoder"):
+            read_with_prompt = [*source.tolist(), *tokens]
+            scores = forced_scores(lambda previous: self._model(previous)[0], read_with_prompt, self._eos, device)
+            return scores[source.numel() :]
         read = source.to(device)
 
         def logits(previous: Tensor) -> Tensor:
@@ -152,16 +194,17 @@ def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:
     result: List[str] = []
     for name, value in wanted.items():
         result += ["--" + name.replace("_", "-"), value] if name in known else []
-    return result + (["--el-self-attention", settings.self_attention] if settings.self_attention else [])
+    result += ["--el-self-attention", settings.self_attention] if settings.self_attention else []
+    return result + (["--el-memory-budget", settings.memory_budget] if settings.memory_budget else [])
 
 
-def _load_model(path: str, task: Any) -> Any:
-    models, _ = checkpoint_utils.load_model_ensemble([path], task=task)
+def _load_model(settings: Settings, task: Any, continues_prompts: bool) -> Any:
+    needed = "a decoder alone, for data of a language model" if continues_prompts else "an encoder and a decoder"
+    try:
+        models, _ = checkpoint_utils.load_model_ensemble([settings.path], task=task)
+    except ValueError as error:  # fairseq's language modelling refuses other models
+        raise FairseqElError(f"{settings.path} can't be loaded ({error}); the benchmark needs {needed}") from error
     (model,) = models
-    if not hasattr(model, "encoder") or not hasattr(model, "decoder"):
-        raise FairseqElError(f"{path} holds a {type(model).__name__}; the benchmark needs an encoder and a decoder")
+    if not hasattr(model, "decoder") or hasattr(model, "encoder") == continues_prompts:
+        raise FairseqElError(f"{settings.path} holds a {type(model).__name__}; the benchmark needs {needed}")
     return model.eval()
-
-
-def _hypothesis(found: Dict[str, Any]) -> ScoredOutput:
-    return ScoredOutput(found["tokens"].tolist(), float(found["score"]), found["positional_scores"].tolist())

@@ -2,7 +2,7 @@
 
 The halves are decoded one after the other, in their order, as parts of the whole batch (see
 :mod:`fairseq_el.generation.batch`). Their hypotheses are those of the whole, except where random numbers are drawn:
-they are drawn part by part. :class:`RandomState` puts them back before anything is decoded again.
+they are drawn part by part. They are put back before anything is decoded again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-import torch
 from torch import Tensor
 
 from fairseq_el.errors import OutOfMemoryError, is_out_of_memory
@@ -23,6 +22,7 @@ from fairseq_el.generation.failures.out_of_memory import (
     what_to_try,
 )
 from fairseq_el.generation.hypotheses import Hypotheses
+from fairseq_el.generation.random_numbers import RandomState
 from fairseq_el.generation.rules import SearchRules
 
 logger = logging.getLogger(__name__)
@@ -141,24 +141,3 @@ def _warning(generator: Any, fitted: _Batch, draws: bool) -> str:
         f"{hypotheses}. "
         + what_to_try(generator, failed[0], fitted.source.size(0), min(size.num_sentences for size in failed))
     )
-
-
-class RandomState:
-    """The state of the generators that decoding on a device draws from."""
-
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._states = self._now()
-
-    def _now(self) -> List[Tensor]:
-        on_card = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
-        return [torch.get_rng_state(), *on_card]
-
-    def restore(self) -> None:
-        torch.set_rng_state(self._states[0])
-        for state in self._states[1:]:
-            torch.cuda.set_rng_state(state, self._device)
-
-    def has_moved(self) -> bool:
-        """Returns whether numbers were drawn since."""
-        return not all(map(torch.equal, self._states, self._now()))

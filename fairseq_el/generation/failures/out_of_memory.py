@@ -14,6 +14,7 @@ from fairseq_el.decoding import backend_of, is_inference_only, self_attention_of
 from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
 from fairseq_el.generation.native_search import native_threads
+from fairseq_el.generation.rules import SearchRules
 from fairseq_el.native import reason_against
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
@@ -97,7 +98,20 @@ class _Plan(NamedTuple):
     usable: int  # bytes
 
 
-def _plan(generator: Any, size: Size) -> Optional[_Plan]:
+def sentences_that_fit(generator: Any, src_len: int, limit: Optional[int] = None) -> Optional[int]:
+    """The most sentences of ``src_len`` tokens that a batch can have, by the arithmetic of ``fairseq-el plan``.
+
+    Args:
+        limit: bytes of memory for the whole process (default: what it uses, and what is free).
+
+    Returns:
+        the number, 0 if not even one fits; None for models, dtypes and systems that the arithmetic does not know.
+    """
+    plan = _plan(generator, Size(1, src_len, SearchRules.of(generator).max_len_for(src_len)), limit)
+    return None if plan is None else plan.fits
+
+
+def _plan(generator: Any, size: Size, limit: Optional[int] = None) -> Optional[_Plan]:
     """Returns what ``fairseq-el plan`` says; None for models, dtypes and systems that it does not know."""
     models = list(generator.model.models)
     parameter = next(models[0].parameters(), None)
@@ -121,7 +135,7 @@ def _plan(generator: Any, size: Size) -> Optional[_Plan]:
             else 0,
         )
         place = str(parameter.device)  # type: ignore[union-attr]
-        usable = free_memory(place) + process_memory(place)
+        usable = free_memory(place) + process_memory(place) if limit is None else limit
         fits, needed = _with_backends(models[0], work, usable // len(models))
         return _Plan(fits, needed * len(models), usable)
     except (KeyError, ValueError, AttributeError, OptionError):
