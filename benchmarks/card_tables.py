@@ -30,7 +30,7 @@ from random_checkpoint import random_model
 
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.comparison import with_fair_blocking
-from fairseq_el.bench.programs import FairseqProgram
+from fairseq_el.bench.programs import FairseqProgram, has_ngram_extension
 from fairseq_el.cli.options import device_of, positive, size, size_of_memory
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
@@ -133,9 +133,7 @@ class Bench:
             no_repeat_ngram_size=row.ngram, diverse_beam_groups=row.groups, self_attention=self_attention,
             memory_budget=budget, src_lens=(row.src_len,),
         )  # fmt: skip
-        program = FairseqProgram(settings, method, model)
-        program.settings = with_fair_blocking(settings, program.has_ngram_extension, self._notes)
-        return program
+        return FairseqProgram(with_fair_blocking(settings, has_ngram_extension(), self._notes), method, model)
 
     def measure(self, deadline: float) -> None:
         """Prints a row for each method: of its largest batch, then of the batches that were asked for."""
@@ -165,15 +163,16 @@ class Bench:
     def _largest(self, deadline: float) -> Dict[str, int]:
         found: Dict[str, int] = {}
         for name in self.programs:  # stock comes first: the others are compared with it
-            batch = self._planned(name)
+            batch = min(self._planned(name), self._options.most)
+            note = " (most tried)" if batch == self._options.most else " (largest)"
             while batch and time.monotonic() < deadline:
                 seconds = self._seconds(name, batch)
                 if seconds is not None:
                     found[name] = batch
-                    self._print(name, batch, seconds, note=" (largest)")
+                    self._print(name, batch, seconds, note)
                     break
                 self._print(name, batch, None)
-                batch = batch * 9 // 10
+                batch, note = batch * 9 // 10, " (largest)"
         return found
 
     def _planned(self, name: str) -> int:
@@ -280,10 +279,13 @@ def measure(options: argparse.Namespace) -> None:
     limit = "no limit of memory" if options.limit is None else f"torch may take {format_size(options.limit)}"
     write_line(f"{where}, torch {torch.__version__}, {options.dtype}, {limit}\n")
     with tempfile.TemporaryDirectory(prefix="fairseq-el-tables-") as scratch:
-        for name, model in MODELS.items():
-            rows = [row for row in TABLES if row.model == name and row.name in options.tables]
-            if not rows or time.monotonic() - begin > options.seconds:
-                continue
+        asked = sorted(
+            (row for row in TABLES if row.name in options.tables), key=lambda r: options.tables.index(r.name)
+        )
+        for name in dict.fromkeys(row.model for row in asked):
+            model, rows = MODELS[name], [row for row in asked if row.model == name]
+            if time.monotonic() - begin > options.seconds:
+                break
             used = model.tiny() if options.tiny else model
             src_len = rows[0].src_len if not options.tiny else 12
             src_len = (
@@ -293,7 +295,7 @@ def measure(options: argparse.Namespace) -> None:
             first = build(used, data, options)
             models = {method: copy.deepcopy(first) for method in options.methods}
             del first
-            for row in sorted(rows, key=lambda row: options.tables.index(row.name)):
+            for row in rows:
                 if time.monotonic() - begin > options.seconds:
                     break
                 words = max(row.words // options.fewer, 4)
@@ -327,7 +329,11 @@ def main(arguments: Arguments = None) -> int:
     parser = make_parser("card_tables.py", __doc__)
     tables = [row.name for row in TABLES]
     parser.add_argument(
-        "--tables", type=_named(tables), default=tables, metavar="NAME[,NAME...]", help=f"of {', '.join(tables)}"
+        "--tables",
+        type=_named(tables),
+        default=tables,
+        metavar="NAME[,NAME...]",
+        help=f"in this order, those of one model together; of {', '.join(tables)} (default: all)",
     )
     parser.add_argument(
         "--methods", type=_named(list(METHODS)), default=list(METHODS), metavar="NAME[,NAME...]",
@@ -340,6 +346,7 @@ def main(arguments: Arguments = None) -> int:
     parser.add_argument(
         "--batches", type=numbers, default=(32, 128, 320), metavar="N[,N...]", help="beside the largest"
     )
+    parser.add_argument("--most", type=positive, default=100_000, metavar="N", help="try no larger batch")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp16", help="(default: %(default)s)")
     parser.add_argument("--runs", type=positive, default=2, metavar="N", help="the best counts (default: %(default)s)")
     parser.add_argument(

@@ -18,7 +18,14 @@ from typing import Any, Dict, List, Optional, TextIO, Union
 import torch
 
 from fairseq_el.bench.methods import Method
-from fairseq_el.bench.programs import FairseqProgram, Program, ReferenceScores, ScoredOutput, load_program
+from fairseq_el.bench.programs import (
+    FairseqProgram,
+    Program,
+    ReferenceScores,
+    ScoredOutput,
+    has_ngram_extension,
+    load_program,
+)
 from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
@@ -50,7 +57,7 @@ class Session:
         """Facts about the model and the data set, for checks before anything is timed."""
         program = self._fairseq_program
         facts = {"shape": program.shape, "sentences": len(program.sources), "eos": program.sources.eos}
-        facts["has_ngram_extension"] = program.has_ngram_extension
+        facts["has_ngram_extension"] = has_ngram_extension()
         return {**facts, **program.max_positions}
 
     def convert(self) -> Reply:

@@ -140,7 +140,7 @@ class ELSequenceGenerator(SequenceGenerator):
         prefix_tokens: Optional[Tensor],
         constraints: Optional[Tensor],
         first_symbol: Union[int, Tensor, None],
-        alone: bool,
+        alone: bool = False,
     ) -> Tuple[SearchRules, ActiveBatch, EnsembleDecoder]:
         """The rules, the sentences and the models of a search that has not begun."""
         rules = replace(SearchRules.of(self), alone=alone)

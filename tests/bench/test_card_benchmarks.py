@@ -122,6 +122,7 @@ def test_the_largest_batch_is_made_smaller_until_it_fits(capsys, monkeypatch):
     assert tried[-1][0] == "3 (largest)" and tried[-1][4] == "1.00" and tried[0][2] == "did not fit"
     assert rows[-3][0].endswith(" (largest)") and rows[-3][1] == "el" and float(rows[-3][4]) > 0
     assert ["9", "stock", "did not fit", "-", "-", "-", "-"] in rows[-2:]
+    assert rows_of(capsys, "--tables", "cnndm", *limit, "--most", "2")[0][:2] == ["2 (most tried)", "stock"]
 
 
 def test_nothing_begins_when_time_is_up(capsys, monkeypatch):

@@ -9,7 +9,7 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_el.ops import block_repeated_ngrams
+from fairseq_el.ops import block_in_place, block_repeated_ngrams
 from fairseq_el.ops.ngram_block import block_everywhere
 
 INF = float("inf")
@@ -31,6 +31,10 @@ def test_equals_its_twin(rows, length, ngram_size, num_words, seed):
     assert torch.equal(block_repeated_ngrams(scores.clone(), tokens, ngram_size), expected)
     if length >= ngram_size:  # as on other devices
         assert torch.equal(block_everywhere(scores.clone(), tokens, ngram_size), expected)
+    spare = torch.randint(0, num_words, (rows, 4), generator=generator)  # words that are not there yet
+    step = torch.tensor([length - 1])
+    assert torch.equal(block_in_place(scores.clone(), torch.cat([tokens, spare], dim=1), step, ngram_size), expected)
+    assert torch.equal(block_in_place(scores.clone(), tokens, step, ngram_size), expected)
 
 
 @pytest.mark.parametrize("ngram_size", [2, 3, 4])

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from fairseq_el.bench.methods import Method
 from fairseq_el.bench.programs.base import Program, ScoredOutput, reads_prompts
-from fairseq_el.bench.programs.fairseq import FairseqProgram, ReferenceScores
+from fairseq_el.bench.programs.fairseq import FairseqProgram, ReferenceScores, has_ngram_extension
 from fairseq_el.bench.settings import Settings
 
-__all__ = ["FairseqProgram", "Program", "ReferenceScores", "ScoredOutput", "load_program", "reads_prompts"]
+__all__ = [
+    "FairseqProgram",
+    "Program",
+    "ReferenceScores",
+    "ScoredOutput",
+    "has_ngram_extension",
+    "load_program",
+    "reads_prompts",
+]
 
 
 def load_program(settings: Settings, method: Method) -> Program:

@@ -43,6 +43,11 @@ class NGramBlockOfWrittenWords(NGramRepeatBlock):
         return super().forward(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
 
 
+def has_ngram_extension() -> bool:
+    """Returns whether fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
+    return bool(NGramRepeatBlock(1).use_extension)
+
+
 class FairseqProgram(Program):
     """Methods ``stock``, ``el``, ``shared-kv`` and ``auto``.
 
@@ -82,11 +87,6 @@ class FairseqProgram(Program):
         if self.continues_prompts:  # which are read by the same decoder, behind an eos
             return {"max_source": written - 2, "max_target": written - max(self.settings.src_lens, default=0)}
         return {"max_source": self.model.max_positions()[0], "max_target": written}
-
-    @property
-    def has_ngram_extension(self) -> bool:
-        """True if fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
-        return bool(NGramRepeatBlock(1).use_extension)
 
     def prepare(self, batches: Sequence[Sequence[Tensor]]) -> None:
         """Sentences are numbered from 0 in every batch: diverse beam search of fairseq 0.12.3 goes wrong otherwise."""
