@@ -102,7 +102,7 @@ def test_options_of_a_yaml_file(tmp_path, script):
 SLURM = {  # srun runs the command; scontrol notes what is queued again
     "srun": 'exec "$@"',
     "scontrol": 'echo "$@" >>scontrol.log',
-    "fairseq-el": 'exec python -m fairseq_el.cli "$@"',
+    "fairseq-el": f'exec "{sys.executable}" -m fairseq_el.cli "$@"',
 }
 
 
@@ -115,7 +115,6 @@ class TestSlurm:
         monkeypatch.chdir(tmp_path)
         command = Command(tmp_path, 40)
         (tmp_path / "bin").mkdir()
-        (tmp_path / "bin" / "python").symlink_to(sys.executable)
 
         def run(number: int, program: str = SLURM["fairseq-el"]) -> subprocess.CompletedProcess[str]:
             for name, line in {**SLURM, "fairseq-el": program}.items():

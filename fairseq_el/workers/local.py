@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import uuid
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from fairseq_el.errors import FairseqElError, OptionError
-from fairseq_el.jobs import LAUNCHER
+from fairseq_el.jobs import INTERRUPTED, LAUNCHER
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +84,18 @@ def run_workers(command: Sequence[str], num_workers: int, restarts: int) -> None
             failed = _run_once(command, num_workers, logs)
             if not failed:
                 return
-            killed = {rank: -status for rank, status in failed.items() if status < 0}
-            if not killed or attempt == restarts:
-                worker, status = min(failed.items(), key=lambda item: item[1] < 0)
+            worker, status = _cause(failed)
+            if status >= 0 or attempt == restarts:
                 raise WorkerError(worker, 128 - status if status < 0 else status)
-            worker, number = next(iter(killed.items()))
-            logger.warning("worker %d was killed by %s; all are started again", worker, signal.Signals(number).name)
+            logger.warning("worker %d was killed by %s; all are started again", worker, signal.Signals(-status).name)
+
+
+def _cause(failed: Mapping[int, int]) -> Tuple[int, int]:
+    """The worker that has made all stop, and its exit status: a message first, then a signal that has killed it.
+
+    The agent asks the others to stop; they say so by their status, as does a worker that SLURM has asked.
+    """
+    return min(failed.items(), key=lambda item: (item[1] == INTERRUPTED, item[1] < 0))
 
 
 def _environment(num_workers: int, given: Mapping[str, str]) -> Dict[str, str]:
