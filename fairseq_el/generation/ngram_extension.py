@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Callable
+from typing import Callable
 
 import torch
 from fairseq import ngram_repeat_block
@@ -51,7 +51,7 @@ def forbids_the_right_words(forward: Callable[..., Tensor], device: str) -> bool
         device: that its tensors are on.
     """
     words = [[4, 5, 6, 4, 5], [4, 4, 4, 4, 4], [7, 5, 6, 4, 5], [9, 8, 9, 8, 9], [4, 5, 6, 7, 8], [5, 6, 7, 5, 6]]
-    tokens = torch.tensor([row + [1, 1] for row in words])  # padded, as in a search
+    tokens = torch.tensor([[*row, 1, 1] for row in words])  # padded, as in a search
     scores = torch.rand(len(words), 12)
     expected = block_repeated_ngrams(scores.clone(), tokens[:, :5], 3)
     try:
