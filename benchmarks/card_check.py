@@ -13,6 +13,10 @@ says what was seen. Stages:
 - attention: kv_attention of this package, all widths of heads and many lengths.
 - decode: whole decoders with heads of 4 numbers.
 - bounds: the same, every index of gather, scatter and embeddings checked before it is used.
+- extension: fairseq's CUDA extension for n-grams, if it is compiled, with as many rows of tokens as of scores.
+- probe: the same as fairseq itself tries it, with 2 rows of tokens for 8 of scores. It is known to read behind them.
+
+Decoders of the other stages do not use that extension.
 
 Run under compute-sanitizer with PYTORCH_NO_CUDA_MEMORY_CACHING=1, every read and write out of a tensor is reported;
 --few is for that.
@@ -30,6 +34,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import torch
 from common import Arguments, add_device, make_parser, run_benchmark
+from fairseq import ngram_repeat_block
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,6 +42,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fairseq_el.cli.options import device_of
 from fairseq_el.cli.streams import write_line
 from fairseq_el.errors import FairseqElError
+from fairseq_el.generation import has_ngram_extension
 from fairseq_el.measure import wait_for
 from fairseq_el.ops import as_bias, kv_attention
 
@@ -168,6 +174,40 @@ def bounds(options: argparse.Namespace) -> Iterator[Finding]:
     yield {"checked": check.count, "out_of_range": check.wrong, "wrong": bool(check.wrong) or not check.count}
 
 
+def extension(options: argparse.Namespace) -> Iterator[Finding]:
+    if not _has_extension(options):
+        yield {"left_out": "fairseq's CUDA extension for n-grams is not compiled, or there is no card"}
+        return
+    works = has_ngram_extension()
+    wait_for(options.device)
+    yield {"works": works, "wrong": not works}
+
+
+def probe(options: argparse.Namespace) -> Iterator[Finding]:
+    """First with tokens that have 6 more rows behind them, which shows what it reads and breaks nothing."""
+    if not _has_extension(options):
+        yield {"left_out": "fairseq's CUDA extension for n-grams is not compiled, or there is no card"}
+        return
+    yield read_behind(ngram_repeat_block.ngram_repeat_block_cuda.forward, options.device)
+    usable = ngram_repeat_block.is_cuda_extension_usable()
+    wait_for(options.device)
+    yield {"called_by": "fairseq", "usable": usable}
+
+
+def read_behind(forward: Callable[..., Tensor], device: str) -> Finding:
+    """Calls an extension as fairseq's probe does. Rows of scores beyond those of tokens must not change."""
+    storage = torch.full((8, 4), 9, device=device)  # of these words, the third repeats a bigram
+    tokens = storage[:2]
+    tokens.copy_(torch.tensor([[4, 4, 3, 2], [1, 2, 3, 4]]))
+    scores = forward(tokens, torch.zeros(8, 12, device=device), 2, 3, 4, 3)
+    changed = scores.isinf().any(1).nonzero().flatten().tolist()
+    return {"rows_of_tokens": 2, "rows_that_it_changed": changed, "wrong": any(row >= 2 for row in changed)}
+
+
+def _has_extension(options: argparse.Namespace) -> bool:
+    return options.device == "cuda" and bool(ngram_repeat_block.EXTENSION_BUILT)
+
+
 class _IndexCheck(TorchDispatchMode):
     """Looks at the indices of every gather, scatter, index_select and embedding before it runs."""
 
@@ -253,7 +293,7 @@ def _no_cudnn() -> Iterator[None]:
 
 
 STAGES: Dict[str, Callable[[argparse.Namespace], Iterator[Finding]]] = {
-    stage.__name__: stage for stage in (env, copies, products, unfused, attention, decode, bounds)
+    stage.__name__: stage for stage in (env, copies, products, unfused, attention, decode, bounds, extension, probe)
 }
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Tells whose illegal memory access it is: seven stages, each in a process of its own, at most 5 minutes on a card.
+# Tells whose illegal memory access it is: nine stages, each in a process of its own, at most 5 minutes on a card.
 #
 #   benchmarks/card_check.sh           # on a card
 #   benchmarks/card_check.sh --cpu     # a dry run without one: the sanitizer's stages are left out
 #
 # PYTHON names the Python (default: that of .venv, else python3). Prints one line of JSON for each finding and one for
 # each stage; what else is printed goes to standard error. The first stage that fails names the culprit:
-# benchmarks/card_check.py says what each of them uses. Exit status 1 if a stage fails.
+# benchmarks/card_check.py says what each of them uses. Exit status 1 if a stage fails: probe does wherever fairseq's
+# CUDA extension for n-grams is compiled, unless fairseq has mended it.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -55,8 +56,14 @@ if [ $device = cuda ] && command -v compute-sanitizer >/dev/null 2>&1; then
     stage 50 'unfused --few' $alone $memcheck
     # shellcheck disable=SC2086
     stage 90 'decode --few' $alone $memcheck
+    # shellcheck disable=SC2086
+    stage 30 extension $alone $memcheck
+    # shellcheck disable=SC2086
+    stage 30 probe $alone $memcheck
 elif [ $device = cuda ]; then
     echo '{"stage": "memcheck", "left_out": "compute-sanitizer is not on the PATH"}'
 fi
 stage 40 'bounds --few'
+stage 20 extension $now
+stage 20 probe $now
 exit $failed

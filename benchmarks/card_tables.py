@@ -30,11 +30,12 @@ from random_checkpoint import random_model
 
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.comparison import with_fair_blocking
-from fairseq_el.bench.programs import FairseqProgram, has_ngram_extension
+from fairseq_el.bench.programs import FairseqProgram
 from fairseq_el.cli.options import device_of, positive, size, size_of_memory
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, OutOfMemoryError
+from fairseq_el.generation import has_ngram_extension
 from fairseq_el.measure import rotated, seconds_of, wait_for
 from fairseq_el.planning import ModelShape, Workload, largest_batch, torch_attention
 from fairseq_el.units import format_size

@@ -23,12 +23,12 @@ from fairseq_el.bench.programs import (
     Program,
     ReferenceScores,
     ScoredOutput,
-    has_ngram_extension,
     load_program,
 )
 from fairseq_el.bench.settings import BatchSpec, Settings
 from fairseq_el.errors import FairseqElError
 from fairseq_el.failure_report import explain
+from fairseq_el.generation import has_ngram_extension
 from fairseq_el.measure import CardMemory, ProcessMemory, wait_for
 
 Reply = Dict[str, Any]

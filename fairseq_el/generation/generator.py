@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 from dataclasses import replace
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from fairseq.search import DiverseBeamSearch
@@ -23,12 +25,14 @@ from fairseq_el.generation.failures.halves import MemoryRecord, decode_in_halves
 from fairseq_el.generation.failures.no_hypothesis import explain, found_no_word
 from fairseq_el.generation.failures.out_of_memory import free_frames
 from fairseq_el.generation.hypotheses import Hypotheses
+from fairseq_el.generation.ngram_extension import stock_blocker, unprobed_blocker
 from fairseq_el.generation.random_numbers import RandomState
 from fairseq_el.generation.rules import SearchRules, TransformersRules
 from fairseq_el.generation.static_search import uses_graphs
 
 DEFAULT_ENCODER_TOKENS = 2048
 MANY_STEPS = 10_000  # those of all batches to come, with a model that can't change any more
+_STOCK_SIGNATURE = inspect.signature(SequenceGenerator.__init__)
 
 
 class ELSequenceGenerator(SequenceGenerator):
@@ -51,6 +55,8 @@ class ELSequenceGenerator(SequenceGenerator):
       the whole data set, and ends in an IndexError where these exceed the batch's size. Here they then count from 0;
     - ``--no-repeat-ngram-size`` forbids repeated n-grams on every device. Stock 0.12 compares with the end of a padded
       buffer unless its CUDA extension is built, and so forbids nothing (:attr:`ngram_blocking_as_stock` does the same);
+    - it does not try that extension as stock does, which makes it read behind a tensor
+      (:mod:`fairseq_el.generation.ngram_extension`);
     - every hypothesis says in ``"steps"`` after how many steps it ended, so that ``--print-step`` works.
 
     Attributes:
@@ -90,6 +96,13 @@ class ELSequenceGenerator(SequenceGenerator):
     seed: int = 1
     on_step: Optional[OnStep] = None
     on_batch: Optional[OnBatch] = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        given = _STOCK_SIGNATURE.bind(self, *args, **kwargs)
+        ngram_size = given.arguments.pop("no_repeat_ngram_size", 0)
+        super().__init__(*given.args[1:], **given.kwargs)
+        if ngram_size > 0:
+            self.repeat_ngram_blocker = unprobed_blocker(ngram_size)
 
     def _generate(
         self,
@@ -240,6 +253,25 @@ def el_generator(generator: Any) -> Any:
     if el_class is None:
         return generator
     return _with_settings_of(generator, el_class)
+
+
+def build_el_generator(build: Callable[..., Any], models: Any, args: Any, *more: Any, **kwargs: Any) -> Any:
+    """The EL generator that a task's ``build_generator`` makes, without fairseq's probe of its CUDA extension.
+
+    Args:
+        build: the task's method.
+        models, args, more, kwargs: what it is called with; ``args`` are options of generation.
+    """
+    ngram_size = getattr(args, "no_repeat_ngram_size", None) or 0
+    if ngram_size <= 0:
+        return el_generator(build(models, args, *more, **kwargs))
+    without = copy.copy(args)
+    without.no_repeat_ngram_size = 0
+    generator = el_generator(build(models, without, *more, **kwargs))
+    if getattr(generator, "repeat_ngram_blocker", ngram_size) is None:
+        is_el = isinstance(generator, ELSequenceGenerator)
+        generator.repeat_ngram_blocker = (unprobed_blocker if is_el else stock_blocker)(ngram_size)
+    return generator
 
 
 def _with_settings_of(generator: Any, known: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fairseq.hub_utils import GeneratorHubInterface
 
 from fairseq_el import decoding
-from fairseq_el.generation.generator import ELSequenceGenerator, el_generator
+from fairseq_el.generation.generator import ELSequenceGenerator, build_el_generator
 
 Models = TypeVar("Models")
 
@@ -75,14 +75,13 @@ class _Generators:
         self.own = task.__dict__.get("build_generator")
         self.build = task.build_generator
 
-    def __call__(self, models: Any, *args: Any, **kwargs: Any) -> Any:
-        generator = self.build(models, *args, **kwargs)
+    def __call__(self, models: Any, args: Any, *more: Any, **kwargs: Any) -> Any:
         enabled = any(decoding.el_attention_enabled(model) for model in decoding.models_in(models))
         if not enabled:
-            return generator
-        generator = el_generator(generator)
+            return self.build(models, args, *more, **kwargs)
+        generator = build_el_generator(self.build, models, args, *more, **kwargs)
         if isinstance(generator, ELSequenceGenerator):  # an interface prints alignments, but no attention
-            generator.record_attention = bool(getattr(args[0] if args else None, "print_alignment", None))
+            generator.record_attention = bool(getattr(args, "print_alignment", None))
         return generator
 
     def leave(self, task: Any) -> None:

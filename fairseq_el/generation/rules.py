@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fairseq_el.errors import LengthLimitsError, OptionError
 from fairseq_el.generation.hypotheses import Kept
+from fairseq_el.generation.ngram_extension import has_ngram_extension
 from fairseq_el.ops import block_repeated_ngrams
 
 
@@ -62,7 +63,7 @@ class SearchRules:
         unk_penalty: is subtracted from the log-probability of ``unk``.
         suppressed: words that no hypothesis has, or None. *Shape:* ``(k)``.
         ngram_blocker: fairseq's module that forbids repeated n-grams, or None.
-        blocks_ngrams_as_stock: call that module, which without its CUDA extension forbids none.
+        blocks_ngrams_as_stock: call that module, with its CUDA extension if that works; else it forbids none.
         normalize_scores: divide scores by ``length ** len_penalty``.
         language_model, language_model_weight: a model whose log-probabilities are added with this weight, or None.
         force_prefix: fairseq's own code that forces the words of prefixes in a step.
@@ -169,8 +170,10 @@ class SearchRules:
             return
         if type(blocker) is NGramRepeatBlock and not self.blocks_ngrams_as_stock:
             block_repeated_ngrams(scores, tokens[:, : step + 1], blocker.no_repeat_ngram_size)
-        else:
-            blocker(tokens, scores, tokens.size(0) // self.beam_size, self.beam_size, step)
+            return
+        if type(blocker) is NGramRepeatBlock:
+            blocker.use_extension = tokens.is_cuda and has_ngram_extension()
+        blocker(tokens, scores, tokens.size(0) // self.beam_size, self.beam_size, step)
 
     def language_model_log_probs(self, tokens: Tensor) -> Tensor:
         """Log-probabilities ``(rows, V)`` of the word after ``tokens`` ``(rows, t)``, times the weight."""

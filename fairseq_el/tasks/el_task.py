@@ -13,7 +13,7 @@ from fairseq_el.decoding import enable_el_attention, why_not_in_int8
 from fairseq_el.dtypes import DTYPES, place_of, supported_dtype
 from fairseq_el.errors import CheckpointMismatchError, OptionError, raise_problems
 from fairseq_el.failure_report import report_failures_without_traceback
-from fairseq_el.generation import ELSequenceGenerator, TransformersRules, el_generator
+from fairseq_el.generation import ELSequenceGenerator, TransformersRules, build_el_generator
 from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.el_options import el_options, memory_budget, transformers_rules
@@ -125,7 +125,8 @@ class ELTask(WholeData):
         if in_int8:
             check_int8(models)
         enable_el_attention(models, backend=str(options.el_backend), self_attention=str(options.el_self_attention))
-        generator = el_generator(super().build_generator(models, args, *more, **kwargs))  # type: ignore[misc]
+        build = super().build_generator  # type: ignore[misc]
+        generator = build_el_generator(build, models, args, *more, **kwargs)
         if isinstance(generator, ELSequenceGenerator):
             generator.encoder_tokens = options.el_encoder_tokens
             generator.memory_budget = memory_budget(options)

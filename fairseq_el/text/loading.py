@@ -18,7 +18,7 @@ from fairseq_el.cards.check import usable_device
 from fairseq_el.errors import FairseqElError, OptionError, UnsupportedModelError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import require_file
-from fairseq_el.generation import ELSequenceGenerator, el_generator
+from fairseq_el.generation import ELSequenceGenerator, build_el_generator
 from fairseq_el.tasks import explain_by_options
 from fairseq_el.text.command_line import Config, import_user_directory, parse, parse_some
 
@@ -257,7 +257,7 @@ def _generator(cfg: Config, task: Any, models: List[Any], beside: List[Any]) -> 
     if beside:
         more["extra_gen_cls_kwargs"] = {"lm_model": beside[0], "lm_weight": cfg.generation.lm_weight}
     try:
-        generator = el_generator(task.build_generator(models, cfg.generation, **more))
+        generator = build_el_generator(task.build_generator, models, cfg.generation, **more)
     except UnsupportedModelError as error:
         raise FairseqElError(
             "The model can't be decoded with EL-attention, and this program has no other way:\n"

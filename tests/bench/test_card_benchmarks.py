@@ -158,6 +158,24 @@ def test_a_stage_that_finds_something(broken, capsys, monkeypatch):
     assert status == 1 and all(finding["wrong"] for finding in found)
 
 
+@pytest.mark.parametrize("checks", [False, True])
+def test_rows_behind_the_tokens_are_noticed(checks):
+    """What fairseq's kernel does, in Python; ``checks``: one that would look at the number of rows."""
+
+    def forward(tokens, scores, num_sentences, step, beam_size, ngram_size):
+        rows = tokens.size(0) if checks else num_sentences * beam_size
+        seen = torch.as_strided(tokens, (rows, tokens.size(1)), tokens.stride(), 0)
+        for row in range(rows):
+            words = seen[row].tolist()
+            for i in range(step - ngram_size + 2):
+                if words[i : i + 2] == words[step - 1 : step + 1]:
+                    scores[row, words[i + 2]] = float("-inf")
+        return scores
+
+    found = card_check.read_behind(forward, "cpu")
+    assert found["wrong"] is not checks and found["rows_that_it_changed"] == ([] if checks else [2, 3, 4, 5, 6, 7])
+
+
 def test_indices_are_looked_at():
     with pytest.raises((IndexError, RuntimeError)), card_check._IndexCheck() as check:
         torch.arange(3).index_select(0, torch.tensor([1, 3]))
@@ -171,7 +189,7 @@ def test_the_script_of_the_check():
     environment = {**os.environ, "PYTHON": sys.executable}
     process = subprocess.run([script, "--cpu"], capture_output=True, text=True, check=False, env=environment)
     lines = [json.loads(line) for line in process.stdout.splitlines()]
-    assert process.returncode == 0 and len([line for line in lines if line.get("status") == 0]) == 7
+    assert process.returncode == 0 and len([line for line in lines if line.get("status") == 0]) == 9
     assert subprocess.run([script, "--gpu"], capture_output=True, check=False).returncode == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fairseq_el.bench.methods import Method
 from fairseq_el.bench.programs.base import Program, ScoredOutput, reads_prompts
-from fairseq_el.bench.programs.fairseq import FairseqProgram, ReferenceScores, has_ngram_extension
+from fairseq_el.bench.programs.fairseq import FairseqProgram, ReferenceScores
 from fairseq_el.bench.settings import Settings
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Program",
     "ReferenceScores",
     "ScoredOutput",
-    "has_ngram_extension",
     "load_program",
     "reads_prompts",
 ]

@@ -27,6 +27,7 @@ from fairseq_el.bench.settings import Settings
 from fairseq_el.decoding import disable_el_attention, el_attention_enabled
 from fairseq_el.dtypes import DTYPES, place_of
 from fairseq_el.errors import FairseqElError, OutOfMemoryError
+from fairseq_el.generation import stock_blocker
 from fairseq_el.planning import shape_of
 from fairseq_el.tasks import ELOptions
 
@@ -41,11 +42,6 @@ class NGramBlockOfWrittenWords(NGramRepeatBlock):
 
     def forward(self, tokens: Tensor, lprobs: Tensor, bsz: int, beam_size: int, step: int) -> Tensor:
         return super().forward(tokens[:, : step + 1], lprobs, bsz, beam_size, step)
-
-
-def has_ngram_extension() -> bool:
-    """Returns whether fairseq's CUDA extension, which forbids n-grams on a card, is compiled and works."""
-    return bool(NGramRepeatBlock(1).use_extension)
 
 
 class FairseqProgram(Program):
@@ -140,11 +136,16 @@ class FairseqProgram(Program):
             options.max_len_a = 0
             options.max_len_b = self._prompt_length + (tgt_len or self.settings.natural_length)
             options.min_len = self._prompt_length + (tgt_len or 1)
+            is_stock = self.method.kind == "stock"
+            if is_stock:  # which would try its extension, and read behind a tensor
+                options.no_repeat_ngram_size = 0
             generator = self._task.build_generator([self.model], options)
-            blocker = generator.repeat_ngram_blocker
-            is_stock = self.method.kind == "stock" and self.settings.device == "cpu"
-            if is_stock and blocker is not None and not blocker.use_extension:
-                generator.repeat_ngram_blocker = NGramBlockOfWrittenWords(options.no_repeat_ngram_size)
+            ngram_size = self.settings.no_repeat_ngram_size
+            if is_stock and ngram_size:
+                on_cpu = self.settings.device == "cpu"
+                generator.repeat_ngram_blocker = (
+                    NGramBlockOfWrittenWords(ngram_size, use_extension=False) if on_cpu else stock_blocker(ngram_size)
+                )
             self._generators[tgt_len] = generator
         return self._generators[tgt_len]
 
