@@ -1,7 +1,7 @@
 """Native code against the Python way, over random models and random options.
 
 The Python way is held to stock by ``tests/generation``. ``FAIRSEQ_EL_CASES`` is the number of cases of one test there.
-Here there are ten times as many, in float64 and in float32: by default 1,000 each, two minutes of one core in all.
+Here there are ten times as many, in float64 and in float32: by default 1,000 each, some minutes of one core in all.
 """
 
 from __future__ import annotations
