@@ -45,5 +45,5 @@ def test_a_card_for_each_worker(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     refuse_too_many_workers(2, on_card=True)
     refuse_too_many_workers(3, on_card=False)
-    with pytest.raises(OptionError, match="at most the number of cards, 2: each takes one; it is 3. Add --cpu"):
+    with pytest.raises(OptionError, match=r"at most the number of cards, 2: each takes one; it is 3\. Add --cpu"):
         refuse_too_many_workers(3, on_card=True)
