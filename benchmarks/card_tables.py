@@ -35,7 +35,7 @@ from fairseq_el.cli.options import device_of, positive, size, size_of_memory
 from fairseq_el.cli.streams import write_line
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import OptionError, OutOfMemoryError
-from fairseq_el.generation import has_ngram_extension
+from fairseq_el.generation import has_ngram_extension, uses_graphs
 from fairseq_el.measure import rotated, seconds_of, wait_for
 from fairseq_el.planning import ModelShape, Workload, largest_batch, torch_attention
 from fairseq_el.units import format_size
@@ -278,7 +278,8 @@ def measure(options: argparse.Namespace) -> None:
     begin = time.monotonic()
     where = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     limit = "no limit of memory" if options.limit is None else f"torch may take {format_size(options.limit)}"
-    write_line(f"{where}, torch {torch.__version__}, {options.dtype}, {limit}\n")
+    graphs = "with" if options.device == "cuda" and uses_graphs("auto") else "without"
+    write_line(f"{where}, torch {torch.__version__}, {options.dtype}, {limit}; EL methods {graphs} CUDA graphs\n")
     with tempfile.TemporaryDirectory(prefix="fairseq-el-tables-") as scratch:
         asked = sorted(
             (row for row in TABLES if row.name in options.tables), key=lambda r: options.tables.index(r.name)

@@ -37,7 +37,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "text": "cards errors failure_report files generation jobs planning tasks units",
     "workers": "errors jobs text",
     "recipes": "cards conversion dtypes errors files scoring subprocesses tokenization",
-    "bench": "conversion decoding dtypes errors failure_report files measure planning scoring tasks units",
+    "bench": "conversion decoding dtypes errors failure_report files generation measure planning scoring tasks units",
     "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
     "cli": """
         bench cards conversion decoding dtypes errors files generation jobs ops planning plugin recipes scoring

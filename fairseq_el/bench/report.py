@@ -15,9 +15,11 @@ import torch
 from tabulate import tabulate
 
 from fairseq_el.bench.measurement import Measurement
+from fairseq_el.bench.methods import EL_KINDS
 from fairseq_el.bench.plots import plot
 from fairseq_el.bench.settings import Settings
 from fairseq_el.files import write_whole
+from fairseq_el.generation import uses_graphs
 from fairseq_el.measure import growth_exponent, spread, step_seconds, times_faster
 from fairseq_el.planning import num_cores, processor_name
 from fairseq_el.units import format_size
@@ -195,6 +197,12 @@ def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]
             "Stock's n-gram blocking is given the words written so far: as stock calls it on a CPU, it blocks nothing."
             if settings.device == "cpu"
             else "Stock blocks n-grams with fairseq's CUDA extension."
+        )
+    if settings.device == "cuda" and kinds & set(EL_KINDS):
+        notes.append(
+            "EL-attention replays steps of plain beam search from CUDA graphs where it can (--el-cuda-graphs auto)."
+            if uses_graphs("auto")
+            else "EL-attention runs without CUDA graphs (--el-cuda-graphs auto)."
         )
     if kinds & {"hf", "ct2"}:
         notes.append("hf and ct2 score their outputs after they have written them, in one pass.")
