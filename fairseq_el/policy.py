@@ -7,12 +7,12 @@ MANY_ROWS = 1024  # from so many rows on, a product is taken for the encoder's; 
 LEAST_PACKED = 4_000_000  # rows x in x out of a product in fp32, from which on packing pays; measured: 3 to 5 million
 LONGEST_NATIVE_SOURCE = 256  # positions up to which native code encodes; beyond, torch's attention is the faster one
 LEAST_ROWS_OF_GROUP = 8  # rows that a thread decodes by itself, at least
-# With --el-cuda-graphs auto, steps on a card are replayed from graphs. Off until they were seen to be equal on a card.
-GRAPHS_BY_DEFAULT = False
+# With --el-cuda-graphs auto, steps on a card are replayed from graphs. They were equal on an H100 (docs/benchmarks.md).
+GRAPHS_BY_DEFAULT = True
 STEPS_OF_ROOM = 16  # that pools which stay in place have room for, at least, when they get new storage
 LEAST_STATIC_ROWS = 64  # a step of fewer rows takes as long as one of these: it reads the weights
 LEAST_OUTPUT_ROWS = 512  # of the output projection, computed together by a step that stays in place
-LEAST_REPLAYS = 4  # of a graph, which costs as much time to make as some steps do
+LEAST_REPLAYS = 4  # of a graph; making one took as long as launching a step (13 ms), and a replay saved 11 ms
 
 
 def sentences_at_once(encoder_tokens: int, length: int) -> int:

@@ -132,7 +132,7 @@ def _add_el(el: Any) -> None:
         "--el-cuda-graphs",
         choices=["auto", "on", "off"],
         default="auto",
-        help="on: with CUDA graphs, whose steps keep more room (auto is off so far)",
+        help="CUDA graphs, whose steps keep more room; auto is on for --device cuda, with torch 2.1 or later",
     )
     el.add_argument(
         "--el-weights",
@@ -194,5 +194,5 @@ def _workload(options: argparse.Namespace, shape: ModelShape) -> Workload:
         int8=in_int8,
         native_threads=native_threads(options.device, options.dtype, options.beam, shape.vocab_size),
         backend=options.el_backend,
-        graphs=options.device == "cuda" and uses_graphs(options.el_cuda_graphs),
+        graphs=options.device == "cuda" and uses_graphs(options.el_cuda_graphs, torch.device("cuda")),
     )

@@ -69,7 +69,7 @@ class ELSequenceGenerator(SequenceGenerator):
         int8_weights: compute linear layers of EL models in 8 bits, where
             :func:`fairseq_el.decoding.why_not_in_int8` has no objection.
         cuda_graphs: whether a card replays the steps of plain beam search from CUDA graphs: ``"on"``, ``"off"``, or
-            ``"auto"``, which is :data:`fairseq_el.policy.GRAPHS_BY_DEFAULT`.
+            ``"auto"``, which is on where torch has graphs (:data:`fairseq_el.policy.GRAPHS_BY_DEFAULT`).
         transformers_rules: search as transformers' ``generate()`` does, if the strategy is plain beam search.
         first_symbol: the symbol that hypotheses begin with (default: the eos).
         min_new_tokens, max_new_tokens: how many words must and may follow a prompt, the eos included; None where
@@ -170,7 +170,7 @@ class ELSequenceGenerator(SequenceGenerator):
             self.record_attention,
             self.on_step,
             measures=self.on_batch is not None,
-            uses_graphs=uses_graphs(self.cuda_graphs),
+            uses_graphs=uses_graphs(self.cuda_graphs, batch.device),
         )
         return rules, batch, decoders
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.hypotheses import Beams, hypothesis
+from fairseq_el.generation.hypotheses import Beams, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
 
 
@@ -61,8 +61,9 @@ class History:
         self._tokens = beams.tokens[:, 1 : first + 1].clone()  # (B*b, first)
         self._cumulative = beams.scores[:, :first].clone()  # (B*b, first)
         self._sentences = list(batch.sentences)
+        self._last = {sentence: batch.last_step(i) for i, sentence in enumerate(batch.sentences)}
         self._counts = counts
-        self._finished: Set[int] = set()
+        self._finished: Set[int] = set(batch.finished)
         num_steps, width, on_card = batch.max_len + 1 - first, len(self._begun) * rules.beam_size, beams.tokens.is_cuda
         # Copies to pinned memory do not keep the host waiting.
         self._integers = torch.empty(num_steps, 4 * width, dtype=torch.long, pin_memory=on_card)
@@ -85,21 +86,32 @@ class History:
         self._steps.append(_Step(copies[0], copies[1], self._sentences, copied))
 
     def read(self, lag: int) -> None:
-        """Takes the hypotheses that ended in all steps but the last ``lag``. Waits for these steps."""
+        """Takes the hypotheses that ended in all steps but the last ``lag``. Waits for these steps.
+
+        Raises:
+            NoWordLeftError: no hypothesis has ended in the step that appends a sentence's last word.
+        """
         beam_size = self._rules.beam_size
         for number in range(self._num_read, len(self._steps) - lag):
             integers, scores = self._steps[number].on_host()
             sentences = self._steps[number].sentences
             places, ranks = integers[3].nonzero()  # sentence by sentence, best first
-            is_last = self._first + number >= self._batch.max_len
+            step = self._first + number
+            finished = set()  # with this step
             for i, rank in zip(places.tolist(), ranks.tolist()):
                 sentence = sentences[i]
+                if sentence in self._finished:  # it was decoded for a step too many
+                    continue
                 if self._counts[sentence] < beam_size:
                     self._counts[sentence] += 1
                     beam, score = integers[2, i, rank], scores[1, i, rank]
                     self._ended.append(_Ended(sentence, number, int(beam), score))
-                if is_last or self._counts[sentence] == beam_size:
-                    self._finished.add(sentence)
+                if step >= self._last[sentence] or self._counts[sentence] == beam_size:
+                    finished.add(sentence)
+            self._finished |= finished
+            stuck = [s for s in sentences if s not in self._finished and step >= self._last[s]]
+            if stuck and (self._rules.alone or step >= self._batch.max_len):
+                raise NoWordLeftError(stuck)
         self._num_read = max(self._num_read, len(self._steps) - lag)
 
     def unfinished(self) -> List[int]:

@@ -24,7 +24,7 @@ from fairseq_el.dtypes import place_of
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.batch_search import BatchSearch
 from fairseq_el.generation.ensemble import EnsembleDecoder
-from fairseq_el.generation.hypotheses import Beams, Hypotheses, NoWordLeftError
+from fairseq_el.generation.hypotheses import Beams, Hypotheses
 from fairseq_el.generation.loop import EndedHypotheses, SearchLoop
 from fairseq_el.generation.reference_step import ReferenceStep
 from fairseq_el.generation.rules import SearchRules
@@ -114,8 +114,6 @@ class StaticSearch(BatchSearch):
             if size < self._state.num_sentences:
                 self._keep(history, size)
         history.read(lag=0)
-        if history.unfinished():
-            raise NoWordLeftError(sorted(history.unfinished()))
         for sentence, found in history.hypotheses():
             ended.add(sentence, found)
 
@@ -147,9 +145,14 @@ class StaticSearch(BatchSearch):
         self._replay = None
 
 
-def uses_graphs(choice: str) -> bool:
-    """Returns whether ``--el-cuda-graphs`` asks for graphs: ``"on"`` does; ``"auto"`` if they are the default."""
-    return policy.GRAPHS_BY_DEFAULT if choice == "auto" else choice == "on"
+def uses_graphs(choice: str, device: torch.device) -> bool:
+    """Returns whether ``--el-cuda-graphs`` asks for graphs on a device.
+
+    ``"on"`` does everywhere; ``"auto"`` where there are graphs, if they are the default.
+    """
+    if choice == "auto":
+        return policy.GRAPHS_BY_DEFAULT and not why_no_graphs(device)
+    return choice == "on"
 
 
 def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Iterator[Optional[str]]:
@@ -175,8 +178,6 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
         yield "gradients are recorded"
     if batch.prefix_tokens is not None and batch.forced_lengths(rules) is None:
         yield "prefixes can't be read in one pass"
-    if batch.limits is not None:
-        yield "sentences have limits of length of their own"
     decoder = decoders.models[0].model.decoder
     if len(decoder.layers) == 0:
         yield "the decoder has no layers"

@@ -58,7 +58,8 @@ class StaticStep:
         positions = embedded_positions(self._decoder.model.decoder, batch.max_len + 1, device)
         if positions is not None:
             self._positions = positions[0].contiguous()
-        self._biases, self._kinds = _word_biases(rules, batch.max_len, device)
+        self._biases = _word_biases(rules).to(device)  # (4, V)
+        self._kinds = _kinds_of_steps(rules, batch).to(device)  # (B, max_len + 1), or (1, max_len + 1)
         self._first_rows = torch.arange(num_sentences, device=device).unsqueeze(1) * beam_size  # (B, 1)
         self._ranks = torch.arange(2 * beam_size, device=device)
         shape = (num_sentences, beam_size)
@@ -85,12 +86,16 @@ class StaticStep:
         rules, beam_size, num_sentences = self._rules, self._rules.beam_size, self._ignore.size(0)
         rows_at_once = static_output_rows(self._decoders.encoder_tokens, features.size(2), rules.vocab_size)
         part_size = max(rows_at_once // beam_size, 1)
-        bias = self._biases.index_select(0, self._kinds.index_select(0, self._step))  # (1, V)
+        kinds = self._kinds.index_select(1, self._step).squeeze(1)  # (B), or (1) if all sentences have the same
+        common = self._biases.index_select(0, kinds) if kinds.numel() == 1 else None  # (1, V)
         cumulative = self.scores[0].view(-1)  # (rows)
         found: List[Candidates] = []
         for begin in range(0, num_sentences, part_size):
-            rows = slice(begin * beam_size, min(begin + part_size, num_sentences) * beam_size)
-            log_probs = self._decoders.log_probs([features[rows]], rules.temperature).add_(bias)  # (B'*b, V)
+            part = slice(begin, min(begin + part_size, num_sentences))
+            rows = slice(part.start * beam_size, part.stop * beam_size)
+            bias = self._biases.index_select(0, kinds[part]) if common is None else common  # (B', V)
+            log_probs = self._decoders.log_probs([features[rows]], rules.temperature)  # (B'*b, V)
+            log_probs.view(-1, beam_size, log_probs.size(1)).add_(bias.unsqueeze(1))
             if self._tokens is not None:
                 block_in_place(log_probs, self._tokens[rows], self._step, self._ngram_size)
             settles_ties = features.element_size() > 2
@@ -141,18 +146,18 @@ class StaticStep:
         self._state.keep(sentences)
         self._ignore = self._ignore.index_select(0, sentences)
         self._first_rows = self._first_rows[:count]
+        if self._kinds.size(0) > 1:
+            self._kinds = self._kinds.index_select(0, sentences)
         if self._tokens is not None:
             self._tokens = self._tokens.index_select(0, rows)
         self.integers, self.scores = (t.index_select(1, sentences) for t in (self.integers, self.scores))
 
 
-def _word_biases(rules: SearchRules, max_len: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Numbers to add to log-probabilities of words, for three kinds of steps, and the kind of every step.
+def _word_biases(rules: SearchRules) -> Tensor:
+    """Numbers to add to log-probabilities of words, for each of four kinds of steps. *Shape:* ``(4, V)``.
 
-    Hypotheses may end in steps of kind 0, may not yet in those of kind 1, and must in the last, of kind 2.
-
-    Returns:
-        *Shape:* ``(3, V)`` and ``(max_len + 1)``.
+    Hypotheses may end in steps of kind 0, may not yet in those of kind 1, and must in those of kind 2. They can't go
+    on in those of kind 3, where they must end and may not.
     """
     never = float("-inf")
     usual = torch.zeros(rules.vocab_size)
@@ -163,5 +168,24 @@ def _word_biases(rules: SearchRules, max_len: int, device: torch.device) -> tupl
     early, last = usual.clone(), torch.full_like(usual, never)
     early[rules.eos] = never
     last[rules.eos] = usual[rules.eos]
-    kinds = [1 if step < rules.min_len else 0 for step in range(max_len)]
-    return torch.stack([usual, early, last]).to(device), torch.tensor([*kinds, 2], device=device)
+    return torch.stack([usual, early, last, torch.full_like(usual, never)])
+
+
+def _kinds_of_steps(rules: SearchRules, batch: ActiveBatch) -> Tensor:
+    """The kind of every step, for each sentence, or for all where their limits of length are the same.
+
+    They hold after prompts; where sentences have limits of their own, as :class:`LengthLimits` has them.
+
+    Returns:
+        *Shape:* ``(B, max_len + 1)`` or ``(1, max_len + 1)``.
+    """
+    limits = batch.limits
+    given = ([0], [rules.min_len], [batch.max_len])
+    if limits is not None:
+        given = (limits.prompts, limits.may_end, limits.last)
+    prompts, may_end, last = (torch.tensor(values).unsqueeze(1) for values in given)  # (B, 1) each
+    steps = torch.arange(batch.max_len + 1)
+    too_early = (prompts <= steps) & (steps < may_end)
+    if not rules.alone:
+        too_early = too_early | (steps < rules.min_len)
+    return too_early.long() + 2 * (steps >= last).long()

@@ -1,13 +1,15 @@
 """Steps captured in CUDA graphs, which a card replays without being told of every kernel.
 
-All graphs of a card share one memory pool: what a step computes in between is not used after it, and only one step runs
-at a time. The last graph keeps the pool for the next one. A search that runs out of memory lets it go.
+All graphs of a card share one memory pool and one stream, in each thread of the host: what a step computes in between
+is not used after it, and only one step runs at a time. The last graph keeps the pool for the next one. A search that
+runs out of memory lets it go.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from typing import Any, Callable, ContextManager, Dict, Iterator
 
 import torch
@@ -16,8 +18,16 @@ from fairseq_el._compat import torch_version
 
 OLDEST_TORCH = (2, 1)  # before, a capture forbids other threads to allocate
 
-_last: Dict[torch.device, Any] = {}
-_streams: Dict[torch.device, Any] = {}
+
+class _OfThread(threading.local):
+    """What a thread has on each card. On a stream that another thread captures, launches would be captured too."""
+
+    def __init__(self) -> None:
+        self.last: Dict[torch.device, Any] = {}  # graphs
+        self.streams: Dict[torch.device, Any] = {}
+
+
+_here = _OfThread()
 
 
 def captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -29,7 +39,7 @@ def captured(step: Callable[[], None], device: torch.device) -> Callable[[], Non
         RuntimeError: the step does something that a graph can't hold, or there is too little memory.
     """
     graph: Any = torch.cuda.CUDAGraph()
-    pool = _last[device].pool() if device in _last else torch.cuda.graph_pool_handle()
+    pool = _here.last[device].pool() if device in _here.last else torch.cuda.graph_pool_handle()
     with _no_garbage_collection():  # which may free memory, and so end the capture
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
@@ -39,7 +49,7 @@ def captured(step: Callable[[], None], device: torch.device) -> Callable[[], Non
                 graph.capture_end()
             raise
         graph.capture_end()
-    _last[device] = graph
+    _here.last[device] = graph
     replay: Callable[[], None] = graph.replay
     return replay
 
@@ -56,8 +66,8 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def release_pool(device: torch.device) -> None:
-    """Lets go of the memory that graphs of this card share."""
-    _last.pop(device, None)
+    """Lets go of the memory that this thread's graphs of a card share."""
+    _here.last.pop(device, None)
 
 
 def stream_of_graphs(device: torch.device) -> ContextManager[None]:
@@ -68,9 +78,9 @@ def stream_of_graphs(device: torch.device) -> ContextManager[None]:
 @contextlib.contextmanager
 def _stream_of_graphs(device: torch.device) -> Iterator[None]:
     outer = torch.cuda.current_stream(device)
-    if device not in _streams:
-        _streams[device] = torch.cuda.Stream(device)
-    inner = _streams[device]
+    if device not in _here.streams:
+        _here.streams[device] = torch.cuda.Stream(device)
+    inner = _here.streams[device]
     inner.wait_stream(outer)
     try:
         with torch.cuda.stream(inner):

@@ -184,8 +184,8 @@ class Plan:
         options = f"--el-self-attention {self.recommended} --el-encoder-tokens {self.load.encoder_tokens}"
         if self.load.backend != Workload.backend:  # not the default
             options = f"--el-backend {self.load.backend} {options}"
-        if self.load.graphs:
-            options = f"--el-cuda-graphs on {options}"
+        if self.load.device == "cuda":
+            options = f"--el-cuda-graphs {'on' if self.load.graphs else 'off'} {options}"
         if self.load.int8:
             options = f"--el-weights int8 {options}"
         lines = [

@@ -113,7 +113,7 @@ class ELOptions(TopkOptions):
         default="auto",
         metadata={
             "help": "steps of plain beam search on a card: on replays them from CUDA graphs, off launches every kernel "
-            "from Python; auto is off so far"
+            "from Python; auto is on where torch has CUDA graphs (2.1 or later)"
         },
     )
     el_encoder_tokens: int = field(

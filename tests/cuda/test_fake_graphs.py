@@ -17,10 +17,16 @@ from fake_steps import BART_LARGE, Launches, fake_card, fake_search
 
 # Launches of a step, all others as here, before there were steps that stay in place (commit cf8cc48).
 BEFORE = {("el", "kv"): 398, ("el", "el"): 468, ("shared-kv", "kv"): 302, ("shared-kv", "el"): 372}
-OPTIONS = [{}, {"no_repeat_ngram_size": 3}, {"no_repeat_ngram_size": 1, "temperature": 0.7, "unk_penalty": 1.0}]
+LIMITS = [(1, 5), (4, 20), (2, 9)]
+OPTIONS = {
+    "plain": {},
+    "trigrams": {"no_repeat_ngram_size": 3},
+    "words": {"no_repeat_ngram_size": 1, "temperature": 0.7, "unk_penalty": 1.0},
+    "limits": {"limits": LIMITS, "tokens_to_suppress": ("w3",)},
+}
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "trigrams", "words"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("architecture", ["transformer", "bart_base", "transformer_lm"])
 @pytest.mark.parametrize("self_attention", ["kv", "el"])
 @pytest.mark.parametrize("backend", ["el", "shared-kv"])

@@ -62,7 +62,7 @@ def test_random_models_and_options(of_language, seen):
         with pytest.MonkeyPatch.context() as patch:
             for name, sizes in SIZES.items():
                 patch.setattr(policy, name, data.draw(st.sampled_from(sizes)))
-            options = {"has_limits": False, "longest": 24, **EXACT}
+            options = {"may_be_alone": True, "longest": 24, **EXACT}
             check(data, torch.float64, of_language, in_place, **options)
 
     case()
@@ -98,6 +98,26 @@ def test_replayed_steps(small_storage, monkeypatch):
     assert 1 < len(captures) < 6 and len(replays) > 3 * len(captures)
 
 
+def test_each_sentence_as_if_it_were_alone(small_storage):
+    """Three of them end in the last step that their own lengths allow, and the longest does not."""
+    generator = generator_of(make(), beam_size=4, max_len_a=2, max_len_b=3, min_len=3)
+    generator.alone = True
+    found = decoded(in_place, generator)
+    assert_same(found, decoded(in_python, generator), **EXACT)
+    longest = [max(one["steps"] for one in of_sentence) for of_sentence in found]
+    assert longest[1:] == [2 * length + 4 for length in sorted(LENGTHS, reverse=True)[1:]] and longest[0] < 18
+
+
+def test_limits_after_prompts(small_storage):
+    generator = generator_of(make(), max_len_b=30)
+    generator.min_new_tokens, generator.max_new_tokens = 4, 9
+    prompts = torch.tensor([[5, 6, 7], [6, 1, 1], [1, 1, 1], [7, 5, 1]])
+    found = decoded(in_place, generator, prefix_tokens=prompts)
+    assert_same(found, decoded(in_python, generator, prefix_tokens=prompts), **EXACT)
+    for of_sentence, length in zip(found, [3, 1, 0, 2]):
+        assert {4 < one["steps"] - length <= 9 for one in of_sentence} == {True}
+
+
 def test_a_capture_that_fails(monkeypatch, caplog):
     attempts = []
 
@@ -118,9 +138,11 @@ def test_a_capture_that_fails(monkeypatch, caplog):
     )
 
 
-def test_no_hypothesis():
+@pytest.mark.parametrize("alone", [False, True])
+def test_no_hypothesis(alone):
     """Without an eos no hypothesis ends."""
-    generator = generator_of(make())
+    generator = generator_of(make(), max_len_a=1, max_len_b=2)
+    generator.alone = alone
     generator.token_indices_to_suppress = torch.tensor([WORDS.eos()])
     errors = []
     for way in (in_place, in_python):
@@ -141,7 +163,18 @@ def test_bytes_are_measured(small_storage):
     assert found.source == 4 * 7 * (16 * 8 + 1)
 
 
-def test_it_is_off_on_a_cpu_and_unless_asked_for(caplog):
+def test_it_is_on_where_there_are_graphs(monkeypatch):
+    generator = generator_of(make())
+    monkeypatch.setattr(static_search, "why_no_graphs", lambda device: "")
+    prepared = generator._prepared(batch(WORDS, LENGTHS, seed=3), None, None, None)
+    with torch.no_grad():
+        assert prepared[2].uses_graphs and static_search.StaticSearch.refusal(*prepared) is None
+    generator.cuda_graphs = "off"
+    prepared = generator._prepared(batch(WORDS, LENGTHS, seed=3), None, None, None)
+    assert not prepared[2].uses_graphs and static_search.StaticSearch.refusal(*prepared) == ""
+
+
+def test_it_is_off_on_a_cpu_and_unless_asked_for():
     generator = generator_of(make())
     rules, active, decoders = generator._prepared(batch(WORDS, LENGTHS, seed=3), None, None, None)
     assert not decoders.uses_graphs and static_search.StaticSearch.refusal(rules, active, decoders) == ""

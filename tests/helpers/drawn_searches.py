@@ -120,14 +120,14 @@ def check(
     dtype: torch.dtype,
     of_language: bool,
     way: Callable[[], ContextManager[Any]],
-    has_limits: bool = True,
+    may_be_alone: bool = False,
     longest: int = 14,
     **tolerance: float,
 ) -> None:
     """Draws, and compares a way of decoding with Python's.
 
     Args:
-        has_limits: whether lengths may be limited from the ends of prompts on.
+        may_be_alone: whether sentences may be decoded each as if it were alone.
         longest: words that a hypothesis may have, at most.
     """
     model = data.draw((language_models if of_language else encoder_decoders)(dtype))
@@ -142,9 +142,13 @@ def check(
     generator.encoder_tokens = data.draw(st.sampled_from([1, 9, 8192]))
     if of_language or data.draw(st.integers(0, 2)) == 0:
         given["prefix_tokens"] = data.draw(prefixes(len(lengths), shortest=data.draw(st.integers(0, 1))))
-        if has_limits and data.draw(st.integers(0, 2)) == 0:
+        if data.draw(st.integers(0, 2)) == 0:
             generator.min_new_tokens = data.draw(st.sampled_from([None, 1, 2]))
             generator.max_new_tokens = data.draw(st.sampled_from([None, 3, 4, 6]))
+    if may_be_alone and data.draw(st.booleans()):
+        generator.alone = True
+        generator.max_len_a = data.draw(st.sampled_from([0, 0.5, 1.5]))
+        generator.max_len_b = data.draw(st.integers(3, longest // 2))
     if of_language:
         begun = torch.nn.functional.pad(given["prefix_tokens"], (1, 0), value=WORDS.eos())
         sample = {"id": sample["id"], "net_input": {"src_tokens": begun, "src_lengths": begun.ne(1).sum(dim=1)}}

@@ -17,6 +17,7 @@ from fairseq_el.decoding import SharedEncoderOut, StaticState, static_state
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.generation.hypotheses import ending
 from fairseq_el.generation.reference_step import ReferenceStep
+from fairseq_el.generation.rules import LengthLimits
 from fairseq_el.generation.static_step import StaticStep
 
 BART_LARGE = {
@@ -115,11 +116,13 @@ def fake_search(
     padded: bool = True,
     dtype: torch.dtype = torch.float16,
     sizes: Any = None,
+    limits: Any = None,
     **options: Any,
 ) -> Search:
     """A search on a device, within :func:`fake_card`. It is at its second word.
 
     Args:
+        limits: words that each sentence must and may have, ``(at least, at most)``, if these are not the same.
         options: of the generator.
     """
     words = dictionary(num_words)
@@ -135,6 +138,9 @@ def fake_search(
     lengths = torch.full((num_sentences,), src_len, device=device)
     sample = {"net_input": {"src_tokens": sources, "src_lengths": lengths}}
     rules, batch, decoders = generator._prepared(sample, None, None, None)
+    if limits is not None:
+        at_least, at_most = zip(*limits)
+        batch.limits = LengthLimits([0] * num_sentences, list(at_least), list(at_most), device)
     (decoder,) = decoders.models
     if architecture != "transformer_lm":
         memory = torch.zeros(num_sentences, src_len, model.encoder.embed_tokens.embedding_dim, device=device).to(dtype)
