@@ -20,7 +20,10 @@ OLDEST_TORCH = (2, 1)  # before, a capture forbids other threads to allocate
 
 
 class _OfThread(threading.local):
-    """The graphs and streams that a thread has on each card. On a stream that another thread captures, launches would be captured too."""
+    """The graphs and streams that a thread has on each card.
+
+    On a stream that another thread captures, launches would be captured too.
+    """
 
     def __init__(self) -> None:
         self.last: Dict[torch.device, Any] = {}  # graphs
