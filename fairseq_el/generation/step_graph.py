@@ -1,7 +1,7 @@
 """Steps captured in CUDA graphs, which a card replays without being told of every kernel.
 
-All graphs of a card share one memory pool and one stream, in each thread of the host: what a step computes in between
-is not used after it, and only one step runs at a time. The last graph keeps the pool for the next one. A search that
+In each thread of the host, all graphs of a card share one memory pool and one stream: what a step computes in between
+is not used after it. Only one step runs at a time. The last graph keeps the pool for the next one. A search that
 runs out of memory lets it go.
 """
 
@@ -20,7 +20,10 @@ OLDEST_TORCH = (2, 1)  # before, a capture forbids other threads to allocate
 
 
 class _OfThread(threading.local):
-    """What a thread has on each card. On a stream that another thread captures, launches would be captured too."""
+    """The graphs and streams that a thread has on each card.
+
+    On a stream that another thread captures, launches would be captured too.
+    """
 
     def __init__(self) -> None:
         self.last: Dict[torch.device, Any] = {}  # graphs

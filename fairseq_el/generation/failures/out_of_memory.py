@@ -15,6 +15,7 @@ from fairseq_el.dtypes import dtype_name
 from fairseq_el.errors import OptionError
 from fairseq_el.generation.native_search import native_threads
 from fairseq_el.generation.rules import SearchRules
+from fairseq_el.generation.static_search import uses_graphs
 from fairseq_el.native import reason_against
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import (
@@ -133,6 +134,7 @@ def _plan(generator: Any, size: Size, limit: Optional[int] = None) -> Optional[_
             native_threads=native_threads(device, dtype, generator.beam_size, shape.vocab_size)
             if _may_be_native(generator, shape.decoder_only)
             else 0,
+            graphs=_may_have_graphs(generator, shape.decoder_only),
         )
         place = str(parameter.device)  # type: ignore[union-attr]
         usable = free_memory(place) + process_memory(place) if limit is None else limit
@@ -152,6 +154,21 @@ def _may_be_native(generator: Any, decoder_only: bool) -> bool:
         and generator.on_step is None
         and (decoder_only or not generator.record_attention)
         and reason_against(models[0]) is None
+    )
+
+
+def _may_have_graphs(generator: Any, decoder_only: bool) -> bool:
+    """Returns whether a card replays steps from CUDA graphs, as far as that does not depend on batches."""
+    models = list(generator.model.models)
+    device = next(models[0].parameters()).device
+    return (
+        device.type == "cuda"
+        and uses_graphs(generator.cuda_graphs, device)
+        and len(models) == 1
+        and type(generator.search) is BeamSearch
+        and generator.transformers_rules is None
+        and generator.on_step is None
+        and (decoder_only or not generator.record_attention)
     )
 
 
