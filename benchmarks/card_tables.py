@@ -278,7 +278,7 @@ def measure(options: argparse.Namespace) -> None:
     begin = time.monotonic()
     where = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     limit = "no limit of memory" if options.limit is None else f"torch may take {format_size(options.limit)}"
-    graphs = "with" if options.device == "cuda" and uses_graphs("auto") else "without"
+    graphs = "with" if uses_graphs("auto", torch.device(options.device)) else "without"
     write_line(f"{where}, torch {torch.__version__}, {options.dtype}, {limit}; EL methods {graphs} CUDA graphs\n")
     with tempfile.TemporaryDirectory(prefix="fairseq-el-tables-") as scratch:
         asked = sorted(

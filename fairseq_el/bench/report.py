@@ -201,7 +201,7 @@ def _notes(settings: Settings, measurements: Sequence[Measurement]) -> List[str]
     if settings.device == "cuda" and kinds & set(EL_KINDS):
         notes.append(
             "EL-attention replays steps of plain beam search from CUDA graphs where it can (--el-cuda-graphs auto)."
-            if uses_graphs("auto")
+            if uses_graphs("auto", torch.device(settings.device))
             else "EL-attention runs without CUDA graphs (--el-cuda-graphs auto)."
         )
     if kinds & {"hf", "ct2"}:

@@ -170,13 +170,14 @@ def _second(present: ReferenceStep, rules: Any, batch: Any, decoders: Any) -> An
 
 
 def _put_on(device: torch.device, module: Any, dtype: torch.dtype) -> None:
-    """Replaces every parameter and buffer by a fake one on the device."""
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+    """Replaces every parameter and buffer by a fake one on the device; one that modules share, by one."""
+    fake: dict[int, torch.Tensor] = {}
+    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
         owner, _, attribute = name.rpartition(".")
-        on_device = torch.empty(
-            tensor.shape, device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype
-        )
-        if isinstance(tensor, torch.nn.Parameter):
-            on_device = torch.nn.Parameter(on_device)
-        setattr(module.get_submodule(owner), attribute, on_device)
+        if id(tensor) not in fake:
+            of_dtype = dtype if tensor.is_floating_point() else tensor.dtype
+            on_device = torch.empty(tensor.shape, device=device, dtype=of_dtype)
+            is_parameter = isinstance(tensor, torch.nn.Parameter)
+            fake[id(tensor)] = torch.nn.Parameter(on_device) if is_parameter else on_device
+        setattr(module.get_submodule(owner), attribute, fake[id(tensor)])
     module.eval().requires_grad_(False)
