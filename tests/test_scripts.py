@@ -131,6 +131,7 @@ class TestSlurm:
 
         return run
 
+    @pytest.mark.long
     def test_the_last_task_writes_the_output(self, task):
         for number in (2, 0):
             done = task(number)

@@ -68,6 +68,7 @@ def expected(command):
     return text
 
 
+@pytest.mark.long
 class TestResume:
     @pytest.mark.parametrize("batches", [1, 4, 7])
     def test_what_is_done_is_not_decoded_again(self, batches, work, expected, monkeypatch, capsys):
@@ -186,6 +187,7 @@ class TestFailures:
         assert sorted(path.name for path in Path().glob("out*")) == []
 
 
+@pytest.mark.long
 class TestSignals:
     @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
     def test_a_job_stops_and_goes_on(self, name, work):

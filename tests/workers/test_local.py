@@ -8,6 +8,7 @@ import random
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def test_two_workers(command, expected):
     assert json.loads(Path("stats.json").read_text())["lines"] == 400
 
 
+@pytest.mark.long
 def test_a_worker_is_killed(command, expected):
     """The agent stops the other one, and both go on."""
     process = command.start("--workers", 2, "--batch-size", 1, output="killed.txt")
@@ -71,6 +73,7 @@ def test_a_worker_is_killed(command, expected):
     assert sum(command.decoded("killed.txt")) == 400
 
 
+@pytest.mark.long
 def test_a_worker_is_killed_too_often(command, expected):
     options = ["--workers", 2, "--batch-size", 1, "--restarts", 0]
     process = command.start(*options, output="often.txt")
@@ -84,6 +87,7 @@ def test_a_worker_is_killed_too_often(command, expected):
     assert Path("often.txt").read_bytes() == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_stops_all_workers(name, command, expected):
     output = f"{name}.txt"
@@ -99,6 +103,7 @@ def test_a_signal_stops_all_workers(name, command, expected):
     assert sum(command.decoded(output)) == 400
 
 
+@pytest.mark.long
 def test_the_launcher_is_killed(command, expected):
     """Its workers stop by themselves, so that no line is decoded for nothing."""
     process = command.start("--workers", 2, "--batch-size", 1, output="orphans.txt")
@@ -120,6 +125,25 @@ def is_running(pid: int) -> bool:
     return state.strip() not in ("", "Z")
 
 
+@pytest.mark.long
+def test_torchrun_of_which_a_rank_is_killed(command, expected):
+    """torchrun starts both again; then the output is merged."""
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    agent += ["--max_restarts", "2", "-m", "fairseq_el.cli", *command.line("--batch-size", 1, output="torchrun.txt")]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*agent, "--shard", "env"], cwd=command.directory, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(workers("torchrun.txt")) == 2, process)
+    os.kill(workers("torchrun.txt")["1"], signal.SIGKILL)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    assert sum(command.decoded("torchrun.txt")) == 400 and not Path("torchrun.txt").exists()
+    assert main(["merge", "torchrun.txt.journal"]) == 0
+    assert Path("torchrun.txt").read_bytes() == expected
+
+
+@pytest.mark.long
 def test_an_error_of_a_worker_ends_all_at_once(command):
     long = " ".join(["w1"] * 64)
     Path("long.txt").write_text(f"w1\n{long}\n")
@@ -130,6 +154,7 @@ def test_an_error_of_a_worker_ends_all_at_once(command):
     assert "has stopped with exit status 1; its message is above" in said.splitlines()[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment(seed, command, expected):
     """All processes, as when a machine loses power."""

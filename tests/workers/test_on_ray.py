@@ -44,6 +44,7 @@ def actors(of: int) -> list[int]:
     return [int(pid) for pid, _, args in rows if "ray::MapWorker(MapBatches(RayWorker))" in args]
 
 
+@pytest.mark.long
 @needs_ray
 def test_an_actor_and_the_driver_are_killed(command, expected):
     options = ["--engine", "ray", "--workers", 2, "--batch-size", 1]
@@ -61,6 +62,7 @@ def test_an_actor_and_the_driver_are_killed(command, expected):
     assert command.decoded() == [before, 1500 - before]
 
 
+@pytest.mark.long
 @needs_ray
 def test_an_error_of_an_actor(command):
     Path("long.txt").write_text("w1\n" + " ".join(["w1"] * 64) + "\n")
