@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Optional
+
+from fairseq.ngram_repeat_block import NGramRepeatBlock
 
 from fairseq_el.generation.batch import ActiveBatch
 from fairseq_el.generation.ensemble import EnsembleDecoder
@@ -35,3 +38,24 @@ class BatchSearch(ABC):
         Raises:
             NoWordLeftError: a sentence has no hypothesis that ends.
         """
+
+
+def why_not_plain(rules: SearchRules, decoders: EnsembleDecoder) -> Optional[str]:
+    """The reason, in half a sentence, why a batch is not plain beam search of one EL model; None if it is.
+
+    Native code and steps in place decode only such batches.
+    """
+    if not rules.is_beam_search or rules.transformers is not None:
+        return "the search is not fairseq's plain beam search"
+    if len(decoders.models) != 1 or decoders.models[0].state is None or not decoders.models[0].is_softmax:
+        return "the models are not one EL model with a plain softmax and a shared past"
+    if rules.language_model is not None:
+        return "a language model has a say (--lm-path)"
+    if decoders.need_attn and decoders.has_encoder:
+        return "attention is recorded"
+    if decoders.on_step is not None:
+        return "somebody watches every step"
+    blocker = rules.ngram_blocker
+    if blocker is not None and (type(blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock):
+        return "repeated n-grams are left to fairseq's module"
+    return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Callable, List, Optional
 
 import torch
-from fairseq.ngram_repeat_block import NGramRepeatBlock
 from torch import Tensor
 
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.batch_search import BatchSearch
+from fairseq_el.generation.batch_search import BatchSearch, why_not_plain
 from fairseq_el.generation.ensemble import EnsembleDecoder, ModelDecoder, StateBytes
 from fairseq_el.generation.hypotheses import Hypotheses, NoWordLeftError, hypothesis
 from fairseq_el.generation.rules import SearchRules
@@ -80,21 +79,10 @@ def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) 
     """Each thing that native code does not do, or None where it is not asked for; the cheapest first."""
     if extension() is None:
         yield "there is no native code"
-    if not rules.is_beam_search or rules.transformers is not None:
-        yield "the search is not fairseq's plain beam search"
-    if len(decoders.models) != 1 or decoders.models[0].state is None or not decoders.models[0].is_softmax:
-        yield "the models are not one EL model with a plain softmax and a shared past"
+    reason = why_not_plain(rules, decoders)
+    if reason is not None:
+        yield reason
         return
-    if rules.language_model is not None:
-        yield "a language model has a say (--lm-path)"
-    if decoders.need_attn and decoders.has_encoder:
-        yield "attention is recorded"
-    if decoders.on_step is not None:
-        yield "somebody watches every step"
-    if rules.ngram_blocker is not None and (
-        type(rules.ngram_blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock
-    ):
-        yield "repeated n-grams are left to fairseq's module"
     if not _are_few(rules.beam_size, rules.vocab_size):
         yield f"{rules.beam_size} beams are many for a vocabulary of {rules.vocab_size}"
     if torch.is_grad_enabled():

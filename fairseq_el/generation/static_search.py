@@ -16,13 +16,12 @@ import logging
 from typing import Callable, Iterator, Optional
 
 import torch
-from fairseq.ngram_repeat_block import NGramRepeatBlock
 
 from fairseq_el import policy
 from fairseq_el.decoding import StaticState, is_plain_decoder_layer, self_attention_of
 from fairseq_el.dtypes import place_of
 from fairseq_el.generation.batch import ActiveBatch
-from fairseq_el.generation.batch_search import BatchSearch
+from fairseq_el.generation.batch_search import BatchSearch, why_not_plain
 from fairseq_el.generation.ensemble import EnsembleDecoder
 from fairseq_el.generation.hypotheses import Beams, Hypotheses
 from fairseq_el.generation.loop import EndedHypotheses, SearchLoop
@@ -157,21 +156,10 @@ def uses_graphs(choice: str, device: torch.device) -> bool:
 
 def _reasons(rules: SearchRules, batch: ActiveBatch, decoders: EnsembleDecoder) -> Iterator[Optional[str]]:
     """Each thing that steps in place do not do, or None where it is not asked for; the cheapest first."""
-    if not rules.is_beam_search or rules.transformers is not None:
-        yield "the search is not fairseq's plain beam search"
-    if len(decoders.models) != 1 or decoders.models[0].state is None or not decoders.models[0].is_softmax:
-        yield "the models are not one EL model with a plain softmax and a shared past"
+    reason = why_not_plain(rules, decoders)
+    if reason is not None:
+        yield reason
         return
-    if rules.language_model is not None:
-        yield "a language model has a say (--lm-path)"
-    if decoders.need_attn and decoders.has_encoder:
-        yield "attention is recorded"
-    if decoders.on_step is not None:
-        yield "somebody watches every step"
-    if rules.ngram_blocker is not None and (
-        type(rules.ngram_blocker) is not NGramRepeatBlock or rules.blocks_ngrams_as_stock
-    ):
-        yield "repeated n-grams are left to fairseq's module"
     if 2 * rules.beam_size >= rules.vocab_size:
         yield f"{rules.beam_size} beams are many for a vocabulary of {rules.vocab_size}"
     if torch.is_grad_enabled():
