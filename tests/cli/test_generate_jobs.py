@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shlex
-import shutil
 import signal
 from pathlib import Path
 
@@ -28,42 +27,21 @@ def command(tmp_path_factory):
 @pytest.fixture
 def work(command, tmp_path, monkeypatch):
     """The command in a new directory, with the checkpoints of the first one."""
-    for path in command.directory.glob("*.*"):
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
-    copy = Command.__new__(Command)
-    copy.directory, copy.num_lines = tmp_path, command.num_lines
-    return copy
+    return Command.copied(command, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def finished(command, expected, tmp_path_factory):
     """A finished job in a directory of its own, for what is refused."""
-    directory = tmp_path_factory.mktemp("finished") / "work"
-    shutil.copytree(command.directory, directory)
-    copy = Command.__new__(Command)
-    copy.directory, copy.num_lines = directory, command.num_lines
-    before = os.getcwd()
-    os.chdir(directory)
-    try:
-        assert copy.run() == 0
-    finally:
-        os.chdir(before)
+    copy = Command.copied(command, tmp_path_factory.mktemp("finished"))
+    assert copy.run_there() == 0
     return copy
 
 
 @pytest.fixture(scope="module")
 def expected(command):
-    """What one process writes that nothing disturbs."""
-    before = os.getcwd()
-    os.chdir(command.directory)
-    try:
-        assert command.run("--no-journal", output="expected") == 0
-    finally:
-        os.chdir(before)
-    text = (command.directory / "expected").read_bytes()
-    (command.directory / "expected").unlink()
+    text = command.undisturbed()
     assert text.count(b"\n") == 40 and b"\n\n" in text
     return text
 

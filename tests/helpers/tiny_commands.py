@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,31 @@ class Command:
         self.directory, self.num_lines = directory, num_lines
         write_models(directory)
         self.write_input(num_lines)
+
+    @classmethod
+    def copied(cls, other: Command, directory: Path) -> Command:
+        """The command in another directory, which is made, with the files of the first one."""
+        shutil.copytree(other.directory, directory, dirs_exist_ok=True)
+        copy = cls.__new__(cls)
+        copy.directory, copy.num_lines = directory, other.num_lines
+        return copy
+
+    def run_there(self, *options: object, output: str = "out.txt") -> int:
+        """Runs it in this process, which is in the command's directory meanwhile."""
+        before = os.getcwd()
+        os.chdir(self.directory)
+        try:
+            return self.run(*options, output=output)
+        finally:
+            os.chdir(before)
+
+    def undisturbed(self) -> bytes:
+        """What one process writes that nothing disturbs."""
+        assert self.run_there("--no-journal", output="expected") == 0
+        path = self.directory / "expected"
+        text = path.read_bytes()
+        path.unlink()
+        return text
 
     def write_input(self, num_lines: int, seed: int = 3) -> None:
         lines = sentences(num_lines, seed=seed)

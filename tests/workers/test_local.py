@@ -33,13 +33,7 @@ def directory(command, monkeypatch):
 
 @pytest.fixture(scope="module")
 def expected(command):
-    before = os.getcwd()
-    os.chdir(command.directory)
-    try:
-        assert command.run("--no-journal", output="expected") == 0
-    finally:
-        os.chdir(before)
-    return (command.directory / "expected").read_bytes()
+    return command.undisturbed()
 
 
 def workers(output: str) -> dict[str, int]:

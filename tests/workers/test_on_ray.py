@@ -28,20 +28,14 @@ def directory(command, monkeypatch):
 
 @pytest.fixture(scope="module")
 def expected(command):
-    before = os.getcwd()
-    os.chdir(command.directory)
-    try:
-        assert command.run("--no-journal", output="expected") == 0
-    finally:
-        os.chdir(before)
-    return (command.directory / "expected").read_bytes()
+    return command.undisturbed()
 
 
-def actors(of: int) -> list[int]:
-    """Process numbers of the actors that decode, below a driver."""
-    table = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in table.splitlines()[1:]]
-    return [int(pid) for pid, _, args in rows if "ray::MapWorker(MapBatches(RayWorker))" in args]
+def actors() -> list[int]:
+    """Process numbers of the actors that decode."""
+    table = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 1) for line in table.splitlines()[1:]]
+    return [int(pid) for pid, args in rows if "ray::MapWorker(MapBatches(RayWorker))" in args]
 
 
 @pytest.mark.long
@@ -49,8 +43,8 @@ def actors(of: int) -> list[int]:
 def test_an_actor_and_the_driver_are_killed(command, expected):
     options = ["--engine", "ray", "--workers", 2, "--batch-size", 1]
     process = command.start(*options)
-    wait_until(lambda: len(actors(process.pid)) == 2, process)
-    os.kill(actors(process.pid)[0], signal.SIGKILL)
+    wait_until(lambda: len(actors()) == 2, process)
+    os.kill(actors()[0], signal.SIGKILL)
     wait_until(lambda: sum(command.decoded()) >= 512, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
