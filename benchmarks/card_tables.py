@@ -26,7 +26,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from common import Arguments, add_device, make_parser, numbers, run_benchmark
 from fairseq.data import Dictionary, indexed_dataset
-from random_checkpoint import random_model
+from random_checkpoint import configuration, random_model
 
 from fairseq_el.bench import Method, Settings
 from fairseq_el.bench.comparison import with_fair_blocking
@@ -263,7 +263,7 @@ def write_data(directory: Path, model: Model, src_len: int) -> Path:
 
 def build(model: Model, data: Path, options: argparse.Namespace) -> Any:
     """The model on the device, in the dtype that is measured."""
-    _, built = random_model([str(data), *model.options])
+    built = random_model(configuration([str(data), *model.options]))
     return built.to(DTYPES[options.dtype].torch_dtype).to(options.device).eval()
 
 

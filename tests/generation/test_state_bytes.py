@@ -7,7 +7,8 @@ import torch
 from tiny import batch, build_language_model, build_model, dictionary
 
 import fairseq_el
-from fairseq_el.generation import ELSequenceGenerator, loop
+from fairseq_el.generation import ELSequenceGenerator
+from fairseq_el.generation.native_search import NativeSearch
 from fairseq_el.native import extension
 
 WORDS = dictionary()
@@ -82,8 +83,8 @@ def test_the_past_has_room_for_all_words(self_attention, way):
 @native
 def test_native_code_decodes_while_sizes_are_taken(monkeypatch):
     model, decoded = el_model(), []
-    run = loop.NativeSearch.run
-    monkeypatch.setattr(loop.NativeSearch, "run", lambda search: decoded.append(search) or run(search))
+    run = NativeSearch.run
+    monkeypatch.setattr(NativeSearch, "run", lambda search: decoded.append(search) or run(search))
     sizes_of(model)
     assert len(decoded) == 1
 

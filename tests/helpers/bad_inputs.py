@@ -92,7 +92,11 @@ OPTIONS: List[Row] = [
     (f"{PLAN} --plot out.txt", nothing, "--plot must name a .png, .pdf or .svg file; got out.txt"),
     (f"{PLAN} --memory 1KiB --batch 1 --plot hf", nothing, "--plot must name a .png"),
     (f"{PLAN} --memory 1KiB --plot new/x.png", nothing, "not one sentence fits"),
-    ("bench . --path model.pt --out new", nothing, "for a pair of languages; \\. has no dict"),
+    (
+        "bench . --path model.pt --out new",
+        nothing,
+        r"a decoder alone, because \. has no dict.LANG.txt",
+    ),
     (f"{PLAN} --plot {'x' * 300}.png", nothing, "File name too long"),
     (f"{PLAN} --plot text/new/x.png", nothing, "--plot text/new/x.png must be in a directory .*/text is a file"),
     ("bench", nothing, "bench needs DATA and --path model.pt"),

@@ -200,10 +200,15 @@ def _el_options(settings: Settings, method: Method, known: Any) -> List[str]:
 
 
 def _load_model(settings: Settings, task: Any, continues_prompts: bool) -> Any:
-    needed = "a decoder alone, for data of a language model" if continues_prompts else "an encoder and a decoder"
+    needed = (
+        f"a decoder alone, because {settings.data} has no dict.LANG.txt for a pair of languages but the dict.txt of a "
+        "language model"
+        if continues_prompts
+        else "an encoder and a decoder"
+    )
     try:
         models, _ = checkpoint_utils.load_model_ensemble([settings.path], task=task)
-    except ValueError as error:  # fairseq's language modelling refuses other models
+    except (AttributeError, ValueError) as error:  # fairseq's language modelling refuses, or trips over, other models
         raise FairseqElError(f"{settings.path} can't be loaded ({error}); the benchmark needs {needed}") from error
     (model,) = models
     if not hasattr(model, "decoder") or hasattr(model, "encoder") == continues_prompts:
