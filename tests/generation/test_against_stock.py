@@ -1,7 +1,8 @@
 """ELSequenceGenerator against fairseq's own, over random models and random options.
 
 Models are float64, so that EL-attention and stock attention agree to 1e-15 and hypotheses must be identical. Scores are
-float32 in both (fairseq's log-softmax), so they are compared to 1e-6.
+float32 in both (fairseq's log-softmax), so they are compared to 1e-6. What fairseq computes in float32 is rounded
+alike. Else two hypotheses with scores that differ in the last bit would be ranked by the processor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from fairseq.ngram_repeat_block import NGramRepeatBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rounding import rounded_alike
 from searches import in_python, natively
 from tiny import TinyELTask, TinyTask, batch, build_language_model, build_model, dictionary
 
@@ -171,7 +173,8 @@ def run(
             )
         if mend_blocker and generator.repeat_ngram_blocker is not None:
             generator.repeat_ngram_blocker = GivenWordsSoFar(options["no_repeat_ngram_size"])
-        return generator, task.inference_step(generator, models, batch_, prefix_tokens, constraints)
+        with rounded_alike(next(models[0].parameters()).dtype):
+            return generator, task.inference_step(generator, models, batch_, prefix_tokens, constraints)
     except (AssertionError, NotImplementedError, ValueError, IndexError, RuntimeError) as error:
         return None, error
 

@@ -7,7 +7,8 @@ from typing import Any, Callable, ContextManager
 
 import torch
 from hypothesis import strategies as st
-from native_cases import WORDS, assert_same, rounded_alike
+from native_cases import WORDS, assert_same
+from rounding import rounded_alike
 from searches import in_python
 from tiny import batch, build_language_model, build_model
 

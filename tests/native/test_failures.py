@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from native_cases import EXACT, LENGTHS, WORDS, assert_same, both, generator_of, make, rounded_alike
+from native_cases import EXACT, LENGTHS, WORDS, assert_same, both, generator_of, make
+from rounding import rounded_alike
 from searches import natively, skip_unless_compiled
 from tiny import batch
 
