@@ -97,7 +97,9 @@ def rows_of(capsys, *arguments):
     return [line for line in lines if line[0] not in ("batch", "---")]
 
 
-@pytest.mark.parametrize("table", ["cnndm,greedy", "diverse", "squad", "gpt2"])
+@pytest.mark.parametrize(
+    "table", ["squad", *(pytest.param(name, marks=pytest.mark.long) for name in ("cnndm,greedy", "diverse", "gpt2"))]
+)
 def test_tables_of_all_methods(table, capsys):
     rows = rows_of(capsys, "--tables", table, "--batches", "2,3")
     methods = list(card_tables.METHODS)
@@ -106,6 +108,7 @@ def test_tables_of_all_methods(table, capsys):
     assert len(rows) == 10 * len(table.split(",")) and all(row[2].endswith(" s") for row in rows)
 
 
+@pytest.mark.long
 def test_the_largest_batch_is_made_smaller_until_it_fits(capsys, monkeypatch):
     """Ratios are to stock at its own largest batch; what cannot fit is not tried."""
     decode = card_tables.FairseqProgram.decode
@@ -176,6 +179,7 @@ def test_rows_behind_the_tokens_are_noticed(checks):
     assert found["wrong"] is not checks and found["rows_that_it_changed"] == ([] if checks else [2, 3, 4, 5, 6, 7])
 
 
+@pytest.mark.skipif(torch_version() < (2, 1), reason="the check needs torch 2.1")
 def test_indices_are_looked_at():
     with pytest.raises((IndexError, RuntimeError)), card_check._IndexCheck() as check:
         torch.arange(3).index_select(0, torch.tensor([1, 3]))

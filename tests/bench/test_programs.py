@@ -93,7 +93,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
 
 
-@pytest.mark.parametrize("tgt_len", [0, 7])
+@pytest.mark.parametrize("tgt_len", [pytest.param(0, marks=pytest.mark.long), 7])
 def test_prompts_are_continued(tgt_len, tiny_gpt):
     """By EL-attention as by stock; outputs and scores are those of the words that follow the prompts."""
     lines = data_utils.load_indexed_dataset(str(tiny_gpt.data / "test"), WORDS_OF_DATA)
@@ -112,7 +112,7 @@ def test_prompts_are_continued(tgt_len, tiny_gpt):
     for outputs in found.values():
         assert [output.tokens for output in outputs] == tokens
         for output, expected in zip(outputs, scores):
-            assert output.word_scores == pytest.approx(expected, abs=1e-5)
+            assert output.word_scores == pytest.approx(expected, rel=1e-5, abs=1e-5)
             assert output.score == pytest.approx(sum(expected) / len(expected), abs=1e-5)
             assert not tgt_len or len(output.tokens) == tgt_len + 1
     with torch.no_grad():
