@@ -21,6 +21,8 @@ from commands import REPOSITORY
 from fairseq_el._compat import torch_version
 from fairseq_el.errors import OutOfMemoryError
 
+pytestmark = pytest.mark.long
+
 TINY = [
     "--layers",
     2,
@@ -97,9 +99,7 @@ def rows_of(capsys, *arguments):
     return [line for line in lines if line[0] not in ("batch", "---")]
 
 
-@pytest.mark.parametrize(
-    "table", ["squad", *(pytest.param(name, marks=pytest.mark.long) for name in ("cnndm,greedy", "diverse", "gpt2"))]
-)
+@pytest.mark.parametrize("table", ["cnndm,greedy", "diverse", "squad", "gpt2"])
 def test_tables_of_all_methods(table, capsys):
     rows = rows_of(capsys, "--tables", table, "--batches", "2,3")
     methods = list(card_tables.METHODS)
@@ -108,7 +108,6 @@ def test_tables_of_all_methods(table, capsys):
     assert len(rows) == 10 * len(table.split(",")) and all(row[2].endswith(" s") for row in rows)
 
 
-@pytest.mark.long
 def test_the_largest_batch_is_made_smaller_until_it_fits(capsys, monkeypatch):
     """Ratios are to stock at its own largest batch; what cannot fit is not tried."""
     decode = card_tables.FairseqProgram.decode
@@ -186,7 +185,6 @@ def test_indices_are_looked_at():
     assert check.count == 1 and check.wrong[0]["high"] == check.wrong[0]["size"] == 3
 
 
-@pytest.mark.long
 def test_the_script_of_the_check():
     """Every line is a finding."""
     script = str(REPOSITORY / "benchmarks" / "card_check.sh")

@@ -22,6 +22,8 @@ from fairseq_el.bench.worker_client import WorkerProcess
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.generation import ELSequenceGenerator
 
+pytestmark = pytest.mark.long
+
 WORDS = dictionary()
 
 
@@ -93,7 +95,7 @@ def test_the_whole_set_in_batches_of_like_lengths(tiny_bart):
     assert found["stock", 6] == found["stock", 4] == found["el", 4]
 
 
-@pytest.mark.parametrize("tgt_len", [pytest.param(0, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("tgt_len", [0, 7])
 def test_prompts_are_continued(tgt_len, tiny_gpt):
     """By EL-attention as by stock; outputs and scores are those of the words that follow the prompts."""
     lines = data_utils.load_indexed_dataset(str(tiny_gpt.data / "test"), WORDS_OF_DATA)
