@@ -4,6 +4,7 @@ from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
+from fairseq_el.tasks.speech_to_text import ELSpeechToTextTask
 from fairseq_el.tasks.translation import (
     ELTranslationFromPretrainedBARTTask,
     ELTranslationMultiSimpleEpochTask,
@@ -14,6 +15,7 @@ __all__ = [
     "ELLanguageModelingConfig",
     "ELLanguageModelingTask",
     "ELOptions",
+    "ELSpeechToTextTask",
     "ELTask",
     "ELTranslationFromPretrainedBARTTask",
     "ELTranslationMultiSimpleEpochTask",

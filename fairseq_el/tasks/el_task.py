@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from torch import nn
 
@@ -78,7 +78,7 @@ class ELTask(WholeData):
         report_failures_without_traceback(explain_by_options)
         command = CommandLine.of_task(cfg)
         if command.reads_a_checkpoint:
-            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_prompts))
+            raise_problems(cls.command_problems(command))
         warning = data_warning(command, getattr(cfg, "data", None))
         if warning:
             logger.warning(warning)
@@ -88,6 +88,11 @@ class ELTask(WholeData):
             task.shard = shard_of(command)
             task._search_rules(functools.partial(command.get, "generation"))  # before the model is read
         return task
+
+    @classmethod
+    def command_problems(cls, command: CommandLine) -> List[str]:
+        """Finds what is wrong with the command line of a program that reads a checkpoint."""
+        return command_problems(command, cls.takes_constraints, cls.continues_prompts)
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         if from_checkpoint:
