@@ -13,6 +13,7 @@ from fairseq import checkpoint_utils, tasks, utils
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqEncoderDecoderModel, FairseqLanguageModel
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from fairseq_el.cards.check import usable_device
 from fairseq_el.errors import FairseqElError, OptionError, UnsupportedModelError
@@ -89,6 +90,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         if name is None:
             first = _read(checkpoints[0], overrides)
             name = _task_for(first, checkpoints[0])
+        _refuse_speech(name)
         cfg = parse(arguments, _PREFIX + name if _PREFIX + name in TASK_REGISTRY else name)
         _take_languages(cfg, first)
         return Settings(cfg, checkpoints, overrides, first)
@@ -201,6 +203,14 @@ def _task_for(state: State, path: str) -> str:
         f"--task must be given: {path} was trained with the task {trained} and the architecture {arch}, and neither "
         "says how it is decoded. An architecture of your own must be in a --user-dir"
     )
+
+
+def _refuse_speech(task: str) -> None:
+    if issubclass(TASK_REGISTRY.get(task, object), SpeechToTextTask):
+        raise OptionError(
+            f"--task must be one that reads text; {task} reads features of speech. Decode them with fairseq-generate "
+            "DATA --path model.pt --user-dir fairseq_el --task el_speech_to_text"
+        )
 
 
 def _take_languages(cfg: Config, state: Optional[State]) -> None:

@@ -54,18 +54,17 @@ def test_sentences_of_a_batch_without_its_longest_one(model, rows):
     assert_same_output(mine, cut)
 
 
-@pytest.mark.parametrize("options", [{}, {"conv_kernel_sizes": "3"}, {"conv_kernel_sizes": "5,5,5"}], ids=str)
-def test_the_length_of_the_output(model, options):
-    if options and "conv_layers" not in dict(model.encoder.named_modules()).get("subsample", torch.nn.Module())._modules:
-        pytest.skip("its convolutions are always the same")
-    arch = {"S2TTransformerModel": "s2t_transformer", "S2TConformerModel": "s2t_conformer"}.get(type(model).__name__)
-    model = build_speech_model(arch, WORDS, seed=1, **options) if options else model
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [*((arch, {}) for arch in ARCHITECTURES), *(("s2t_transformer", {"conv_kernel_sizes": k}) for k in ("3", "5,5,5"))],
+    ids=str,
+)
+def test_the_length_of_the_output(arch, options):
+    encoder = build_speech_model(arch, WORDS, seed=1, **options).encoder
     for length in (1, 2, 3, 4, 5, 8, 9, 16, 17, 31):
-        net_input = speech_batch([length], seed=2)["net_input"]
         with torch.no_grad():
-            assert len(model.encoder.forward_torchscript(net_input)["encoder_out"][0]) == encoded_length(
-                model.encoder, length
-            )
+            out = encoder.forward_torchscript(speech_batch([length], seed=2)["net_input"])
+        assert len(out["encoder_out"][0]) == encoded_length(encoder, length)
 
 
 def test_the_length_of_words_is_the_output_s():

@@ -74,7 +74,9 @@ def _write_split(directory: Path, split: str, size: int, seed: int, zipped: bool
         texts.append((len(found), " ".join(f"w{word}" for word in words)))
     places = (_zipped if zipped else _in_files)(directory, split, sources)
     lines = ["id\taudio\tn_frames\ttgt_text\tspeaker\ttgt_lang"]
-    lines += [f"{split}{i}\t{places[i]}\t{frames}\t{text}\ts\t{LANGUAGES[i % 2]}" for i, (frames, text) in enumerate(texts)]
+    lines += [
+        f"{split}{i}\t{places[i]}\t{frames}\t{text}\ts\t{LANGUAGES[i % 2]}" for i, (frames, text) in enumerate(texts)
+    ]
     (directory / f"{split}.tsv").write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -93,17 +95,25 @@ def _zipped(directory: Path, split: str, sources: dict[str, bytes]) -> list[str]
     return [f"{path}:{whole.index(content)}:{len(content)}" for content in sources.values()]
 
 
-def train(data: Path, arch: str, directory: Path, updates: int, *more: object) -> Path:
+def train(
+    data: Path,
+    arch: str,
+    directory: Path,
+    updates: int,
+    *more: object,
+    task: str = "speech_to_text",
+    plugin: bool = False,
+) -> Path:
     """A checkpoint that ``fairseq-train`` has written."""
     options = [[f"--{name.replace('_', '-')}", value] for name, value in sizes_of(arch).items()]
     with contextlib.redirect_stderr(io.StringIO()):
         fairseq(
             "train",
-            *[data, "--task", "speech_to_text", "--arch", arch, *(word for option in options for word in option)],
+            *[data, "--task", task, "--arch", arch, *(word for option in options for word in option)],
             *["--criterion", "label_smoothed_cross_entropy", "--optimizer", "adam", "--lr", 0.01, "--max-tokens", 600],
             *["--clip-norm", 1, "--dropout", 0, "--seed", 3, "--max-update", updates, "--save-dir", directory],
             *["--disable-validation", "--no-epoch-checkpoints", "--log-format", "none", *more],
-            plugin=False,
+            plugin=plugin,
         )
     return directory / "checkpoint_last.pt"
 
