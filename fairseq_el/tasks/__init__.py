@@ -10,6 +10,7 @@ from fairseq_el.tasks.translation import (
     ELTranslationMultiSimpleEpochTask,
     ELTranslationTask,
 )
+from fairseq_el.tasks.user_directory import el_task_for, import_user_directory
 
 __all__ = [
     "ELLanguageModelingConfig",
@@ -20,5 +21,7 @@ __all__ = [
     "ELTranslationFromPretrainedBARTTask",
     "ELTranslationMultiSimpleEpochTask",
     "ELTranslationTask",
+    "el_task_for",
     "explain_by_options",
+    "import_user_directory",
 ]

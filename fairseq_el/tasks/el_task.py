@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from typing import Any, Callable, List, Optional, Sequence
 
@@ -98,7 +99,7 @@ class ELTask(WholeData):
         if from_checkpoint:
             check_kind(cfg, self)
         try:
-            model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+            model = _call_build_model(super().build_model, cfg, from_checkpoint)  # type: ignore[misc]
         except ValueError as error:
             if not from_checkpoint or "requires a joined dictionary" not in str(error):
                 raise
@@ -169,6 +170,16 @@ class ELTask(WholeData):
 
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)
+
+
+def _call_build_model(build: Callable[..., Any], cfg: Any, from_checkpoint: bool) -> Any:
+    """Calls a task's ``build_model``, which may be one that takes only the configuration, as fairseq allows."""
+    parameters = inspect.signature(build).parameters.values()
+    named = {parameter.name for parameter in parameters}
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    if takes_all or "from_checkpoint" in named:
+        return build(cfg, from_checkpoint=from_checkpoint)
+    return build(cfg)
 
 
 def _option(options: Any, name: str, default: Any = None) -> Any:

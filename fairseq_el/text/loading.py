@@ -20,8 +20,8 @@ from fairseq_el.errors import FairseqElError, OptionError, UnsupportedModelError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import require_file
 from fairseq_el.generation import ELSequenceGenerator, build_el_generator
-from fairseq_el.tasks import explain_by_options
-from fairseq_el.text.command_line import Config, import_user_directory, parse, parse_some
+from fairseq_el.tasks import el_task_for, explain_by_options
+from fairseq_el.text.command_line import Config, import_user_directory_of, parse, parse_some
 
 State = Dict[str, Any]  # a checkpoint, as fairseq has read and upgraded it
 
@@ -75,15 +75,15 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """Reads a command line.
 
     Args:
-        arguments: DATA and the options of ``fairseq-interactive``. A stock ``--task`` becomes the task of this package
-            that decodes the same; by default it is the one that the first checkpoint was trained with.
+        arguments: DATA and the options of ``fairseq-interactive``. A ``--task`` without EL-attention, stock's or one of
+            ``--user-dir``, becomes the same task with it. By default it is the one of the first checkpoint.
 
     Raises:
         OptionError: options can't be used.
         FairseqElError: a checkpoint can't be read.
     """
     with _explained():
-        import_user_directory(arguments)
+        import_user_directory_of(arguments)
         some = parse_some(arguments)
         overrides, checkpoints = _overrides(some), _checkpoints(some)
         name, first = some.task, None
@@ -91,7 +91,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
             first = _read(checkpoints[0], overrides)
             name = _task_for(first, checkpoints[0])
         _refuse_speech(name)
-        cfg = parse(arguments, _PREFIX + name if _PREFIX + name in TASK_REGISTRY else name)
+        cfg = parse(arguments, el_task_for(name))
         _take_languages(cfg, first)
         return Settings(cfg, checkpoints, overrides, first)
 
@@ -182,6 +182,10 @@ def _read(path: str, overrides: Dict[str, Any]) -> State:
     return state
 
 
+def _is_fairseqs(task: str) -> bool:
+    return str(TASK_REGISTRY[task].__module__).startswith("fairseq.")
+
+
 def _setting(state: State, group: str, name: str) -> Any:
     """A setting that a checkpoint was trained with, or None. The ``_name`` of a task is the task."""
     if state.get("cfg"):
@@ -192,7 +196,7 @@ def _setting(state: State, group: str, name: str) -> Any:
 def _task_for(state: State, path: str) -> str:
     """The task that fits a checkpoint."""
     trained = _setting(state, "task", "_name")
-    if trained is not None and (_PREFIX + trained in TASK_REGISTRY or trained.startswith(_PREFIX)):
+    if trained in TASK_REGISTRY and (_PREFIX + trained in TASK_REGISTRY or not _is_fairseqs(trained)):
         return str(trained)
     arch = _setting(state, "model", "arch") or _setting(state, "model", "_name")
     model = ARCH_MODEL_REGISTRY.get(arch) or MODEL_REGISTRY.get(arch)
