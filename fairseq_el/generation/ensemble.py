@@ -184,14 +184,14 @@ class ModelDecoder:
         return (
             decoder is not None
             and decoder.adaptive_softmax is None
-            and type(decoder).output_layer is TransformerDecoderBase.output_layer
+            and not _has_own_output_layer(decoder)
             and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
             and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
         )
 
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
-        if decoder.adaptive_softmax is not None or self.state is None:
+        if decoder.adaptive_softmax is not None or self.state is None or _has_own_output_layer(decoder):
             logits: Tensor = decoder.output_layer(features)
             return logits
         return self.state.linears(decoder.output_projection, features)
@@ -216,6 +216,12 @@ class ModelDecoder:
     def _incremental_state(self) -> Dict[str, Any]:
         assert self.incremental_state is not None
         return self.incremental_state
+
+
+def _has_own_output_layer(decoder: Any) -> bool:
+    """Returns whether a decoder computes logits in another way than fairseq's."""
+    own = type(decoder).output_layer is not TransformerDecoderBase.output_layer
+    return own or "output_layer" in vars(decoder)
 
 
 class EnsembleDecoder:

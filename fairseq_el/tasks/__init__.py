@@ -10,7 +10,7 @@ from fairseq_el.tasks.translation import (
     ELTranslationMultiSimpleEpochTask,
     ELTranslationTask,
 )
-from fairseq_el.tasks.user_directory import el_task_for, import_user_directory
+from fairseq_el.tasks.user_directory import el_task_for, import_user_directory, is_of_user
 
 __all__ = [
     "ELLanguageModelingConfig",
@@ -24,4 +24,5 @@ __all__ = [
     "el_task_for",
     "explain_by_options",
     "import_user_directory",
+    "is_of_user",
 ]

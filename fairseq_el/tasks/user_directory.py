@@ -59,20 +59,26 @@ def _why_not_imported(directory: str, error: BaseException) -> str:
 
 
 def el_task_for(name: str) -> str:
-    """The name of the task that does what another does, with EL-attention; it is made if nobody has.
+    """The name of the task that does what another does, with EL-attention. For a task of the user's own it is made.
 
-    Nothing of the user's is changed: ``el_NAME`` is a subclass of :class:`ELTask` and the registered task, with the
+    Nothing of the user's is changed: ``el_NAME`` is a subclass of :class:`ELTask` and of the user's task, with the
     options of both.
 
     Args:
-        name: a task. One that decodes with EL-attention already, or that nobody has registered, is returned as it is.
+        name: a task. It is returned as it is if there is no other for it.
     """
-    task: Any = TASK_REGISTRY.get(name)
-    if task is None or issubclass(task, ELTask):
+    if PREFIX + name in TASK_REGISTRY:
+        return PREFIX + name
+    if not is_of_user(name) or issubclass(TASK_REGISTRY[name], ELTask):
         return name
-    if PREFIX + name not in TASK_REGISTRY:
-        _register(PREFIX + name, task, TASK_DATACLASS_REGISTRY.get(name))
+    _register(PREFIX + name, TASK_REGISTRY[name], TASK_DATACLASS_REGISTRY.get(name))
     return PREFIX + name
+
+
+def is_of_user(task: str) -> bool:
+    """Returns whether a task is registered, and neither by fairseq nor by this package."""
+    module = str(getattr(TASK_REGISTRY.get(task), "__module__", "fairseq"))
+    return module.partition(".")[0] not in ("fairseq", "fairseq_el")
 
 
 def _register(name: str, task: Any, config: Any) -> None:

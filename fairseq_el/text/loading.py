@@ -20,7 +20,7 @@ from fairseq_el.errors import FairseqElError, OptionError, UnsupportedModelError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import require_file
 from fairseq_el.generation import ELSequenceGenerator, build_el_generator
-from fairseq_el.tasks import el_task_for, explain_by_options
+from fairseq_el.tasks import el_task_for, explain_by_options, is_of_user
 from fairseq_el.text.command_line import Config, import_user_directory_of, parse, parse_some
 
 State = Dict[str, Any]  # a checkpoint, as fairseq has read and upgraded it
@@ -182,10 +182,6 @@ def _read(path: str, overrides: Dict[str, Any]) -> State:
     return state
 
 
-def _is_fairseqs(task: str) -> bool:
-    return str(TASK_REGISTRY[task].__module__).startswith("fairseq.")
-
-
 def _setting(state: State, group: str, name: str) -> Any:
     """A setting that a checkpoint was trained with, or None. The ``_name`` of a task is the task."""
     if state.get("cfg"):
@@ -196,7 +192,8 @@ def _setting(state: State, group: str, name: str) -> Any:
 def _task_for(state: State, path: str) -> str:
     """The task that fits a checkpoint."""
     trained = _setting(state, "task", "_name")
-    if trained in TASK_REGISTRY and (_PREFIX + trained in TASK_REGISTRY or not _is_fairseqs(trained)):
+    known = trained is not None and (_PREFIX + trained in TASK_REGISTRY or trained.startswith(_PREFIX))
+    if known or (trained is not None and is_of_user(trained)):
         return str(trained)
     arch = _setting(state, "model", "arch") or _setting(state, "model", "_name")
     model = ARCH_MODEL_REGISTRY.get(arch) or MODEL_REGISTRY.get(arch)
