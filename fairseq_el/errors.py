@@ -33,9 +33,8 @@ class FairseqElError(Exception):
 class UnsupportedModelError(FairseqElError):
     """EL-attention can't decode this model exactly. The message lists every reason, not only the first."""
 
-    def __init__(self, model_name: str, reasons: Sequence[str], decoder_only: bool = False):
+    def __init__(self, model_name: str, reasons: Sequence[str], task: str = "translation"):
         self.reasons = list(reasons)
-        task = "language_modeling" if decoder_only else "translation"
         listed = "\n".join(f"  - {reason}" for reason in self.reasons)
         super().__init__(
             f"{model_name} can't be decoded with EL-attention, which must give the same output as stock attention:\n"

@@ -41,7 +41,7 @@ BELOW = {  # what each part of the package imports; "" is the package itself, fo
     "plugin": "_compat architectures checkpoint_loading decoding generation slim tasks tokenization topk",
     "cli": """
         bench cards conversion decoding dtypes errors files generation jobs ops planning plugin recipes scoring
-        subprocesses text tokenization units workers
+        subprocesses tasks text tokenization units workers
     """,
 }
 PURE = {"_compat", "cards", "dtypes", "errors", "ops", "planning", "policy", "units"}  # no fairseq

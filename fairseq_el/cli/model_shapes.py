@@ -56,6 +56,8 @@ def shape_of_weights(weights: Dict[str, Any], settings: Any) -> ModelShape:
         ValueError: a weight or a setting has a value that no Transformer has.
     """
     decoder_only = "encoder.embed_tokens.weight" not in weights
+    if decoder_only and any(name.startswith("encoder.") for name in weights):
+        raise ValueError("has an encoder that reads no words, as of speech")
     encoder = {"layers": 0, "dim": 0, "ffn_dim": 0, "heads": 0} if decoder_only else _side(weights, settings, "encoder")
     decoder = _side(weights, settings, "decoder")
     distinct = {(tensor.data_ptr(), tensor.shape): tensor.numel() for tensor in parameters_of(weights).values()}

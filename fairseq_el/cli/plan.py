@@ -20,6 +20,7 @@ from fairseq_el.generation import DEFAULT_ENCODER_TOKENS, native_threads, uses_g
 from fairseq_el.ops import can_pack
 from fairseq_el.planning import DEFAULT_OVERHEAD, ModelShape, Workload, free_memory, torch_attention
 from fairseq_el.planning.report import Plan
+from fairseq_el.tasks import import_user_directory
 from fairseq_el.units import format_size
 
 _DESCRIPTION = """\
@@ -53,6 +54,7 @@ def _add_model(model: Any) -> None:
     which.add_argument(
         "--arch", metavar="NAME", help="an architecture of fairseq, such as bart_large or transformer_lm_gpt"
     )
+    model.add_argument("--user-dir", metavar="DIR", help="of your own, which registers the --arch")
     model.add_argument(
         "--vocab-size",
         type=positive,
@@ -157,6 +159,8 @@ def run(options: argparse.Namespace) -> int:
     if options.path is not None:
         shape = shape_of_checkpoint(options.path)
     else:
+        if options.user_dir is not None:
+            import_user_directory(options.user_dir)
         shape = shape_of_architecture(options.arch, options.vocab_size)
     limit = options.memory or free_memory(options.device)
     plan = Plan(shape, _workload(options, shape), limit, options.batch, options.el_self_attention)

@@ -31,6 +31,13 @@ from fairseq_el.decoding.enable import (
 from fairseq_el.decoding.encoder import NetInput, SharedEncoderOut, encode, is_plain_encoder, share_encoder_out
 from fairseq_el.decoding.layers import drops_out, is_plain_decoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks, is_inference_only, is_plain_linear, why_not_in_int8
+from fairseq_el.decoding.speech_encoder import (
+    SPEECH_DECODERS,
+    SPEECH_MODELS,
+    encoded_length,
+    is_features,
+    run_encoder,
+)
 from fairseq_el.decoding.static_state import StaticState
 from fairseq_el.decoding.support import cross_attentions, unsupported_reasons
 
@@ -38,6 +45,8 @@ __all__ = [
     "BACKENDS",
     "DEFAULT_BACKEND",
     "DEFAULT_SELF_ATTENTION",
+    "SPEECH_DECODERS",
+    "SPEECH_MODELS",
     "DecodeState",
     "ELCrossAttention",
     "ELSelfAttention",
@@ -60,13 +69,16 @@ __all__ = [
     "embedded_positions",
     "enable_el_attention",
     "encode",
+    "encoded_length",
     "has_hooks",
     "is_el_model",
+    "is_features",
     "is_inference_only",
     "is_plain_decoder_layer",
     "is_plain_encoder",
     "is_plain_linear",
     "models_in",
+    "run_encoder",
     "self_attention_of",
     "set_class_without_el",
     "share_encoder_out",

@@ -23,6 +23,7 @@ from fairseq_el.decoding.support import (
     has_linear_attention,
     is_decoder_only,
     self_attentions,
+    stock_task_of,
     unsupported_reasons,
 )
 from fairseq_el.errors import UnsupportedModelError
@@ -50,7 +51,7 @@ def enable_el_attention(models: Models, backend: str | None = None, self_attenti
     for model in to_enable:
         reasons = unsupported_reasons(model)
         if reasons:
-            raise UnsupportedModelError(type(model).__name__, reasons, decoder_only=is_decoder_only(model))
+            raise UnsupportedModelError(type(model).__name__, reasons, stock_task_of(model))
     for model in to_enable:
         _enable(model, backend or DEFAULT_BACKEND, self_attention or DEFAULT_SELF_ATTENTION)
     for model in _softmax_models(models):

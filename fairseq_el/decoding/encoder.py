@@ -14,6 +14,7 @@ from torch import Tensor
 from fairseq_el.decoding.decode_state import EncoderOut
 from fairseq_el.decoding.layers import has_active_dropout, is_plain_encoder_layer, run_encoder_layer
 from fairseq_el.decoding.linears import Linears, has_hooks
+from fairseq_el.decoding.speech_encoder import run_encoder
 from fairseq_el.ops import as_bias, keep_rows, storage_bytes
 from fairseq_el.policy import sentences_at_once
 
@@ -44,7 +45,8 @@ def encode(
 
     Returns:
         stock's dictionary with ``encoder_out`` ``(n, B, d)``, a view of contiguous ``(B, n, d)`` storage, and
-        ``encoder_padding_mask`` ``(B, n)``, if anything is padded. Values at padding are undefined.
+        ``encoder_padding_mask`` ``(B, n)``, if anything is padded. Values at padding are undefined. For speech ``n`` is
+        the length after convolutions (:func:`~fairseq_el.decoding.speech_encoder.encoded_length`).
     """
     if not is_plain_encoder(encoder, net_input):
         return _encode_as_stock(encoder, net_input, source, max_tokens)
@@ -77,7 +79,8 @@ def encode(
 def is_plain_encoder(encoder: Any, net_input: NetInput) -> bool:
     """Returns whether an encoder reads nothing but words, and has layers as fairseq's own."""
     return (
-        set(net_input) <= {"src_tokens", "src_lengths", "prev_output_tokens"}
+        isinstance(encoder, TransformerEncoderBase)
+        and set(net_input) <= {"src_tokens", "src_lengths", "prev_output_tokens"}
         and all(getattr(type(encoder), name) is getattr(TransformerEncoderBase, name) for name in _METHODS)
         and not (encoder.training or has_hooks(encoder) or has_active_dropout(encoder))
         and all(is_plain_encoder_layer(layer) for layer in encoder.layers)
@@ -117,23 +120,24 @@ def _encode_as_stock(encoder: Any, net_input: NetInput, source: Tensor, max_toke
     num_sentences, length = source.shape[:2]
     part_size = sentences_at_once(max_tokens, length)
     if part_size >= num_sentences:
-        whole: EncoderOut = encoder.forward_torchscript(net_input)
+        whole: EncoderOut = run_encoder(encoder, net_input)
         return whole
     memory: Optional[Tensor] = None
     padding_mask: Optional[Tensor] = None
     for begin in range(0, num_sentences, part_size):
         part = slice(begin, begin + part_size)
-        out = encoder.forward_torchscript(
+        out = run_encoder(
+            encoder,
             {
                 name: value[part] if isinstance(value, Tensor) and value.size(0) == num_sentences else value
                 for name, value in net_input.items()
-            }
+            },
         )
         encoded = out["encoder_out"][0].transpose(0, 1)  # (n, B', d) -> (B', n, d)
         if memory is None:
             memory = encoded.new_empty(num_sentences, *encoded.shape[1:])
         if encoded.shape[1:] != memory.shape[1:]:  # its length depends on which sentences are together
-            whole = encoder.forward_torchscript(net_input)
+            whole = run_encoder(encoder, net_input)
             return whole
         memory[part] = encoded
         if out["encoder_padding_mask"]:

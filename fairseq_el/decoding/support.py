@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 from fairseq.modules import MultiheadAttention
 from torch import nn
 
 from fairseq_el.decoding.attention import class_without_el
+from fairseq_el.decoding.speech_encoder import SPEECH_DECODERS, SPEECH_ENCODERS, SPEECH_MODELS
 
 DECODER_METHODS = ("forward", "extract_features", "extract_features_scriptable")
+_DECODERS: Tuple[Any, ...] = (TransformerDecoderBase, *SPEECH_DECODERS)  # the latter return the same features
+_ENCODERS: Tuple[Any, ...] = (TransformerEncoderBase, *SPEECH_ENCODERS)
 
 
 def cross_attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:
@@ -55,13 +58,25 @@ def is_decoder_only(model: nn.Module) -> bool:
     return not hasattr(model, "encoder")
 
 
+def stock_task_of(model: nn.Module) -> str:
+    """The name of fairseq's task for models of this kind."""
+    if is_decoder_only(model):
+        return "language_modeling"
+    of_speech = isinstance(model, SPEECH_MODELS) or type(model).__module__.startswith("fairseq.models.speech_to_text")
+    return "speech_to_text" if of_speech else "translation"
+
+
 def _encoder_reasons(model: nn.Module) -> List[str]:
     if is_decoder_only(model):
         return []
-    encoder = model.encoder
-    if not isinstance(encoder, TransformerEncoderBase):
-        return [f"its encoder is a {type(encoder).__name__}; only fairseq's TransformerEncoder is supported"]
-    if type(encoder).reorder_encoder_out is not TransformerEncoderBase.reorder_encoder_out:
+    encoder: Any = model.encoder
+    known: Any = next((known for known in _ENCODERS if isinstance(encoder, known)), None)
+    if known is None:
+        return [
+            f"its encoder is a {type(encoder).__name__}; only fairseq's TransformerEncoder and the encoders of "
+            "s2t_transformer, s2t_conformer and convtransformer are supported"
+        ]
+    if type(encoder).reorder_encoder_out is not known.reorder_encoder_out:
         return [f"its encoder {type(encoder).__name__} has its own reorder_encoder_out, which EL-attention replaces"]
     return []
 
@@ -77,7 +92,7 @@ def _decoder_reasons(model: nn.Module) -> List[str]:
     reasons = [
         f"its decoder {type(decoder).__name__} has its own {method}, which may need encoder outputs of every beam"
         for method in DECODER_METHODS
-        if getattr(type(decoder), method) is not getattr(TransformerDecoderBase, method)
+        if getattr(type(decoder), method) not in [getattr(known, method) for known in _DECODERS]
     ]
     if decoder.cross_self_attention:
         reasons.append("--cross-self-attention joins encoder outputs to the decoder's own keys and values")

@@ -11,7 +11,7 @@ So its hypotheses are those of stock's generator for a batch of that sentence, c
 of padding.
 
 Whatever else draws random numbers, such as retained dropout or a hook, is noticed. Sentences are then decoded one by
-one.
+one. So is speech, because padding has a part in what convolutions give.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Dict, Optional
 import torch
 from torch import Tensor
 
+from fairseq_el.decoding import is_features
 from fairseq_el.errors import NoHypothesisError
 from fairseq_el.generation.batch import Sample, WholeBatch, batch_of_one, rows_of, source_in, words_within
 from fairseq_el.generation.hypotheses import Hypotheses
@@ -63,8 +64,8 @@ def _together(generator: Any, before: RandomState, sample: Sample, options: Dict
 
 
 def _needs_one_by_one(generator: Any, sample: Sample, options: Dict[str, Any]) -> bool:
-    """Returns whether numbers were drawn before, or prefixes decide together how n-grams are blocked."""
-    if generator.__dict__.get("_draws", False):
+    """Returns whether numbers were drawn before, or the padding of features or prefixes decides for all together."""
+    if generator.__dict__.get("_draws", False) or is_features(source_in(sample)):
         return True
     rules, prefix_tokens = SearchRules.of(generator), options.get("prefix_tokens")
     if rules.ngram_blocker is None or rules.blocks_ngrams_as_stock or prefix_tokens is None:

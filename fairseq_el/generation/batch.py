@@ -8,6 +8,7 @@ import fairseq
 import torch
 from torch import Tensor
 
+from fairseq_el.decoding import is_features
 from fairseq_el.errors import ConstraintsError
 from fairseq_el.generation.forced_prefix import forced_lengths
 from fairseq_el.generation.hypotheses import Kept
@@ -66,7 +67,8 @@ def batch_of_one(sample: Sample, i: int, pad: int) -> Sample:
     one: Sample = rows_of(whole, slice(i, i + 1), num_sentences)
     tokens = one["net_input"].get("src_tokens")
     if tokens is not None:
-        one["net_input"]["src_tokens"] = tokens[:, words_within(tokens, pad)[0]]
+        columns = _unpadded(one["net_input"], pad)[0]
+        one["net_input"]["src_tokens"] = tokens[:, columns]
     return one
 
 
@@ -87,7 +89,7 @@ def source_of(sample: Sample, pad: int, eos: int) -> Tuple[Tensor, Tensor]:
     """:func:`source_in`, and the lengths of the sentences, ``(B)``, as fairseq finds them."""
     source, net_input = source_in(sample), sample["net_input"]
     if "src_tokens" in net_input:
-        if "src_lengths" in net_input and not _COUNTS_WORDS:
+        if "src_lengths" in net_input and (is_features(source) or not _COUNTS_WORDS):
             return source, net_input["src_lengths"]
         return source, (source.ne(eos) & source.ne(pad)).long().sum(dim=1)
     mask = net_input["padding_mask"]
@@ -118,7 +120,15 @@ def source_widths(sample: Sample, pad: int) -> List[int]:
     if "src_tokens" not in sample["net_input"]:
         mask = sample["net_input"].get("padding_mask")
         return [source.size(1)] * source.size(0) if mask is None else (~mask).sum(dim=1).tolist()
-    return [words.stop - words.start for words in words_within(source, pad)]
+    return [columns.stop - columns.start for columns in _unpadded(sample["net_input"], pad)]
+
+
+def _unpadded(net_input: Dict[str, Any], pad: int) -> List[slice]:
+    """The columns of each source without the padding at its ends. Features are padded after their ends."""
+    source = net_input["src_tokens"]
+    if is_features(source):
+        return [slice(0, length) for length in net_input["src_lengths"].tolist()]
+    return words_within(source, pad)
 
 
 def words_within(tokens: Tensor, pad: int) -> List[slice]:

@@ -12,6 +12,8 @@ from fairseq.models.transformer import TransformerDecoderBase, TransformerModelB
 from torch import Tensor, nn
 
 from fairseq_el.decoding import (
+    SPEECH_DECODERS,
+    SPEECH_MODELS,
     DecodeState,
     NetInput,
     SharedEncoderOut,
@@ -20,11 +22,12 @@ from fairseq_el.decoding import (
     decode_step,
     encode,
     is_el_model,
+    run_encoder,
 )
 from fairseq_el.ops import log_probabilities
 
 _NORMALIZES = ("get_normalized_probs", "get_normalized_probs_scriptable")
-_MODELS = (BaseFairseqModel, TransformerModelBase)
+_MODELS = (BaseFairseqModel, TransformerModelBase, *SPEECH_MODELS)
 
 OnStep = Callable[[int, List[DecodeState]], None]  # called with the number of a step and the states of EL models
 
@@ -57,6 +60,7 @@ class ModelDecoder:
     Attributes:
         state: the state that beams share; None if the model decodes as in stock.
         is_softmax: whether log-probabilities are one softmax over the logits of the output projection.
+        gives_attention: whether steps may return attention. Stock's decoders of speech do not.
     """
 
     def __init__(
@@ -78,13 +82,14 @@ class ModelDecoder:
         if incremental and is_el_model(model) and can_share_past(self.model.decoder):
             self.state = new_state().put_into(self.incremental_state)
         self.is_softmax = self._is_softmax()
+        self.gives_attention = not isinstance(getattr(model, "decoder", None), SPEECH_DECODERS)
 
     def encode(self, net_input: NetInput, source: Tensor, max_tokens: int) -> None:
         """Runs the encoder; for EL models over parts of the batch with at most ``max_tokens`` positions each."""
         self._has_encoded = True
         rows = torch.arange(source.size(0), device=source.device).repeat_interleave(self.beam_size)
         if self.state is None:
-            out = self.model.encoder.forward_torchscript(net_input)
+            out = run_encoder(self.model.encoder, net_input)
         else:
             out = encode(self.model.encoder, net_input, source, max_tokens, self.state.linears)
         self._encoder_out = self.model.encoder.reorder_encoder_out(out, rows)
@@ -109,7 +114,7 @@ class ModelDecoder:
             self._incremental_state(),
             lengths,
             part,
-            need_attn=need_attn,
+            need_attn=need_attn and self.gives_attention,
         )
         features = output.features
         if lengths is None:
@@ -142,7 +147,7 @@ class ModelDecoder:
                 self._encoder_out,
                 self._incremental_state(),
                 in_search,
-                need_attn=need_attn,
+                need_attn=need_attn and self.gives_attention,
             )
             return output.features, None if output.attn is None else output.attn[:, -1]
         return self._stock_step(tokens)
@@ -179,14 +184,14 @@ class ModelDecoder:
         return (
             decoder is not None
             and decoder.adaptive_softmax is None
-            and type(decoder).output_layer is TransformerDecoderBase.output_layer
+            and not _has_own_output_layer(decoder)
             and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
             and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
         )
 
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
-        if decoder.adaptive_softmax is not None or self.state is None:
+        if decoder.adaptive_softmax is not None or self.state is None or _has_own_output_layer(decoder):
             logits: Tensor = decoder.output_layer(features)
             return logits
         return self.state.linears(decoder.output_projection, features)
@@ -211,6 +216,12 @@ class ModelDecoder:
     def _incremental_state(self) -> Dict[str, Any]:
         assert self.incremental_state is not None
         return self.incremental_state
+
+
+def _has_own_output_layer(decoder: Any) -> bool:
+    """Returns whether a decoder computes logits in another way than fairseq's."""
+    own = type(decoder).output_layer is not TransformerDecoderBase.output_layer
+    return own or "output_layer" in vars(decoder)
 
 
 class EnsembleDecoder:
@@ -243,7 +254,6 @@ class EnsembleDecoder:
         """
         self.uses_graphs = uses_graphs
         self.encoder_tokens = encoder_tokens
-        self.need_attn = need_attn
         self.on_step = on_step
         self.peak = StateBytes()
         self._measures = measures
@@ -252,6 +262,7 @@ class EnsembleDecoder:
         self.models = [
             ModelDecoder(model, beam_size, incremental, functools.partial(new_state, model)) for model in models
         ]
+        self.need_attn = need_attn and any(model.gives_attention for model in self.models)
 
     @property
     def all_share(self) -> bool:

@@ -14,7 +14,7 @@ from fairseq.sequence_generator import SequenceGenerator, SequenceGeneratorWithA
 from torch import Tensor, nn
 
 from fairseq_el.cards.check import check_input
-from fairseq_el.decoding import DecodeState, Linears, backend_of, is_el_model, is_inference_only
+from fairseq_el.decoding import DecodeState, Linears, backend_of, encoded_length, is_el_model, is_inference_only
 from fairseq_el.errors import FairseqElError, NoHypothesisError
 from fairseq_el.generation.alone import decode_alone
 from fairseq_el.generation.backend_choice import choose_for_batch
@@ -185,7 +185,8 @@ class ELSequenceGenerator(SequenceGenerator):
         backend = backend_of(model)
         if backend == "auto":
             steps = (self.min_len, max_steps - 1)
-            backend = choose_for_batch(model, num_sentences, self.beam_size, src_len, steps, self.memory_budget)
+            length = encoded_length(getattr(model, "encoder", None), src_len)
+            backend = choose_for_batch(model, num_sentences, self.beam_size, length, steps, self.memory_budget)
         linears = self.linears_for(model, num_sentences, max_steps)
         return DecodeState(num_sentences, self.beam_size, max_steps, backend, linears)
 

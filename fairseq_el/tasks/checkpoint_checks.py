@@ -8,9 +8,12 @@ from typing import Any, Dict, List, Sequence, Tuple
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
+from fairseq.tasks.speech_to_text import SpeechToTextTask
 from fairseq.tasks.translation import TranslationTask
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import nn
 
+from fairseq_el.decoding import SPEECH_MODELS
 from fairseq_el.errors import CheckpointMismatchError
 from fairseq_el.tasks.option_checks import CommandLine
 
@@ -18,6 +21,24 @@ logger = logging.getLogger(__name__)
 
 # By side, "encoder" or "decoder": the numbers of symbols in the checkpoint and in the data.
 Sizes = Dict[str, Tuple[int, int]]
+
+# Kinds of models: what they are, what to use, and the tasks for them.
+_CONTINUES = (
+    "a language model",
+    "--task el_language_modeling, with data that have a dict.txt",
+    (LanguageModelingTask,),
+)
+_LISTENS = (
+    "a model of speech",
+    "--task el_speech_to_text, with data that have manifests of features",
+    (SpeechToTextTask,),
+)
+_TRANSLATES = (
+    "a model with encoder and decoder",
+    "--task el_translation, with data of sentence pairs",
+    (TranslationTask, TranslationMultiSimpleEpochTask),
+)
+_KINDS: Tuple[Any, ...] = (_CONTINUES, _LISTENS, _TRANSLATES)
 
 
 def check_kind(cfg: Any, task: Any) -> None:
@@ -27,20 +48,20 @@ def check_kind(cfg: Any, task: Any) -> None:
         cfg: the checkpoint's settings of the model.
 
     Raises:
-        CheckpointMismatchError: a language model is given to a task that translates, or the other way round.
+        CheckpointMismatchError: the task is for models of another kind.
     """
     name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if model is None:
         return
-    continues = issubclass(model, FairseqLanguageModel)
-    if continues and isinstance(task, TranslationTask):
-        what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
-    elif not continues and isinstance(task, LanguageModelingTask):
-        what, other = "a model with encoder and decoder", "--task el_translation, with data of sentence pairs"
-    else:
-        return
-    raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {other}")
+    kind: Any = _TRANSLATES
+    if issubclass(model, FairseqLanguageModel):
+        kind = _CONTINUES
+    elif issubclass(model, SPEECH_MODELS):
+        kind = _LISTENS
+    what, use, _ = kind
+    if any(isinstance(task, of_task) for other in _KINDS if other is not kind for of_task in other[2]):
+        raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {use}")
 
 
 def check_dictionaries_on_load(model: nn.Module, task: Any, saved: CommandLine) -> None:

@@ -27,7 +27,7 @@ def explain_by_options(error: BaseException) -> Optional[str]:
         return encoder
     if isinstance(error, OSError) and said.startswith("Model file not found"):
         return f"{said}. --path must name a checkpoint, or several with a colon in between"
-    if isinstance(error, FileNotFoundError) and said.startswith("Dataset not found: "):
+    if isinstance(error, FileNotFoundError) and re.match(r"Dataset not found: .* \(.*\)$", said):
         return _no_such_split(*said[len("Dataset not found: ") : -1].rsplit(" (", 1))
     if isinstance(error, FileNotFoundError) and str(error.filename).endswith("/dict.txt"):
         return f"There is no {error.filename}, which data of language models have. For pairs give --task el_translation"

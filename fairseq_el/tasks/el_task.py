@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from torch import nn
 
@@ -78,7 +79,7 @@ class ELTask(WholeData):
         report_failures_without_traceback(explain_by_options)
         command = CommandLine.of_task(cfg)
         if command.reads_a_checkpoint:
-            raise_problems(command_problems(command, cls.takes_constraints, cls.continues_prompts))
+            raise_problems(cls.command_problems(command))
         warning = data_warning(command, getattr(cfg, "data", None))
         if warning:
             logger.warning(warning)
@@ -89,11 +90,16 @@ class ELTask(WholeData):
             task._search_rules(functools.partial(command.get, "generation"))  # before the model is read
         return task
 
+    @classmethod
+    def command_problems(cls, command: CommandLine) -> List[str]:
+        """Finds what is wrong with the command line of a program that reads a checkpoint."""
+        return command_problems(command, cls.takes_constraints, cls.continues_prompts)
+
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         if from_checkpoint:
             check_kind(cfg, self)
         try:
-            model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+            model = _call_build_model(super().build_model, cfg, from_checkpoint)  # type: ignore[misc]
         except ValueError as error:
             if not from_checkpoint or "requires a joined dictionary" not in str(error):
                 raise
@@ -164,6 +170,16 @@ class ELTask(WholeData):
 
     def _el_config(self) -> Any:
         return getattr(self, "args", None) or getattr(self, "cfg", None)
+
+
+def _call_build_model(build: Callable[..., Any], cfg: Any, from_checkpoint: bool) -> Any:
+    """Calls a task's ``build_model``, which may be one that takes only the configuration, as fairseq allows."""
+    parameters = inspect.signature(build).parameters.values()
+    named = {parameter.name for parameter in parameters}
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    if takes_all or "from_checkpoint" in named:
+        return build(cfg, from_checkpoint=from_checkpoint)
+    return build(cfg)
 
 
 def _option(options: Any, name: str, default: Any = None) -> Any:

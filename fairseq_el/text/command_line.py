@@ -8,31 +8,26 @@ import sys
 import warnings
 from typing import Any, Iterator, List, NoReturn, Optional, Sequence
 
-from fairseq import options, utils
+from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_el.errors import OptionError, raise_problems
+from fairseq_el.tasks import import_user_directory
 
 Config = Any  # omegaconf's, with fairseq's groups: task, generation, dataset, ...
 
 
-def import_user_directory(arguments: Sequence[str]) -> None:
+def import_user_directory_of(arguments: Sequence[str]) -> None:
     """Imports the module of ``--user-dir``, which may be one beside this package.
 
     Raises:
-        OptionError: there is no such directory, or its name is another module's.
+        OptionError: it can't be imported.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--user-dir")
     given, _ = _raising(parser).parse_known_args(arguments)
-    try:
-        utils.import_user_module(given)
-    except FileNotFoundError as error:
-        raise OptionError(f"--user-dir must be a directory with a Python package; there is no {error}") from error
-    except ImportError as error:
-        if not str(error).startswith("Failed to import --user-dir"):
-            raise
-        raise OptionError(str(error)) from error
+    if given.user_dir is not None:
+        import_user_directory(given.user_dir)
 
 
 def parse_some(arguments: Sequence[str]) -> argparse.Namespace:

@@ -13,14 +13,15 @@ from fairseq import checkpoint_utils, tasks, utils
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqEncoderDecoderModel, FairseqLanguageModel
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from fairseq_el.cards.check import usable_device
 from fairseq_el.errors import FairseqElError, OptionError, UnsupportedModelError
 from fairseq_el.failure_report import explain, explain_loading
 from fairseq_el.files import require_file
 from fairseq_el.generation import ELSequenceGenerator, build_el_generator
-from fairseq_el.tasks import explain_by_options
-from fairseq_el.text.command_line import Config, import_user_directory, parse, parse_some
+from fairseq_el.tasks import el_task_for, explain_by_options, is_of_user
+from fairseq_el.text.command_line import Config, import_user_directory_of, parse, parse_some
 
 State = Dict[str, Any]  # a checkpoint, as fairseq has read and upgraded it
 
@@ -74,22 +75,23 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """Reads a command line.
 
     Args:
-        arguments: DATA and the options of ``fairseq-interactive``. A stock ``--task`` becomes the task of this package
-            that decodes the same; by default it is the one that the first checkpoint was trained with.
+        arguments: DATA and the options of ``fairseq-interactive``. A ``--task`` without EL-attention, stock's or one of
+            ``--user-dir``, becomes the same task with it. By default it is the one of the first checkpoint.
 
     Raises:
         OptionError: options can't be used.
         FairseqElError: a checkpoint can't be read.
     """
     with _explained():
-        import_user_directory(arguments)
+        import_user_directory_of(arguments)
         some = parse_some(arguments)
         overrides, checkpoints = _overrides(some), _checkpoints(some)
         name, first = some.task, None
         if name is None:
             first = _read(checkpoints[0], overrides)
             name = _task_for(first, checkpoints[0])
-        cfg = parse(arguments, _PREFIX + name if _PREFIX + name in TASK_REGISTRY else name)
+        _refuse_speech(name)
+        cfg = parse(arguments, el_task_for(name))
         _take_languages(cfg, first)
         return Settings(cfg, checkpoints, overrides, first)
 
@@ -190,7 +192,8 @@ def _setting(state: State, group: str, name: str) -> Any:
 def _task_for(state: State, path: str) -> str:
     """The task that fits a checkpoint."""
     trained = _setting(state, "task", "_name")
-    if trained is not None and (_PREFIX + trained in TASK_REGISTRY or trained.startswith(_PREFIX)):
+    known = trained is not None and (_PREFIX + trained in TASK_REGISTRY or trained.startswith(_PREFIX))
+    if known or (trained is not None and is_of_user(trained)):
         return str(trained)
     arch = _setting(state, "model", "arch") or _setting(state, "model", "_name")
     model = ARCH_MODEL_REGISTRY.get(arch) or MODEL_REGISTRY.get(arch)
@@ -201,6 +204,14 @@ def _task_for(state: State, path: str) -> str:
         f"--task must be given: {path} was trained with the task {trained} and the architecture {arch}, and neither "
         "says how it is decoded. An architecture of your own must be in a --user-dir"
     )
+
+
+def _refuse_speech(task: str) -> None:
+    if issubclass(TASK_REGISTRY.get(task, object), SpeechToTextTask):
+        raise OptionError(
+            f"--task must be one that reads text; {task} reads features of speech. Decode them with fairseq-generate "
+            "DATA --path model.pt --user-dir fairseq_el --task el_speech_to_text"
+        )
 
 
 def _take_languages(cfg: Config, state: Optional[State]) -> None:

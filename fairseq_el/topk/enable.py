@@ -231,7 +231,8 @@ def _use_fused_layers(model: nn.Module, use: bool) -> None:
 
     The encoder decides by its first layer for all of them, so either all layers are changed or none.
     """
-    for layer in getattr(getattr(model, "encoder", None), "layers", ()):
+    encoder = getattr(model, "encoder", None)
+    for layer in getattr(encoder, "layers", getattr(encoder, "transformer_layers", ())):  # the latter for speech
         if use and layer.__dict__.pop(_WAS_FUSED, False):
             layer.__dict__[_FUSED] = True
         elif not use and layer.__dict__.get(_FUSED, False):
