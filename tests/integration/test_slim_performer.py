@@ -73,6 +73,19 @@ def test_resumed_training_is_the_same_training(raw, trained, tmp_path):
         assert torch.equal(optimizer[index]["exp_avg_sq"], state["exp_avg_sq"])
 
 
+@pytest.mark.long
+def test_resumed_training_with_features_that_are_drawn_anew(raw, tmp_path):
+    """In slices and whole, and resumed: the features of an update depend on nothing but its number."""
+    redraw = ["--feature-map", "favor+", "--redraw-features", "2", "--slice-length", "17"]
+    losses = train(raw, tmp_path / "whole", *redraw, "--max-update", "6", "--slice-length", "0")
+    assert train(raw, tmp_path / "sliced", *redraw, "--max-update", "6") == losses
+    for updates in ("3", "6"):
+        train(raw, tmp_path / "resumed", *redraw, "--max-update", updates)
+    (weights, _), (expected, _) = saved(tmp_path / "resumed"), saved(tmp_path / "sliced")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert "decoder.layers.1.directions" in expected
+
+
 def test_eval_lm(raw, trained):
     """Bits per byte of the validation set, as training found them."""
     directory, losses = trained
