@@ -4,14 +4,15 @@
 #   scripts/train_slim.sh CONFIG REGIME DATA DIRECTORY [any option of fairseq-train]
 #
 # CONFIG is configs/slim_copy.yaml (DATA is not used), slim_ptb.yaml or slim_enwik8.yaml. REGIME, for samples of L words:
-#   full                     without slices
-#   half, third              C = L/2, C = L/3
-#   tune-half, tune-third    full for the first half of the updates, then C = L/2, C = L/3
+#   full           without slices
+#   C              slices of C words, from 1 to L; the last slice of a sample has what is left
+#   half, third    C = L/2, C = L/3, rounded up
+#   tune-C, tune-half, tune-third    full for the first half of the updates, then slices
 # LENGTH and UPDATES in the environment change L and the number of updates. What is finished is left as it is.
 set -eu
 
 if [ $# -lt 4 ] || [ ! -f "$1" ]; then
-  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 config=$1 regime=$2 data=$3 directory=$4
@@ -22,26 +23,34 @@ length=${LENGTH:-$("${bin}python" "$here/yaml_options.py" "$config" length)}
 updates=${UPDATES:-$("${bin}python" "$here/yaml_options.py" "$config" updates)}
 options=$("${bin}python" "$here/yaml_options.py" "$config")
 
-positive() { # positive NAME VALUE
-  case $2 in
-  '' | *[!0-9]* | 0*)
-    echo "$1 must be a whole number from 1 on; got '$2'" >&2
-    exit 2
-    ;;
+is_positive() { # a whole number that the shell can count with
+  case $1 in
+  '' | *[!0-9]* | 0* | ??????????*) return 1 ;;
   esac
+}
+positive() { # positive NAME VALUE
+  if ! is_positive "$2"; then
+    echo "$1 must be a whole number from 1 to 999999999; got '$2'" >&2
+    exit 2
+  fi
 }
 positive LENGTH "$length"
 positive UPDATES "$updates"
 
-case $regime in
+case ${regime#tune-} in
 full) slice=0 ;;
-half | tune-half) slice=$(((length + 1) / 2)) ;;
-third | tune-third) slice=$(((length + 2) / 3)) ;;
-*)
-  echo "REGIME must be full, half, third, tune-half or tune-third; got $regime" >&2
-  exit 2
-  ;;
+half) slice=$(((length + 1) / 2)) ;;
+third) slice=$(((length + 2) / 3)) ;;
+*) slice=${regime#tune-} ;;
 esac
+if [ "$regime" != full ] && ! is_positive "$slice"; then
+  echo "REGIME must be full, a slice length C, half, third, tune-C, tune-half or tune-third; got '$regime'" >&2
+  exit 2
+fi
+if [ "$slice" -gt "$length" ]; then
+  echo "the slice length of REGIME must be at most L, $length; got $slice. Give less, or full for no slices" >&2
+  exit 2
+fi
 
 case $regime in
 tune-*)

@@ -78,7 +78,13 @@ class SharedAttention(MultiheadAttention):
         return el_attention(query * self.scaling, memory, *weights, **options)
 
     def _over_keys_values(
-        self, query: Tensor, key: Tensor, value: Tensor, hidden: Optional[Tensor], state: DecodeState
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        hidden: Optional[Tensor],
+        state: DecodeState,
+        causal: bool = False,
     ) -> Tensor:
         """Attention over keys and values.
 
@@ -87,6 +93,7 @@ class SharedAttention(MultiheadAttention):
             key, value: *Shape:* ``(B, h, n, dh)``.
             hidden: True where a position is hidden from all queries, ``(B, n)``, or from one, ``(B, queries, n)``. The
                 same object in all layers of a pass, which share the mask that the state makes of it.
+            causal: query ``i`` sees the first ``i + 1`` keys; only where there is a limit.
 
         Returns:
             the heads' outputs. *Shape:* ``(B, queries, h, dh)``.
@@ -97,7 +104,7 @@ class SharedAttention(MultiheadAttention):
         limit = self._limit_for(key.size(2))
         options: Dict[str, Any] = {"softmax_dtype": torch.float32}  # as stock, for every dtype
         if limit is not None:
-            options = {"k": limit.k, "query_chunk": limit.query_chunk}
+            options = {"k": limit.k, "query_chunk": limit.query_chunk, "causal": causal}
         return kv_attention(query, key, value, mask, scale=self.scaling, **options)
 
     def _limit_for(self, num_keys: int) -> Optional[ScoreLimit]:
@@ -271,6 +278,14 @@ class SharedSelfAttention(SharedAttention):
         heads = self._heads(x, state)
         return state.linears(self.out_proj, heads.reshape(x.shape))  # (B, queries, h, dh) -> (B, queries, h*dh)
 
+    def _over_nodes(self, query: Tensor, key: Tensor, value: Tensor, state: DecodeState) -> Tensor:
+        """Attends to keys and values of the nodes; see :meth:`_over_keys_values`."""
+        current = state.current
+        if not current.in_prompt:
+            return self._over_keys_values(query, key, value, current.hidden, state)
+        causal = self._limit_for(key.size(2)) is not None  # then no mask as large as all scores is needed
+        return self._over_keys_values(query, key, value, None if causal else current.future, state, causal)
+
     def _heads(self, x: Tensor, state: DecodeState) -> Tensor:
         """Adds the nodes of ``x`` ``(B, queries, d)`` to the state, and gives the heads' ``(B, queries, h, dh)``."""
         raise NotImplementedError
@@ -288,13 +303,12 @@ class ELSelfAttention(SharedSelfAttention):
     def _heads(self, x: Tensor, state: DecodeState) -> Tensor:
         (nodes,) = state.store(self._incremental_state_id, x.unsqueeze(1))
         query = self._by_head(state.linears(self.q_proj, x))
-        hidden = state.current.hidden
         if state.current.in_prompt:  # x is the whole past: keys and values of it are less work
             projected = (state.linears.once(module, x) for module in (self.k_proj, self.v_proj))
             key, value = (self._by_head(heads).transpose(1, 2) for heads in projected)
-            return self._over_keys_values(query, key, value, hidden, state)
+            return self._over_nodes(query, key, value, state)
         memory = nodes.squeeze(1)  # (B, 1, U, d) -> (B, U, d)
-        return self._over_memory(query, memory, attn_mask=hidden, need_weights=False)[0]
+        return self._over_memory(query, memory, attn_mask=state.current.hidden, need_weights=False)[0]
 
 
 class KVSelfAttention(SharedSelfAttention):
@@ -308,10 +322,10 @@ class KVSelfAttention(SharedSelfAttention):
             query, nodes = joined.split([self.num_heads, 2 * self.num_heads], dim=1)
             (pairs,) = state.store(self._incremental_state_id, nodes)  # (B, 2*h, U, dh): keys, then values
             key, value = pairs.chunk(2, dim=1)
-            return self._over_keys_values(query.transpose(1, 2), key, value, state.current.hidden, state)
+            return self._over_nodes(query.transpose(1, 2), key, value, state)
         query, key, value = map(self._by_head, state.linears.project_together(modules, x))
         key, value = state.store(self._incremental_state_id, key.transpose(1, 2), value.transpose(1, 2))
-        return self._over_keys_values(query, key, value, state.current.hidden, state)
+        return self._over_nodes(query, key, value, state)
 
 
 SELF_ATTENTION = {"el": ELSelfAttention, "kv": KVSelfAttention}

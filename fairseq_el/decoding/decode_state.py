@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -81,14 +82,30 @@ class Pass:
     Attributes:
         in_prompt: it reads first words, once for all beams of a sentence; queries are words. Else they are beams.
         part: the sentences of the pass.
-        hidden: True where a node is hidden from a query; None if all see all. Or the same as numbers that are added to
-            scores. *Shape:* ``(B or 1, queries, U)``.
+        hidden: True where a node is hidden from a beam; None if all see all, and in prompts. Or the same as numbers
+            that are added to scores. *Shape:* ``(B, b, U)``.
+        prompt_length: words of the longest prompt.
+        device: of the prompts.
     """
 
     in_prompt: bool
     part: slice
     hidden: Optional[Tensor]
+    prompt_length: int = 0
+    device: Optional[torch.device] = None
     _masks: List[Tuple[Tensor, Tensor]] = field(default_factory=list)  # hidden positions, and the mask made of them
+
+    @cached_property
+    def future(self) -> Optional[Tensor]:
+        """True where a word of a prompt comes after the query; None if there is one word. *Shape:* ``(1, t, t)``.
+
+        It is made when a layer asks for it: Top-k attention needs none. A position beyond the end of its prompt sees
+        the prompt, and nobody sees it.
+        """
+        if self.prompt_length < 2:
+            return None
+        shape = (1, self.prompt_length, self.prompt_length)
+        return torch.ones(shape, dtype=torch.bool, device=self.device).triu(1)
 
     def attn_mask(self, hidden: Optional[Tensor], dtype: torch.dtype) -> Optional[Tensor]:
         """``hidden`` as :func:`~fairseq_el.ops.kv_attention` takes it; made once in a pass, not in every layer.
@@ -169,10 +186,7 @@ class DecodeState:
             part: the sentences of this pass. Parts follow each other until all sentences have had their prompt.
         """
         self.tree.begin_prompt(length, lengths, device)
-        hidden = None
-        if length > 1:  # causal; a position beyond the end of its prompt sees the prompt, and nobody sees it
-            hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1).unsqueeze(0)
-        self.current = Pass(in_prompt=True, part=part, hidden=hidden)
+        self.current = Pass(in_prompt=True, part=part, hidden=None, prompt_length=length, device=device)
 
     def begin_step(self, device: torch.device, in_search: Optional[Tensor] = None) -> None:
         """The coming pass reads one word of every beam.

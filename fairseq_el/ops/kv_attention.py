@@ -27,6 +27,7 @@ def kv_attention(
     scale: float = 1.0,
     k: int | None = None,
     query_chunk: int = MOST_QUERIES,
+    causal: bool = False,
 ) -> Tensor:
     """Attention with one set of keys and values per sentence: ``softmax(s q_i K_i^T) V_i``.
 
@@ -47,15 +48,28 @@ def kv_attention(
         scale: ``s``, multiplied with the queries; 1 for queries that are scaled already.
         k: how many scores of a query enter its softmax, the largest ones (default: all).
         query_chunk: with ``k``, how many queries of a head are scored at a time, at most.
+        causal: with ``k``, query ``i`` sees the keys up to ``i + n - b`` only.
 
     Returns:
         the heads' outputs. *Shape:* ``(B, b, h, dh)``.
+
+    Raises:
+        ValueError: ``causal`` is given without ``k``.
     """
+    if causal and k is None:
+        raise ValueError("kv_attention: causal is for attention over k scores; give k, or an attn_mask")
     mask = None if attn_mask is None else attn_mask.unsqueeze(1)  # for all heads: (B, b, n) -> (B, 1, b, n)
     if k is not None:
         scaled = (query * scale).transpose(1, 2)  # (B, b, h, dh) -> (B, h, b, dh)
         heads = topk_attention(
-            scaled, key, value, k, attn_mask=mask, query_chunk=query_chunk, softmax_dtype=softmax_dtype
+            scaled,
+            key,
+            value,
+            k,
+            attn_mask=mask,
+            causal=causal,
+            query_chunk=query_chunk,
+            softmax_dtype=softmax_dtype,
         )
         return heads.transpose(1, 2)
     rounds = softmax_dtype is not None and torch.finfo(softmax_dtype).eps > torch.finfo(query.dtype).eps

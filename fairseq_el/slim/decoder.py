@@ -57,12 +57,26 @@ class SlimLayer(nn.Module):
         self.fc1 = nn.Linear(width, cfg.decoder_ffn_embed_dim)
         self.fc2 = nn.Linear(cfg.decoder_ffn_embed_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
-        directions = None
-        if self.feature_map == "favor+":
-            head_dim = width // self.num_heads
-            seed = cfg.feature_seed + number
-            directions = orthogonal_directions(self.num_heads, cfg.num_features or head_dim, head_dim, seed)
+        self.redraw_features = cfg.redraw_features
+        self._seed, self._seeds_of_a_draw = cfg.feature_seed + number, cfg.decoder_layers
+        self._num_features = cfg.num_features or width // self.num_heads
+        directions = self._draw(0) if self.feature_map == "favor+" else None
         self.register_buffer("directions", directions)  # in the state dict: what the model computes depends on them
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Draws random features anew when it is time to. fairseq calls it before every update, once for all batches.
+
+        What is drawn depends on the seed and ``num_updates`` alone. So all slices of an update have the same features,
+        workers have the same, and training that is resumed goes on with those that it would have had.
+        """
+        if self.redraw_features and self.directions is not None:
+            self.directions.copy_(self._draw(num_updates // self.redraw_features))
+
+    def _draw(self, number: int) -> Tensor:
+        """Directions of the features, ``(h, M, dh)``; every layer and ``number`` of a draw has a seed of its own."""
+        seed = self._seed + number * self._seeds_of_a_draw
+        head_dim = self.q_proj.in_features // self.num_heads
+        return orthogonal_directions(self.num_heads, self._num_features, head_dim, seed)
 
     def forward(self, x: Tensor, padding: Optional[Tensor], attend: Attend) -> Tensor:
         """Runs the layer.
@@ -232,6 +246,10 @@ def _check_settings(cfg: Any) -> None:
         problems.append(
             f"--num-features is for --feature-map favor+; with {cfg.feature_map} there are as many as a head is wide"
         )
+    if cfg.redraw_features < 0:
+        problems.append(f"--redraw-features must be at least 1, or 0 for never; it is {cfg.redraw_features}")
+    if cfg.redraw_features > 0 and str(cfg.feature_map) != "favor+":
+        problems.append(f"--redraw-features is for --feature-map favor+; {cfg.feature_map} draws none")
     if cfg.dropout != 0:
         problems.append(
             f"--dropout must be 0: a slice is run twice and must compute the same both times; it is {cfg.dropout}"

@@ -54,6 +54,13 @@ class SlimPerformerLMConfig(FairseqDataclass):
         default=0, metadata={"help": "random features per head of --feature-map favor+ (default: the width of a head)"}
     )
     feature_seed: int = field(default=1, metadata={"help": "seed of the random features; they are part of checkpoints"})
+    redraw_features: int = field(
+        default=0,
+        metadata={
+            "help": "draw the random features of --feature-map favor+ anew every N updates; 1 is the authors' way "
+            "(default: 0, never)"
+        },
+    )
     dropout: float = field(
         default=0.0, metadata={"help": "must be 0: sliced training computes every slice twice, and must find the same"}
     )
@@ -76,7 +83,8 @@ class SlimPerformerLanguageModel(FairseqLanguageModel):
 
 
 def slim_architecture(args: Any) -> None:
-    """Fills in what depends on the width."""
+    """Fills in what depends on the width, and what older checkpoints do not say."""
+    args.redraw_features = getattr(args, "redraw_features", 0)
     args.decoder_ffn_embed_dim = args.decoder_ffn_embed_dim or 4 * args.decoder_embed_dim
     args.decoder_attention_heads = args.decoder_attention_heads or max(args.decoder_embed_dim // 64, 1)
 

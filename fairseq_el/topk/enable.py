@@ -14,6 +14,7 @@ from torch import nn
 from fairseq_el.decoding import class_without_el, models_in, set_class_without_el
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import MOST_QUERIES
+from fairseq_el.topk.causal_mask import spare_future_mask
 from fairseq_el.topk.feed_forward import (
     disable_topk_feed_forward,
     enable_topk_feed_forward,
@@ -72,6 +73,7 @@ def enable_topk_attention(
             for layer in feed_forwards(model).values():
                 enable_topk_feed_forward(layer, ffn)
             logger.info("Top-k of %d in %d feed-forward layers", ffn, len(feed_forwards(model)))
+        spare_future_mask(model)
         _use_fused_layers(model, not _encodes_with_topk(model))
     return models
 
@@ -83,6 +85,7 @@ def disable_topk_attention(models: Models) -> Models:
             _disable_attention(module)
         for layer in feed_forwards(model).values():
             disable_topk_feed_forward(layer)
+        spare_future_mask(model)
         _use_fused_layers(model, True)
     return models
 

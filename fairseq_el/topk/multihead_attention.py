@@ -73,14 +73,19 @@ class TopkMultiheadAttention(MultiheadAttention):
             key: *Shape:* ``(n, B, d)``.
             value: the same tensor as ``key``.
             key_padding_mask: True at padding. *Shape:* ``(B, n)``.
-            attn_mask: added to the scores. *Shape:* ``(t, n)``.
+            attn_mask: added to the scores. *Shape:* ``(t, n)``; or ``(1, 1)`` for the causal mask
+                (:mod:`fairseq_el.topk.causal_mask`).
 
         Returns:
             the output, ``(t, B, d)``, and the weights: None, ``(B, t, n)``, or ``(h, B, t, n)``.
         """
         topk = topk_of(self, None if key is None or incremental_state is not None else key.size(0))
-        masks = {"key_padding_mask": key_padding_mask, "attn_mask": attn_mask}
         need_weights = need_weights or need_head_weights
+        in_chunks = incremental_state is None and (self.training or not need_weights)
+        if topk is not None and in_chunks and not before_softmax:
+            assert key is not None, "keys are given where nothing is cached"
+            return _attend_in_parallel(self, query, key, key_padding_mask, attn_mask, topk), None
+        masks = {"key_padding_mask": key_padding_mask, "attn_mask": _whole_mask(attn_mask, query)}
         if topk is None or before_softmax:
             return MultiheadAttention.forward(
                 self,
@@ -95,9 +100,6 @@ class TopkMultiheadAttention(MultiheadAttention):
                 **masks,
             )
         need_weights = need_weights and not self.training
-        if incremental_state is None and not need_weights:
-            assert key is not None, "keys are given where nothing is cached"
-            return _attend_in_parallel(self, query, key, key_padding_mask, attn_mask, topk), None
         static_kv = static_kv or incremental_state is None  # with neither, stock would not stop before the softmax
         scores, values = MultiheadAttention.forward(
             self,
@@ -118,6 +120,14 @@ class TopkMultiheadAttention(MultiheadAttention):
             return output, None
         weights = weights.view(rows, self.num_heads, tgt_len, -1).transpose(0, 1)  # (B*h, t, n) -> (h, B, t, n)
         return output, weights if need_head_weights else weights.mean(dim=0)
+
+
+def _whole_mask(attn_mask: Optional[Tensor], query: Tensor) -> Optional[Tensor]:
+    """Returns the mask as stock attention takes it: ``(t, t)`` where one number stands for the causal mask."""
+    num_queries = query.size(0)
+    if attn_mask is None or attn_mask.shape != (1, 1) or num_queries == 1:
+        return attn_mask
+    return attn_mask.expand(num_queries, num_queries).triu(1)
 
 
 def _sum_of_values(probs: Tensor, values: Tensor, num_heads: int) -> Tensor:

@@ -73,6 +73,19 @@ def test_resumed_training_is_the_same_training(raw, trained, tmp_path):
         assert torch.equal(optimizer[index]["exp_avg_sq"], state["exp_avg_sq"])
 
 
+@pytest.mark.long
+def test_resumed_training_with_features_that_are_drawn_anew(raw, tmp_path):
+    """In slices and whole, and resumed: the features of an update depend on nothing but its number."""
+    redraw = ["--feature-map", "favor+", "--redraw-features", "2", "--slice-length", "17"]
+    losses = train(raw, tmp_path / "whole", *redraw, "--max-update", "6", "--slice-length", "0")
+    assert train(raw, tmp_path / "sliced", *redraw, "--max-update", "6") == losses
+    for updates in ("3", "6"):
+        train(raw, tmp_path / "resumed", *redraw, "--max-update", updates)
+    (weights, _), (expected, _) = saved(tmp_path / "resumed"), saved(tmp_path / "sliced")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert "decoder.layers.1.directions" in expected
+
+
 def test_eval_lm(raw, trained):
     """Bits per byte of the validation set, as training found them."""
     directory, losses = trained
@@ -153,6 +166,9 @@ def recipe(config, *arguments, **environment):
     return done.returncode, done.stderr
 
 
+REGIMES = "REGIME must be full, a slice length C, half, third, tune-C, tune-half or tune-third"
+
+
 def test_the_recipe_fine_tunes(tmp_path):
     """scripts/train_slim.sh: the Copying task, whole and then in slices; what is finished is left as it is."""
     options = ["--decoder-embed-dim", "8", "--copy-valid-examples", "2", "--batch-size", "1"]
@@ -169,18 +185,53 @@ def test_the_recipe_fine_tunes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("regime", "config", "slices"),
+    [
+        ("full", "slim_copy.yaml", "0 0"),
+        ("64", "slim_copy.yaml", "64 64"),
+        ("512", "slim_copy.yaml", "512 512"),
+        ("tune-500", "slim_ptb.yaml", "0 500"),
+        ("third", "slim_enwik8.yaml", "1366 1366"),
+        ("1366", "slim_enwik8.yaml", "1366 1366"),
+    ],
+)
+def test_slice_lengths_of_the_recipe(regime, config, slices, tmp_path):
+    """With programs that only note what they are asked for: of both halves of the updates, or of all."""
+    programs = {
+        "python": f'case $1 in *updates_made.py) echo 0 ;; *) exec "{sys.executable}" "$@" ;; esac',
+        "fairseq-train": """
+            while [ "$1" != --slice-length ]; do shift; done
+            echo "$2" >>"$noted"
+            while [ "$1" != --save-dir ]; do shift; done
+            : >"$2/checkpoint_last.pt"
+        """,
+    }
+    for name, lines in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\nset -eu\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    noted = tmp_path / "noted"
+    status, said = recipe(config, regime, ".", tmp_path, FAIRSEQ_BIN=f"{tmp_path}/", noted=str(noted))
+    assert (status, said) == (0, "")
+    assert noted.read_text().split() == slices.split()[0 if regime.startswith("tune") else 1 :]
+
+
+@pytest.mark.parametrize(
     ("regime", "environment", "message"),
     [
-        ("fifth", {}, "REGIME must be full, half, third, tune-half or tune-third; got fifth"),
+        *((regime, {}, f"{REGIMES}; got '{regime}'") for regime in ("fifth", "0", "tune-", "tune-full", "-3", "2.5")),
+        ("12345678901", {}, f"{REGIMES}; got '12345678901'"),
+        ("21", {"LENGTH": "20"}, "the slice length of REGIME must be at most L, 20; got 21. Give less, or full"),
+        ("tune-513", {}, "the slice length of REGIME must be at most L, 512; got 513. Give less, or full"),
         ("tune-half", {"UPDATES": "1"}, "UPDATES must be at least 2 for tune-half, one of each kind; got 1"),
-        ("full", {"UPDATES": "0"}, "UPDATES must be a whole number from 1 on; got '0'"),
-        ("full", {"LENGTH": "-4"}, "LENGTH must be a whole number from 1 on; got '-4'"),
-        ("half", {"LENGTH": "1 0"}, "LENGTH must be a whole number from 1 on; got '1 0'"),
+        ("full", {"UPDATES": "0"}, "UPDATES must be a whole number from 1 to 999999999; got '0'"),
+        ("full", {"LENGTH": "-4"}, "LENGTH must be a whole number from 1 to 999999999; got '-4'"),
+        ("half", {"LENGTH": "1 0"}, "LENGTH must be a whole number from 1 to 999999999; got '1 0'"),
     ],
 )
 def test_what_the_recipe_refuses(regime, environment, message, tmp_path):
     status, said = recipe("slim_copy.yaml", regime, ".", tmp_path, **environment)
-    assert status == 2 and said == f"{message}\n"
+    assert status == 2 and said.startswith(message) and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,22 @@ def test_gradients_do_not_depend_on_the_slice_length(name, before):
         torch.testing.assert_close(sliced_losses, losses)
 
 
+def test_features_that_are_drawn_anew_are_the_same_for_all_slices():
+    """In each update: losses and gradients in slices are those of the whole sample; no two updates have the same."""
+    model = build_slim_performer(WORDS, seed=2, feature_map="favor+", redraw_features=1)
+    found = []
+    for num_updates in range(3):
+        model.set_num_updates(num_updates)  # as fairseq's task does, before all batches of an update
+        samples = [make_sample(), make_sample([4, 4], seed=2)]
+        expected, losses = gradients(model, criterion(0), *samples)
+        for slice_length in (1, 5, 12):
+            mine, sliced_losses = gradients(model, criterion(slice_length), *samples)
+            assert_equal_gradients(mine, expected)
+            torch.testing.assert_close(sliced_losses, losses, rtol=1e-10, atol=1e-12)
+        found.append(float(losses[0]))
+    assert len(set(found)) == 3
+
+
 def test_without_slices_it_is_cross_entropy():
     model, sample = build_slim_performer(WORDS, seed=3, dtype=torch.float32), make_sample()
     stock, (expected,) = gradients(model, CrossEntropyCriterion(TinyTask(WORDS), False), sample)

@@ -67,6 +67,36 @@ def test_random_features_are_part_of_the_state_dict():
     assert torch.equal(other(tokens)[0], model(tokens)[0])
 
 
+def directions_of(model):
+    return torch.stack([layer.directions for layer in model.decoder.layers])
+
+
+def test_random_features_are_drawn_anew():
+    """Other ones in each layer and every time, but by the number of the update alone."""
+    options = {"feature_map": "favor+", "num_features": 6}
+    fixed = build_slim_performer(WORDS, seed=1, **options)
+    first = directions_of(fixed).clone()
+    fixed.set_num_updates(7)
+    assert torch.equal(directions_of(fixed), first)
+    model = build_slim_performer(WORDS, seed=1, redraw_features=3, **options)
+    assert torch.equal(directions_of(model), first)
+    drawn = []
+    for num_updates in range(9):
+        model.set_num_updates(num_updates)
+        drawn.append(directions_of(model).clone())
+    different = {tuple(directions.flatten().tolist()) for draw in drawn for directions in draw}
+    assert len(different) == 3 * 2 and all(torch.equal(drawn[i], drawn[i // 3 * 3]) for i in range(9))
+    assert torch.equal(drawn[0], first)
+    blocks = drawn[4][:, :, :4]  # of as many directions as a head is wide: orthogonal to each other
+    products = blocks @ blocks.transpose(2, 3)
+    assert (products - torch.diag_embed(products.diagonal(dim1=2, dim2=3))).abs().max() < 1e-6
+    resumed = build_slim_performer(WORDS, seed=1, redraw_features=3, **options)
+    resumed.load_state_dict(model.state_dict())
+    assert torch.equal(directions_of(resumed), drawn[8])  # what is loaded is decoded with what it was saved with
+    resumed.set_num_updates(4)
+    assert torch.equal(directions_of(resumed), drawn[4])
+
+
 def test_el_attention_has_nothing_to_do_in_it():
     model = build_slim_performer(WORDS, seed=1)
     before = set(model.decoder.__dict__)
@@ -91,3 +121,7 @@ def test_settings_that_make_no_model():
         assert problem in str(caught.value)
     with pytest.raises(OptionError, match=r"--num-features is for --feature-map favor\+; with sqr"):
         build_slim_performer(WORDS, 1, num_features=3)
+    with pytest.raises(OptionError, match=r"--redraw-features is for --feature-map favor\+; relu draws none"):
+        build_slim_performer(WORDS, 1, redraw_features=1, feature_map="relu")
+    with pytest.raises(OptionError, match="--redraw-features must be at least 1, or 0 for never; it is -1"):
+        build_slim_performer(WORDS, 1, redraw_features=-1, feature_map="favor+")
