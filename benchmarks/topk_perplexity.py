@@ -39,7 +39,7 @@ FULL = "full"
 AS_IT_IS, TUNED = "as it is", "tuned"
 MODEL = (
     "--decoder-layers 2 --decoder-embed-dim 128 --decoder-input-dim 128 --decoder-output-dim 128 "
-    "--decoder-attention-heads 4 --decoder-ffn-embed-dim 512 --share-decoder-input-output-embed "
+    "--decoder-attention-heads 2 --decoder-ffn-embed-dim 512 --share-decoder-input-output-embed "
     "--decoder-normalize-before --dropout 0"
 )
 TRAINING = (
