@@ -63,6 +63,17 @@ def numbers(text: str, number: Callable[[str], int] = positive) -> Tuple[int, ..
     return tuple(dict.fromkeys(number(part) for part in text.split(",")))
 
 
+def probability(text: str) -> float:
+    """A probability: from 0 on, below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1; got {text!r}")
+    return value
+
+
 def add_numbers(parser: Any, options: Sequence[Tuple[str, int, str]]) -> None:
     """Adds options that take a number from 1 on. Args: ``options``: name, default and meaning of each."""
     for name, default, meaning in options:

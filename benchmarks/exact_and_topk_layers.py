@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
+from authors_topk_attention import authors_topk_attention
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +16,7 @@ from fairseq_el._compat import torch_version
 from fairseq_el.errors import OptionError
 from fairseq_el.ops import MOST_QUERIES, keep_largest, topk_attention, topk_feed_forward
 
+_WITH_TOPK = ("topk", "authors")
 HAS_SDPA = torch_version() >= (2, 1)  # with a scale
 
 
@@ -24,7 +26,8 @@ class LayerMethod:
 
     Attributes:
         kind: ``"vanilla"`` (all scores at once), ``"chunked"`` (exact, the scores of a chunk at a time, computed again
-            for the gradients), ``"sdpa"`` (torch's ``scaled_dot_product_attention``) or ``"topk"``.
+            for the gradients), ``"sdpa"`` (torch's ``scaled_dot_product_attention``), ``"topk"`` or ``"authors"``
+            (top-k of attention in their way).
         number: another chunk for ``chunked``, another ``k`` for ``topk``.
     """
 
@@ -54,6 +57,7 @@ class AttentionLayers:
     k: int = 128
     chunk: int = 1024
     causal: bool = True
+    dropout: float = 0.0
 
     methods = ("vanilla", "chunked", "topk", "sdpa")
     default_methods = f"vanilla,chunked,chunked:{MOST_QUERIES},topk" + (",sdpa" if HAS_SDPA else "")
@@ -80,7 +84,7 @@ class AttentionLayers:
         return [query / self.head_dim**0.5, key, value, *weights]
 
     def output(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
-        return self._stack(self._attention(method), inputs)
+        return self._stack(self.output_of(method), inputs)
 
     def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
         """The result that the method must have, computed as simply as can be."""
@@ -106,18 +110,20 @@ class AttentionLayers:
             output = attention(query / self.head_dim**0.5, key, value)
         return output
 
-    def _attention(self, method: LayerMethod) -> Callable[..., Tensor]:
+    def output_of(self, method: LayerMethod) -> Callable[..., Tensor]:
+        """A function from queries, keys and values to the output of one layer."""
         if method.kind == "topk":
             k = method.number or self.k
-            return partial(topk_attention, k=k, causal=self.causal, query_chunk=self.chunk)
+            return partial(topk_attention, k=k, causal=self.causal, query_chunk=self.chunk, dropout=self.dropout)
         if method.kind == "chunked":
             return partial(self._chunked, chunk=method.number or self.chunk)
         if method.kind == "sdpa":
-            return partial(F.scaled_dot_product_attention, is_causal=self.causal, scale=1.0)
+            options = {"is_causal": self.causal, "scale": 1.0, "dropout_p": self.dropout}
+            return partial(F.scaled_dot_product_attention, **options)
         return self._vanilla
 
     def _vanilla(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return _exact(query, key, value, _future(self.length, query) if self.causal else None)
+        return _exact(query, key, value, _future(self.length, query) if self.causal else None, self.dropout)
 
     def _chunked(self, query: Tensor, key: Tensor, value: Tensor, chunk: int) -> Tensor:
         """Keys that no query of a chunk sees are left out, as in ``topk``."""
@@ -127,8 +133,129 @@ class AttentionLayers:
             keys = slice(rows.stop if self.causal else None)
             part = (query[:, :, rows], key[:, :, keys], value[:, :, keys])
             hidden = _future(part[0].size(2), query) if self.causal else None
-            parts.append(_recomputed(_exact, *part, hidden))
+            parts.append(_recomputed(_exact, *part, hidden, self.dropout))
         return torch.cat(parts, dim=2)
+
+
+@dataclass(frozen=True)
+class BlockLayers:
+    """Blocks of a Transformer: attention with its four projections and, with hidden units, a feed-forward layer.
+
+    ``x + drop(attention(norm(x)))``, then ``x + drop(feed_forward(norm(x)))``, with norms without weights.
+
+    Attributes:
+        hidden: units of the feed-forward layer; 0 for no such layer.
+        dropout: probability, of attention weights and of both branches. Checks are without it.
+        k, hidden_k: scores of a query, and hidden units of a token, that ``topk`` and ``authors`` keep.
+        chunk: queries at a time, of ``chunked`` and ``authors`` and, as far as it takes so many, of ``topk``.
+    """
+
+    length: int
+    layers: int
+    hidden: int
+    heads: int = 12
+    head_dim: int = 64
+    k: int = 128
+    hidden_k: int = 512
+    chunk: int = 1024
+    causal: bool = True
+    dropout: float = 0.0
+
+    methods = ("vanilla", "chunked", "topk", "authors", "sdpa")
+    default_methods = "vanilla,chunked,topk,authors" + (",sdpa" if HAS_SDPA else "")
+
+    @property
+    def sizes(self) -> Dict[str, int]:
+        return {"length": self.length, "hidden": self.hidden, "layers": self.layers}
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def output_shape(self) -> Tuple[int, ...]:
+        return self.length, self.width
+
+    def small(self, most: int) -> BlockLayers:
+        """The same for checks, without dropout; see :meth:`AttentionLayers.small`."""
+        length = min(self.length, most)
+        return replace(
+            self,
+            length=length,
+            layers=min(self.layers, 2),
+            chunk=max(min(self.chunk, length // 3), 1),
+            k=max(min(self.k, length // 4), 1),
+            hidden_k=max(min(self.hidden_k, self.hidden // 4), 1),
+            dropout=0.0,
+        )
+
+    def inputs(self, draw: Callable[..., Tensor]) -> List[Tensor]:
+        """Words, and of every layer weights of queries, keys, values, output, and what the feed-forward layer has.
+
+        The projections have no bias: that of keys changes nothing, and its gradient would be rounding alone.
+        """
+        inputs = [draw(*self.output_shape)]
+        for _ in range(self.layers):
+            inputs += [draw(self.width, self.width) / self.width**0.5 for _ in range(4)]
+            if self.hidden:
+                inputs += [draw(self.hidden, self.width) / self.width**0.5, draw(self.hidden)]
+                inputs += [draw(self.width, self.hidden) / self.hidden**0.5, draw(self.width)]
+        return inputs
+
+    def output(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
+        return self._stack(self._attention(method), self._feed_forward(method), inputs)
+
+    def twin(self, method: LayerMethod, inputs: Sequence[Tensor]) -> Tensor:
+        if method.kind not in _WITH_TOPK:
+            return self._stack(self._scores.output_of(LayerMethod("vanilla")), _feed_forward, inputs)
+        attention = partial(_topk_attention_twin, k=method.number or self.k, causal=self.causal)
+        return self._stack(attention, partial(_topk_feed_forward_twin, k=self.hidden_k), inputs)
+
+    def expected_bytes(self, method: LayerMethod, backward: bool, element_size: int) -> int:
+        """About what scores and hidden units of a method need beside what is linear in the length."""
+        return self._scores.expected_bytes(method, backward, element_size)
+
+    @property
+    def _scores(self) -> AttentionLayers:
+        return AttentionLayers(
+            length=self.length,
+            layers=self.layers,
+            heads=self.heads,
+            head_dim=self.head_dim,
+            k=self.k,
+            chunk=self.chunk,
+            causal=self.causal,
+            dropout=self.dropout,
+        )
+
+    def _attention(self, method: LayerMethod) -> Callable[..., Tensor]:
+        if method.kind != "authors":
+            return self._scores.output_of(method)
+        return partial(authors_topk_attention, k=self.k, causal=self.causal, chunk=self.chunk, dropout=self.dropout)
+
+    def _feed_forward(self, method: LayerMethod) -> Callable[..., Tensor]:
+        if method.kind in _WITH_TOPK:
+            return partial(topk_feed_forward, k=self.hidden_k)
+        return partial(_chunked_tokens, chunk=self.chunk) if method.kind == "chunked" else _feed_forward
+
+    def _stack(
+        self, attention: Callable[..., Tensor], feed_forward: Callable[..., Tensor], inputs: Sequence[Tensor]
+    ) -> Tensor:
+        x, of_a_layer = inputs[0], 8 if self.hidden else 4
+        for first in range(1, len(inputs), of_a_layer):
+            weights = inputs[first : first + of_a_layer]
+            x = x + F.dropout(self._attend(attention, _norm(x), weights), self.dropout)
+            if self.hidden:
+                x = x + F.dropout(feed_forward(_norm(x), *weights[4:]), self.dropout)
+        return x
+
+    def _attend(self, attention: Callable[..., Tensor], x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """Attention of all heads. *Shape:* ``(n, d)`` to the same."""
+        query, key, value = (
+            F.linear(x, weight).view(self.length, self.heads, -1).transpose(0, 1).unsqueeze(0) for weight in weights[:3]
+        )  # (1, h, n, dh)
+        heads = attention(query / self.head_dim**0.5, key, value)
+        return F.linear(heads.squeeze(0).transpose(0, 1).reshape(x.shape), weights[3])
 
 
 @dataclass(frozen=True)
@@ -217,11 +344,15 @@ def parse_methods(text: str, layers: Any) -> Tuple[LayerMethod, ...]:
     return tuple(methods)
 
 
-def _exact(query: Tensor, key: Tensor, value: Tensor, future: Optional[Tensor]) -> Tensor:
+def _exact(query: Tensor, key: Tensor, value: Tensor, future: Optional[Tensor], dropout: float) -> Tensor:
     scores = query @ key.transpose(2, 3)  # (B, h, t, dh) x (B, h, dh, n) -> (B, h, t, n)
     if future is not None:
         scores[..., key.size(2) - future.size(1) :].masked_fill_(future, float("-inf"))
-    return torch.softmax(scores, dim=-1) @ value
+    return F.dropout(torch.softmax(scores, dim=-1), dropout) @ value
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])
 
 
 def _future(length: int, like: Tensor) -> Tensor:

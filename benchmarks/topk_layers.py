@@ -21,9 +21,10 @@ from common import (
     make_parser,
     measure_and_report,
     numbers,
+    probability,
     run_benchmark,
 )
-from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, parse_methods
+from exact_and_topk_layers import AttentionLayers, BlockLayers, FeedForwardLayers, parse_methods
 from topk_measuring import DIRECTIONS, Layers, TopkResult, TopkSettings, measure_topk_layers
 
 from fairseq_el.cli.options import positive, size_of_memory
@@ -34,6 +35,7 @@ from fairseq_el.ops import MOST_QUERIES
 from fairseq_el.planning import free_memory
 from fairseq_el.units import format_seconds, format_size
 
+_KINDS = ("feed_forward", "projections", "block")
 NAMES = ("topk.json", "topk.md", "topk.png")
 _MEASURED = {"peak_bytes": ("live bytes at the peak, GiB", 1 << 30), "seconds_median": ("seconds", 1)}
 
@@ -43,13 +45,17 @@ tensors, and times them in turn. First, outputs and gradients are compared with 
 equal; if one is not, no times are reported and the exit status is 1.
 
 methods: vanilla (all scores at once), chunked (exact, the scores of a chunk of queries at a time, computed again for
-the gradients), sdpa (torch's scaled_dot_product_attention) and topk; chunked:256 has a chunk, topk:64 a k of its own"""
+the gradients), sdpa (torch's scaled_dot_product_attention) and topk; chunked:256 has a chunk, topk:64 a k of its own.
+With --projections and --block also authors: top-k of attention as its authors' paper describes it"""
 
 _EXAMPLE = """\
-examples: attention against length; one feed-forward layer against its hidden units, bytes only:
+examples: attention against length; one feed-forward layer against its hidden units, bytes only; 12 whole blocks;
+attention with projections and dropout, beside the authors' way:
 
   python benchmarks/topk_layers.py --lengths 1024,2048,4096 --layers 1,12 --plot topk.png
-  python benchmarks/topk_layers.py --feed-forward --tokens 262144 --hidden 3072,6144 --runs 0"""
+  python benchmarks/topk_layers.py --feed-forward --tokens 262144 --hidden 3072,6144 --runs 0
+  python benchmarks/topk_layers.py --block --layers 12 --lengths 2048
+  python benchmarks/topk_layers.py --projections --dropout 0.1 --methods topk,authors --lengths 2048,10240 --runs 0"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +93,18 @@ def _add_layers(parser: Any) -> None:
     attention.add_argument("--heads", type=positive, default=12, metavar="H", help="(default: %(default)s)")
     attention.add_argument("--head-dim", type=positive, default=64, metavar="D", help="(default: %(default)s)")
     attention.add_argument("--no-causal", action="store_true", help="every query sees all keys")
+    attention.add_argument("--projections", action="store_true", help="with the four projections, of batch 1")
+    attention.add_argument("--block", action="store_true", help="the same, each with a feed-forward layer")
+    attention.add_argument(
+        "--dropout",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help="of weights and branches of these two (default: 0)",
+    )
+    attention.add_argument(
+        "--hidden-k", type=positive, default=512, metavar="K", help="of feed-forward layers of --block (default: 512)"
+    )
     feed_forward = parser.add_argument_group("feed-forward layers")
     feed_forward.add_argument("--feed-forward", action="store_true", help="instead of attention")
     feed_forward.add_argument("--tokens", type=numbers, default=(4096,), metavar="N[,N...]", help="(default: 4096)")
@@ -105,7 +123,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _settings(options: argparse.Namespace) -> TopkSettings:
-    layers = _feed_forward(options) if options.feed_forward else _attention(options)
+    _check_kinds(options)
+    whole = options.projections or options.block
+    kind = _feed_forward if options.feed_forward else _blocks if whole else _attention
+    layers = kind(options)
     methods = parse_methods(options.methods or layers[0].default_methods, layers[0])
     default = next((method for method in methods if method.kind == "chunked"), methods[0])
     baseline = next((m for m in methods if m.label == options.baseline), None) if options.baseline else default
@@ -130,9 +151,39 @@ def _settings(options: argparse.Namespace) -> TopkSettings:
     )
 
 
-def _attention(options: argparse.Namespace) -> List[Layers]:
-    if min(options.lengths) < 2:
+def _check_kinds(options: argparse.Namespace) -> None:
+    kinds = [f"--{name.replace('_', '-')}" for name in _KINDS if getattr(options, name)]
+    if len(kinds) > 1:
+        raise OptionError(f"{' and '.join(kinds)} are different layers; give one of them")
+    if not options.feed_forward and min(options.lengths) < 2:
         raise OptionError("--lengths must be at least 2: one position attends to itself, whatever the method; got 1")
+    if options.dropout and not (options.projections or options.block):
+        raise OptionError(f"--dropout is for --projections and --block; got {options.dropout} without them")
+    if options.batch > 1 and (options.projections or options.block):
+        raise OptionError(f"--batch must be 1 with --projections and --block; got {options.batch}")
+
+
+def _blocks(options: argparse.Namespace) -> List[Layers]:
+    return [
+        BlockLayers(
+            length=length,
+            layers=layers,
+            hidden=hidden,
+            heads=options.heads,
+            head_dim=options.head_dim,
+            k=options.k or 128,
+            hidden_k=options.hidden_k,
+            chunk=options.chunk or 1024,
+            causal=not options.no_causal,
+            dropout=options.dropout,
+        )
+        for layers in options.layers
+        for hidden in (options.hidden if options.block else (0,))
+        for length in options.lengths
+    ]
+
+
+def _attention(options: argparse.Namespace) -> List[Layers]:
     return [
         AttentionLayers(
             length=length,
@@ -268,6 +319,13 @@ def _notes(s: TopkSettings, growth: Dict[str, Optional[float]], along: str) -> L
 def _described(layers: Layers) -> str:
     if isinstance(layers, FeedForwardLayers):
         return f"Feed-forward layer with ReLU: width {layers.width}, k {layers.k}, {layers.chunk} tokens at a time."
+    if isinstance(layers, BlockLayers):
+        feed_forward = f"feed-forward layers with ReLU, k {layers.hidden_k}, " if layers.hidden else ""
+        return (
+            f"Attention with projections, {feed_forward}residual branches and norms: {layers.heads} heads of "
+            f"{layers.head_dim}, {'causal' if layers.causal else 'not causal'}, k {layers.k}, dropout "
+            f"{layers.dropout:g}, {layers.chunk} queries at a time, of topk {min(layers.chunk, MOST_QUERIES)}."
+        )
     return (
         f"Attention over given queries, keys and values: batch {layers.batch}, {layers.heads} heads of "
         f"{layers.head_dim}, {'causal' if layers.causal else 'not causal'}, k {layers.k}, {layers.chunk} queries at a "

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from exact_and_topk_layers import AttentionLayers, FeedForwardLayers, LayerMethod
+from exact_and_topk_layers import AttentionLayers, BlockLayers, FeedForwardLayers, LayerMethod
 from torch import Tensor
 
 from fairseq_el.dtypes import DTYPES
 from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import Spread, peak_bytes, rotated, seconds_of, spread, times_faster
 
-Layers = Union[AttentionLayers, FeedForwardLayers]
+Layers = Union[AttentionLayers, BlockLayers, FeedForwardLayers]
 DIRECTIONS = ("forward", "both")
 
 CHECKED = 512  # positions, in checks: several chunks, and small enough for everything at once in float64

@@ -10,13 +10,16 @@ import exact_and_topk_layers
 import pytest
 import topk_layers
 import torch
-from exact_and_topk_layers import HAS_SDPA, AttentionLayers, FeedForwardLayers, LayerMethod
+from authors_topk_attention import authors_topk_attention
+from exact_and_topk_layers import HAS_SDPA, AttentionLayers, BlockLayers, FeedForwardLayers, LayerMethod
 from topk_measuring import DIRECTIONS, TopkSettings, measure_topk_layers
 
 from fairseq_el.errors import FairseqElError
 from fairseq_el.measure import CAN_TRACK
 
 ATTENTION = AttentionLayers(length=48, layers=2, heads=2, head_dim=4, k=6, chunk=16)
+BLOCK = BlockLayers(length=48, layers=2, hidden=40, heads=2, head_dim=4, k=6, hidden_k=8, chunk=16, dropout=0.1)
+PROJECTED = replace(BLOCK, hidden=0)
 FEED_FORWARD = FeedForwardLayers(tokens=24, hidden=40, layers=2, width=6, k=8, chunk=10)
 
 
@@ -28,7 +31,14 @@ def settings_for(layers, **changes):
 
 @pytest.mark.parametrize(
     ("layers", "dtype"),
-    [(ATTENTION, "fp32"), (replace(ATTENTION, causal=False), "fp32"), (ATTENTION, "bf16"), (FEED_FORWARD, "bf16")],
+    [
+        (ATTENTION, "fp32"),
+        (replace(ATTENTION, causal=False), "fp32"),
+        (ATTENTION, "bf16"),
+        (FEED_FORWARD, "bf16"),
+        (BLOCK, "fp32"),
+        (replace(PROJECTED, causal=False), "fp32"),
+    ],
 )
 def test_outputs_are_those_of_the_twins_and_everything_is_counted_and_timed(layers, dtype):
     results = measure_topk_layers(settings_for(layers, runs=2, dtype=dtype))
@@ -76,6 +86,29 @@ def test_bytes_of_vanilla_attention_by_formula():
     assert result.peak_bytes == given + 2 * scores + 64 * 64 + given // 3
 
 
+def test_dropout_is_of_the_measured_passes_alone():
+    """Two passes of a method differ; without dropout they do not."""
+    inputs = BLOCK.inputs(torch.randn)
+    for name in BLOCK.methods:
+        if name == "sdpa" and not HAS_SDPA:
+            continue
+        for layers, same in ((BLOCK, False), (BLOCK.small(48), True)):
+            outputs = [layers.output(LayerMethod(name), inputs) for _ in range(2)]
+            assert torch.equal(*outputs) is same, name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_authors_way_with_dropout(dropout):
+    """Its own gradients are those of what it drew: of numbers one by one."""
+    query, key, value = (torch.randn(1, 1, 7, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def attend(query, key, value):
+        torch.manual_seed(4)
+        return authors_topk_attention(query, key, value, k=3, causal=True, chunk=4, dropout=dropout)
+
+    assert torch.autograd.gradcheck(attend, (query, key, value))
+
+
 def test_methods_that_need_too_much_are_left_out_with_what_they_need():
     layers = replace(ATTENTION, length=512, layers=1)
     results = measure_topk_layers(settings_for(layers, directions=("both",), memory=1 << 20, runs=1))
@@ -88,11 +121,12 @@ def bench(*arguments):
     return topk_layers.main(["--threads", "1", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("kind", ["attention", "feed-forward"])
+@pytest.mark.parametrize("kind", ["attention", "feed-forward", "block"])
 def test_the_command(kind, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fairseq_el[bench]")
     sizes = {
         "attention": ["--lengths", "16,24", "--heads", 2, "--head-dim", 4, "--k", 3, "--layers", "1,2"],
+        "block": ["--block", "--lengths", 20, "--hidden", "8,16", "--heads", 2, "--head-dim", 4, "--dropout", 0.1],
         "feed-forward": ["--feed-forward", "--tokens", 20, "--hidden", "8,16", "--width", 4, "--k", 3],
     }[kind]
     arguments = [*sizes, "--methods", "chunked,chunked:8,topk:2", "--runs", 1, "--baseline", "chunked:8"]
@@ -136,6 +170,13 @@ def test_nothing_to_draw(tmp_path, capsys):
             ["--methods", "vanilla,topk", "--baseline", "topk,vanilla"],
             "--baseline must be one of the .*got topk,vanilla",
         ),
+        (["--block", "--feed-forward"], "--feed-forward and --block are different layers; give one of them"),
+        (["--block", "--projections"], "--projections and --block are different layers; give one of them"),
+        (["--methods", "authors"], "--methods must name methods out of .*got 'authors'"),
+        (["--dropout", "0.1"], "--dropout is for --projections and --block; got 0.1 without them"),
+        (["--block", "--dropout", "1"], "--dropout: must be at least 0 and below 1; got '1'"),
+        (["--block", "--batch", "2"], "--batch must be 1 with --projections and --block; got 2"),
+        (["--block", "--hidden", "0"], "must be a whole number from 1 on; got '0'"),
         (["--directions", "back"], "must name directions out of forward, both; got 'back'"),
         (["--lengths", "8,1"], "--lengths must be at least 2"),
         (["--k", "0"], "must be a whole number from 1 on; got '0'"),
