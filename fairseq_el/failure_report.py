@@ -6,6 +6,7 @@ as Python prints them.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +54,7 @@ class _Report:
 def explain(error: BaseException) -> Optional[str]:
     """Explains to a user the exception that ended the program; None to print it with its traceback."""
     if isinstance(error, FairseqElError):
-        return str(error)
+        return _without_traceback(str(error))
     if isinstance(error, RuntimeError) and str(error).startswith("Mask Type should be defined"):
         return (
             "fairseq 0.12.2's fused encoder, which post-norm models such as BART use, does not work with torch "
@@ -67,6 +68,14 @@ def explain(error: BaseException) -> Optional[str]:
     if path is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
         return None
     return explain_loading(path, error)
+
+
+def _without_traceback(said: str) -> str:
+    """The message of an error, without the traceback that torch puts before it where a loader's process raised it."""
+    if not said.startswith("Caught ") or "\nOriginal Traceback" not in said:
+        return said
+    own = re.split(r"^fairseq_el\.errors\.\w+: ", said, flags=re.M)
+    return own[-1].strip()
 
 
 def explain_loading(path: str, error: BaseException) -> str:

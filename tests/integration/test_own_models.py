@@ -167,9 +167,13 @@ def test_in_python_with_an_option_of_their_task(work, theirs, model):
     assert el_task_for("translation") == "el_translation" and el_task_for("nobody_s") == "nobody_s"
 
 
-def test_other_commands(work, theirs, model, capsys):
+@pytest.mark.long
+def test_verify(work, theirs, model, capsys):
     assert main(["verify", str(work / "data"), "--path", str(model), "--user-dir", str(theirs), *PAIR, "--cpu"]) == 0
     assert f"All hypotheses of {SENTENCES} sentences are the same in stock and EL" in capsys.readouterr().out
+
+
+def test_other_commands(theirs, model, capsys):
     of_plan = ["--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32", "--memory", "64GiB"]
     assert main(["plan", "--path", str(model), *of_plan]) == 0
     arch = ["--arch", "transformer_4x", "--vocab-size", "1000", "--user-dir", str(theirs)]

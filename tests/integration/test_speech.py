@@ -93,7 +93,7 @@ def test_language_tags_and_files_of_features(tmp_path):
 def test_as_a_program(work, one):
     """In processes of their own, with the loader's worker process."""
     given = [work / "data", "--path", one, "--config-yaml", "config.yaml", "--cpu"]
-    stock = run("generate", *given, *STOCK)
+    stock = run("generate", *given, *STOCK, "--user-dir", USER_DIR)
     el = run("generate", *given, *EL, "--user-dir", USER_DIR)
     assert "EL-attention enabled in 2 cross-attention modules (el)" in el.stderr
     assert_same_hypotheses(el.stdout, stock.stdout, SENTENCES)
@@ -116,6 +116,7 @@ def test_an_ensemble(work, one, model):
     assert_same_hypotheses(fairseq("generate", *given, *EL), stock, SENTENCES)
 
 
+@pytest.mark.long
 def test_verify(work, one, capsys):
     assert main(["verify", str(work / "data"), "--path", str(one), "--cpu", "--beam", "3"]) == 0
     assert f"All hypotheses of {SENTENCES} sentences are the same" in capsys.readouterr().out
@@ -208,7 +209,10 @@ def test_features_that_are_not_there_or_of_another_width(data, one):
     ("options", "message"),
     [
         (["--print-alignment", "hard"], "--print-alignment needs words in the source, and speech has none"),
-        (["--replace-unk", ""], "--replace-unk needs words in the source, and speech has none"),
+        (
+            ["--replace-unk", "", "--dataset-impl", "raw"],
+            "--replace-unk needs words in the source, and speech has none",
+        ),
         (["--constraints"], "--constraints can't be used with this --task"),
     ],
 )
