@@ -6,8 +6,9 @@ import logging
 from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel, FairseqMultiModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
+from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
 from fairseq.tasks.translation import TranslationTask
 from torch import nn
 
@@ -27,14 +28,23 @@ def check_kind(cfg: Any, task: Any) -> None:
         cfg: the checkpoint's settings of the model.
 
     Raises:
-        CheckpointMismatchError: a language model is given to a task that translates, or the other way round.
+        CheckpointMismatchError: a language model is given to a task that translates, or the other way round; or a model
+            of several pairs of languages to a task of one, or the other way round.
     """
     name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if model is None:
         return
-    continues = issubclass(model, FairseqLanguageModel)
-    if continues and isinstance(task, TranslationTask):
+    continues, of_pairs = issubclass(model, FairseqLanguageModel), issubclass(model, FairseqMultiModel)
+    if of_pairs and not isinstance(task, MultilingualTranslationTask):
+        what = "several models, one for each pair of languages"
+        other = "--task el_multilingual_translation, with the --lang-pairs that they were trained with"
+    elif not of_pairs and isinstance(task, MultilingualTranslationTask):
+        what, other = (
+            "one model, not one for each pair of languages",
+            "the task that it was trained with, as el_translation",
+        )
+    elif continues and isinstance(task, TranslationTask):
         what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
     elif not continues and isinstance(task, LanguageModelingTask):
         what, other = "a model with encoder and decoder", "--task el_translation, with data of sentence pairs"
