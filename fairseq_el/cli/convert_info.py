@@ -82,10 +82,7 @@ def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[st
     numbers = " and ".join(f"{count:,} in {dtype}" for dtype, count in description.numbers.items())
     lines = [f"{description.path}: {description.arch}, task {description.task}; numbers: {numbers}"]
     if description.pairs:
-        each = (
-            "a model for each, with parts that they share; below is the first" if len(description.pairs) > 1 else "one"
-        )
-        lines.append(f"pairs of languages: {', '.join(description.pairs)}: {each}")
+        lines.append(f"a model for each pair of languages, {', '.join(description.pairs)}; the first one has")
     for side in ("encoder", "decoder"):
         if sizes is not None and sizes[f"{side}_layers"]:
             layers, width, ffn, heads = (sizes[f"{side}_{name}"] for name in ("layers", "dim", "ffn_dim", "heads"))

@@ -40,10 +40,8 @@ def check_kind(cfg: Any, task: Any) -> None:
         what = "several models, one for each pair of languages"
         other = "--task el_multilingual_translation, with the --lang-pairs that they were trained with"
     elif not of_pairs and isinstance(task, MultilingualTranslationTask):
-        what, other = (
-            "one model, not one for each pair of languages",
-            "the task that it was trained with, as el_translation",
-        )
+        what = "one model, not one for each pair of languages"
+        other = "the --task that it was trained with, such as el_translation"
     elif continues and isinstance(task, TranslationTask):
         what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
     elif not continues and isinstance(task, LanguageModelingTask):

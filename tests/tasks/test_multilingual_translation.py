@@ -11,7 +11,9 @@ import pytest
 import torch
 from commands import assert_same_hypotheses, hypotheses, texts
 from fairseq import checkpoint_utils, tasks
+from fairseq.data.data_utils import numpy_seed
 from fairseq.models import MODEL_REGISTRY
+from rounding import rounded_alike
 from tiny import assert_same_hypotheses as assert_same_found
 from tiny_data import fairseq, save_checkpoint, sentences
 from tiny_multilingual import (
@@ -30,10 +32,11 @@ from fairseq_el.cli import main
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError, OptionError, UnsupportedModelError
 
 STOCK, EL = "multilingual_translation", "el_multilingual_translation"
+PRE_NORM = {"encoder_normalize_before": True, "decoder_normalize_before": True}
 FORMS: dict[str, dict[str, Any]] = {
     "no symbols": {},
     "symbols": LANGUAGE_SYMBOLS,
-    "symbol of the target": {"encoder_langtok": "tgt", "encoder_normalize_before": True, "decoder_normalize_before": True},
+    "symbol of the target": {"encoder_langtok": "tgt", **PRE_NORM},
     "shared": {**ALL_SHARED, **LANGUAGE_SYMBOLS},
 }  # fmt: skip
 ON_COMMAND_LINE = {"encoder_langtok": "--encoder-langtok", "decoder_langtok": "--decoder-langtok"}
@@ -53,7 +56,7 @@ def work(tmp_path_factory):
     data: dict[str, Any] = {**write_data(directory), "joined": write_joined_data(directory / "joined")}
     for name, options in FORMS.items():
         of = data["joined"] if name == "shared" else data["aa"]
-        data[name] = save_multilingual(directory / f"{name}.pt", of, **options)
+        data[name] = save_multilingual(directory / f"{name}.pt", of, seed=2 if of is data["joined"] else 1, **options)
     return data
 
 
@@ -76,6 +79,7 @@ def generate(task: str, data: Any, checkpoint: Any, *options: Any) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_hypotheses_of_each_pair(form, work, caplog):
+    caplog.set_level("INFO", logger="fairseq_el")
     for source in ("aa",) if form == "shared" else ("aa", "cc"):
         data = work["joined"] if form == "shared" else work[source]
         options = [data, work[form], *options_of(form, source), "--beam", 3]
@@ -130,10 +134,12 @@ def test_scores_in_float64(number, work):
         task, model = loaded(name, work[source], work[form], form, source)
         tokens = [task.source_dictionary.encode_line(line, add_if_not_exist=False).long() for line in lines]
         dataset = task.build_dataset_for_inference(tokens, [len(each) for each in tokens])
-        dataset.ordered_indices()
+        with numpy_seed(number):  # equal lengths come in a random order
+            dataset.ordered_indices()
         sample = dataset.collater([dataset[i] for i in range(len(lines))])
         generator = task.build_generator([model], options)
-        result = task.inference_step(generator, [model], sample)
+        with rounded_alike(torch.float64):
+            result = task.inference_step(generator, [model], sample)
         found.append([[(h["tokens"].tolist(), float(h["score"])) for h in sentence] for sentence in result])
         assert fairseq_el.el_attention_enabled(model) == (name == EL)
     assert_same_found(found[1], found[0], rel=1e-10)
@@ -156,7 +162,7 @@ def test_text_in_text_out(work, tmp_path, monkeypatch):
     lines = [*sentences(9, seed=5), ""]
     options = [work["aa"], "--path", work["symbols"], *options_of("symbols"), "--beam", 3]
     shown = fairseq("interactive", *options, "--task", STOCK, stdin="".join(f"{line}\n" for line in lines[:-1]))
-    expected = [text for _, text in sorted(texts(shown, "D"), key=lambda pair: int(pair[0]))]
+    expected = [text for _, text in sorted(texts(shown, "D"), key=lambda pair: int(pair[0][2:]))]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     command = [*map(str, options), "--cpu", "--batch-size", "4", "--input", "in.txt", "--output", "out.txt", "--quiet"]
@@ -172,21 +178,12 @@ def test_training_validates_all_pairs(work, tmp_path):
     """Training with the task is stock's: the same weights."""
     tiny = [f"--{side}-{name}" for side in ("encoder", "decoder") for name in ("embed-dim", "ffn-embed-dim")]
     sizes = [part for option in tiny for part in (option, 8)]
-    sizes += [
-        part for side in ("encoder", "decoder") for part in (f"--{side}-layers", 1, f"--{side}-attention-heads", 2)
-    ]
+    for side in ("encoder", "decoder"):
+        sizes += [f"--{side}-layers", 1, f"--{side}-attention-heads", 2]
     found = []
     for task in (STOCK, EL):
-        options = [
-            "--arch",
-            "multilingual_transformer",
-            "--lang-pairs",
-            "aa-bb",
-            "--max-update",
-            2,
-            "--optimizer",
-            "sgd",
-        ]
+        options = ["--arch", "multilingual_transformer", "--lang-pairs", "aa-bb", "--max-update", 2]
+        options += ["--optimizer", "sgd"]
         options += ["--lr", 0.1, "--save-dir", tmp_path / task, "--batch-size", 4, "--task", task, *sizes]
         options += ["--no-epoch-checkpoints", "--valid-subset", "test", "--required-batch-size-multiple", 1]
         fairseq("train", work["aa"], *options)
@@ -231,14 +228,10 @@ def test_options_that_are_not_the_models(work):
 
 
 def test_other_dictionaries_and_other_models(work, tmp_path):
-    with pytest.raises(
-        CheckpointMismatchError, match=r"(?s)encoder: 20 in the .*decoder: 18 in the checkpoint, 20 in "
-    ):
+    with pytest.raises(CheckpointMismatchError, match="decoder: 18 in the checkpoint, 20 in the data"):
         generate(EL, work["joined"], work["no symbols"], *options_of("no symbols"))
     one = save_checkpoint(tmp_path / "one.pt")
-    with pytest.raises(
-        CheckpointMismatchError, match=r"is one model, not one for each pair of languages \(transformer\)"
-    ):
+    with pytest.raises(CheckpointMismatchError, match="is one model, not one for each pair of languages"):
         generate(EL, work["aa"], one, *options_of("no symbols"))
     message = r"is several models, one for each pair .* Use --task el_multilingual_translation, with the --lang-pairs"
     with pytest.raises(CheckpointMismatchError, match=message):
@@ -261,7 +254,7 @@ def test_info_and_plan(work, capsys):
     assert main(["convert", "info", str(work["symbols"]), "--data", str(work["aa"])]) == 0
     printed = capsys.readouterr().out
     assert "multilingual_transformer, task multilingual_translation" in printed
-    assert "pairs of languages: aa-bb, cc-bb: a model for each" in printed
+    assert "a model for each pair of languages, aa-bb, cc-bb; the first one has" in printed
     assert "encoder: 2 layers, width 16, feed-forward 24, 4 heads, 23 symbols" in printed
     assert "EL-attention: supported" in printed and "mismatch" not in printed
     plan = ["--beam", "4", "--src-len", "10", "--tgt-len", "10", "--dtype", "fp32", "--memory", "1GiB"]

@@ -1,4 +1,4 @@
-"""How both programs write the languages of multilingual models, and the languages that tokenizers' classes know."""
+"""Languages of multilingual models: how both programs write them, and those that tokenizers' classes know."""
 
 from __future__ import annotations
 

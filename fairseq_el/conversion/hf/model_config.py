@@ -166,6 +166,8 @@ def config_of(family: Family, sizes: ModelSizes) -> Config:
     for side in family.sides:
         values = (sizes.layers, sizes.heads, sizes.ffn)
         config.update({f"{side}_{name}": value[side] for name, value in zip(_SIDE_SIZES, values)})
+    if family.model_type == M2M100.model_type:  # two families have the type
+        config["tokenizer_class"] = family.tokenizer
     dropouts = dict(zip(("dropout", "attention_dropout", "activation_dropout"), sizes.dropout))
     dropouts.update(zip(_LAYERDROPS, sizes.layerdrop))
     return {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from fairseq_el.conversion.hf.families import BART, GPT2, M2M100, MARIAN, PEGASUS, Family
+from fairseq_el.conversion.hf.families import BART, GPT2, M2M100, MARIAN, NLLB200, PEGASUS, Family
 from fairseq_el.conversion.hf.hf_directory import HFDirectory, json_text
 from fairseq_el.conversion.hf.languages import M2M_LANGUAGES
 from fairseq_el.conversion.hf.tokenizer_files import (
@@ -85,6 +85,11 @@ def _fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocab
     symbols = _Symbols(ids, vocabulary)
     before, after = (symbols.indices(tokens) for tokens in _template(settings, fast, family))
     tokenizer = Tokenizer({}, before, after)
+    if family is NLLB200 and settings.get("legacy_behaviour") is True:
+        tokenizer.notes.append(
+            "legacy_behaviour is True: transformers reads a text X as X </s> LANGUAGE, fairseq as LANGUAGE X </s>, "
+            "with which the model was trained. Set it to false in tokenizer_config.json for the same text"
+        )
     if vocabulary.merges is not None:
         tokenizer.files["encoder.json"] = json.dumps(encoder_of(vocabulary.merges))
         tokenizer.files["vocab.bpe"] = merges_text(vocabulary.merges)
