@@ -34,15 +34,15 @@ IMPORTED = {
         topk_feed_forward
     """,
     "fairseq_el.tasks": """
-        ELLanguageModelingTask ELOptions ELTask ELTranslationFromPretrainedBARTTask ELTranslationMultiSimpleEpochTask
-        ELTranslationTask
+        ELLanguageModelingTask ELMultilingualTranslationTask ELOptions ELTask ELTranslationFromPretrainedBARTTask
+        ELTranslationMultiSimpleEpochTask ELTranslationTask
     """,
 }
 REGISTERED = {  # what --user-dir fairseq_el adds; EL's and Top-k's architectures follow fairseq's, below
     "arch": "slim_performer_lm slim_performer_lm_1 slim_performer_lm_2 slim_performer_lm_3 slim_performer_lm_4",
     "task": """
-        byte_language_modeling copying el_language_modeling el_translation el_translation_from_pretrained_bart
-        el_translation_multi_simple_epoch
+        byte_language_modeling copying el_language_modeling el_multilingual_translation el_translation
+        el_translation_from_pretrained_bart el_translation_multi_simple_epoch
     """,
     "criterion": "slim_cross_entropy",
     "bpe": "el_pieces",

@@ -11,7 +11,15 @@ from typing import Any, Dict, List, Optional
 from fairseq_el.cli.model_shapes import shape_of_weights
 from fairseq_el.cli.parser import add_command
 from fairseq_el.cli.streams import write_line
-from fairseq_el.conversion import Checkpoint, Description, describe, el_limits, load_checkpoint, settings_of
+from fairseq_el.conversion import (
+    Checkpoint,
+    Description,
+    describe,
+    el_limits,
+    load_checkpoint,
+    of_one_pair,
+    settings_of,
+)
 from fairseq_el.errors import FairseqElError, OptionError
 from fairseq_el.units import format_size
 
@@ -55,7 +63,8 @@ def _info(options: argparse.Namespace) -> int:
 def _sizes(checkpoint: Checkpoint) -> Optional[Dict[str, Any]]:
     """Returns the sizes that ``fairseq-el plan`` uses; None where the model is not a Transformer."""
     try:
-        return asdict(shape_of_weights(checkpoint.weights, settings_of(checkpoint)))
+        of_pair = of_one_pair(checkpoint)
+        return asdict(shape_of_weights(of_pair.weights, settings_of(of_pair)))
     except (FairseqElError, KeyError, TypeError, ValueError):
         return None
 
@@ -72,6 +81,8 @@ def _limits(checkpoint: Checkpoint) -> Dict[str, Any]:
 def _lines(description: Description, sizes: Optional[Dict[str, Any]]) -> List[str]:
     numbers = " and ".join(f"{count:,} in {dtype}" for dtype, count in description.numbers.items())
     lines = [f"{description.path}: {description.arch}, task {description.task}; numbers: {numbers}"]
+    if description.pairs:
+        lines.append(f"a model for each pair of languages, {', '.join(description.pairs)}; the first one has")
     for side in ("encoder", "decoder"):
         if sizes is not None and sizes[f"{side}_layers"]:
             layers, width, ffn, heads = (sizes[f"{side}_{name}"] for name in ("layers", "dim", "ffn_dim", "heads"))

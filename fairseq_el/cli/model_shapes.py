@@ -16,6 +16,7 @@ from fairseq_el.conversion import (
     load_checkpoint,
     most_words,
     numbered_words,
+    of_one_pair,
     parameters_of,
     settings_of,
     size_problem,
@@ -35,7 +36,7 @@ def shape_of_checkpoint(path: str) -> ModelShape:
         OptionError: there is no such file, or it holds no Transformer.
         FairseqElError: it can't be read, or has settings that no model has.
     """
-    checkpoint = load_checkpoint(path, "--path")
+    checkpoint = of_one_pair(load_checkpoint(path, "--path"))
     settings: Any = flat_settings(checkpoint)
     try:
         if str(settings.get("arch", settings.get("_name"))) in ARCH_CONFIG_REGISTRY:

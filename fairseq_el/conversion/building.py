@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from fairseq.data import Dictionary
@@ -14,6 +14,7 @@ from fairseq.models import (
     ARCH_MODEL_NAME_REGISTRY,
     ARCH_MODEL_REGISTRY,
     MODEL_DATACLASS_REGISTRY,
+    FairseqMultiModel,
 )
 from omegaconf import DictConfig, OmegaConf
 
@@ -135,6 +136,31 @@ def flat_settings(checkpoint: Checkpoint) -> Dict[str, Any]:
     if problems:
         raise FairseqElError(f"the settings of {checkpoint.path} must be those of a model: {'; '.join(problems)}")
     return given
+
+
+def language_pairs(checkpoint: Checkpoint) -> List[str]:
+    """Lists the pairs of languages that each have a model in a checkpoint of fairseq's ``multilingual_translation``."""
+    if not all(name.startswith("models.") for name in checkpoint.weights):
+        return []
+    return list(dict.fromkeys(name.split(".")[1] for name in checkpoint.weights))
+
+
+def of_one_pair(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns the model of the first pair of languages as a Transformer's checkpoint; others as they are.
+
+    All pairs have the same layers, and one of them is loaded to decode.
+
+    Raises:
+        FairseqElError: fairseq does not know the architecture, or the settings are not a model's.
+    """
+    pairs = language_pairs(checkpoint)
+    if not pairs or not issubclass(ARCH_MODEL_REGISTRY.get(checkpoint.arch, object), FairseqMultiModel):
+        return checkpoint
+    settings = settings_of(checkpoint)
+    settings.arch = "transformer"
+    prefix = f"models.{pairs[0]}."
+    weights = {name[len(prefix) :]: value for name, value in checkpoint.weights.items() if name.startswith(prefix)}
+    return Checkpoint({"args": settings, "model": weights}, checkpoint.path)
 
 
 def _is_built(arch: str) -> bool:

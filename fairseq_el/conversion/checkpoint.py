@@ -267,12 +267,15 @@ class _Counted:
 
 
 def dictionary_names(checkpoint: Checkpoint) -> List[str]:
-    """Lists the files that fairseq's tasks read: ``dict.txt``, and one for each language."""
+    """Lists the files that fairseq's tasks read: ``dict.txt``, one for each language, and ``--fixed-dictionary``."""
     settings = [checkpoint.state.get("args"), get_setting(checkpoint.state.get("cfg"), "task")]
     names = ["dict.txt"]
     for name in ("source_lang", "target_lang"):
         languages = [get_setting(of, name) for of in settings if of is not None]
         names.extend(f"dict.{language}.txt" for language in languages if _is_name(language))
+    for fixed in [get_setting(of, "fixed_dictionary") for of in settings if of is not None]:
+        if isinstance(fixed, str) and _is_name(Path(fixed).name):
+            names.append(Path(fixed).name)
     return list(dict.fromkeys(names))
 
 

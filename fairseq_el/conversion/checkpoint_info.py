@@ -13,7 +13,9 @@ from torch import Tensor
 from fairseq_el.conversion.building import (
     StandInTask,
     checked_settings,
+    language_pairs,
     numbered_words,
+    of_one_pair,
     without_storage,
 )
 from fairseq_el.conversion.checkpoint import Checkpoint, dictionary_names, has_sums, parameters_of, read_dictionary
@@ -33,7 +35,8 @@ class Description:
         updates: number of training updates; None where the file does not say it.
         numbers: how many numbers the weights have, by dtype; shared ones are counted once.
         bytes: of the file, and of the tensors in its parts ``weights``, ``optimizer`` and ``other``.
-        symbols: number of rows of each side's embedding.
+        pairs: pairs of languages that each have a model; empty if there is one model.
+        symbols: number of rows of each side's embedding, of the first pair's model if there are several.
         dictionaries: number of symbols in each dictionary that was found, by its path.
     """
 
@@ -42,6 +45,7 @@ class Description:
     task: str
     checked: bool
     updates: Optional[int]
+    pairs: List[str]
     numbers: Dict[str, int]
     bytes: Dict[str, int]
     symbols: Dict[str, int]
@@ -82,6 +86,7 @@ def describe(checkpoint: Checkpoint, data: Optional[Path]) -> Description:
         task=checkpoint.task,
         checked=has_sums(checkpoint.path),
         updates=history.get("num_updates"),
+        pairs=language_pairs(checkpoint),
         numbers=_numbers(parameters_of(checkpoint.weights)),
         bytes={
             "file": Path(checkpoint.path).stat().st_size,
@@ -89,7 +94,7 @@ def describe(checkpoint: Checkpoint, data: Optional[Path]) -> Description:
             "optimizer": _size(state.get("last_optimizer_state")),
             "other": _size(others),
         },
-        symbols=_symbols(checkpoint),
+        symbols=_symbols(of_one_pair(checkpoint)),
         dictionaries={str(path): len(read_dictionary(path)) for path in files if path.is_file()},
     )
 
@@ -132,6 +137,7 @@ def el_limits(checkpoint: Checkpoint) -> List[str]:
     Raises:
         FairseqElError: fairseq can't build the model, or building it is not safe.
     """
+    checkpoint = of_one_pair(checkpoint)
     symbols = _symbols(checkpoint)
     if "decoder" not in symbols:
         raise FairseqElError(f"{checkpoint.path} must have decoder.embed_tokens.weight to be checked; it has none")

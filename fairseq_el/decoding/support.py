@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
+from fairseq.models import FairseqMultiModel
 from fairseq.models.transformer import TransformerDecoderBase, TransformerEncoderBase
 from fairseq.modules import MultiheadAttention
 from torch import nn
@@ -37,7 +38,7 @@ def _attentions(model: nn.Module) -> Dict[str, MultiheadAttention]:
 
 def unsupported_reasons(model: nn.Module) -> List[str]:
     """Everything that keeps EL-attention from decoding ``model`` exactly; empty when nothing does."""
-    reasons = _encoder_reasons(model) + _decoder_reasons(model)
+    reasons = _pair_reasons(model) + _encoder_reasons(model) + _decoder_reasons(model)
     by_reason: Dict[str, List[str]] = {}  # the same reason in many layers is said once
     for name, attention in {**cross_attentions(model), **self_attentions(model)}.items():
         for reason in _attention_reasons(attention):
@@ -58,12 +59,22 @@ def is_decoder_only(model: nn.Module) -> bool:
     return not hasattr(model, "encoder")
 
 
+<<<<<<< HEAD
 def stock_task_of(model: nn.Module) -> str:
     """The name of fairseq's task for models of this kind."""
     if is_decoder_only(model):
         return "language_modeling"
     of_speech = isinstance(model, SPEECH_MODELS) or type(model).__module__.startswith("fairseq.models.speech_to_text")
     return "speech_to_text" if of_speech else "translation"
+=======
+def _pair_reasons(model: nn.Module) -> List[str]:
+    if not isinstance(model, FairseqMultiModel) or len(model.keys) == 1:
+        return []
+    return [
+        f"it holds {len(model.keys)} models, of {', '.join(model.keys)}, and decodes with the first; load it with "
+        "--source-lang and --target-lang, which choose one"
+    ]
+>>>>>>> families
 
 
 def _encoder_reasons(model: nn.Module) -> List[str]:

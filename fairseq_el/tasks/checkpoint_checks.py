@@ -6,9 +6,13 @@ import logging
 from typing import Any, Dict, List, Sequence, Tuple
 
 from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel, FairseqMultiModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
+<<<<<<< HEAD
 from fairseq.tasks.speech_to_text import SpeechToTextTask
+=======
+from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
+>>>>>>> families
 from fairseq.tasks.translation import TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import nn
@@ -48,12 +52,18 @@ def check_kind(cfg: Any, task: Any) -> None:
         cfg: the checkpoint's settings of the model.
 
     Raises:
+<<<<<<< HEAD
         CheckpointMismatchError: the task is for models of another kind.
+=======
+        CheckpointMismatchError: a language model is given to a task that translates, or the other way round; or a model
+            of several pairs of languages to a task of one, or the other way round.
+>>>>>>> families
     """
     name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if model is None:
         return
+<<<<<<< HEAD
     kind: Any = _TRANSLATES
     if issubclass(model, FairseqLanguageModel):
         kind = _CONTINUES
@@ -62,6 +72,22 @@ def check_kind(cfg: Any, task: Any) -> None:
     what, use, _ = kind
     if any(isinstance(task, of_task) for other in _KINDS if other is not kind for of_task in other[2]):
         raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {use}")
+=======
+    continues, of_pairs = issubclass(model, FairseqLanguageModel), issubclass(model, FairseqMultiModel)
+    if of_pairs and not isinstance(task, MultilingualTranslationTask):
+        what = "several models, one for each pair of languages"
+        other = "--task el_multilingual_translation, with the --lang-pairs that they were trained with"
+    elif not of_pairs and isinstance(task, MultilingualTranslationTask):
+        what = "one model, not one for each pair of languages"
+        other = "the --task that it was trained with, such as el_translation"
+    elif continues and isinstance(task, TranslationTask):
+        what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
+    elif not continues and isinstance(task, LanguageModelingTask):
+        what, other = "a model with encoder and decoder", "--task el_translation, with data of sentence pairs"
+    else:
+        return
+    raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {other}")
+>>>>>>> families
 
 
 def check_dictionaries_on_load(model: nn.Module, task: Any, saved: CommandLine) -> None:

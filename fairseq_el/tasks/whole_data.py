@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 import numpy as np
-from fairseq.data import BaseWrapperDataset
+from fairseq.data import BaseWrapperDataset, RoundRobinZipDatasets
 from fairseq.tasks.fairseq_task import FairseqTask
 
 from fairseq_el.errors import FairseqElError, OptionError
@@ -121,6 +122,10 @@ class Shard:
                 f"--num-shards must be at most the number of sentences, {len(dataset)}; it is {self.count}, and shard "
                 f"{self.number} has none"
             )
+        if isinstance(dataset, RoundRobinZipDatasets) and dataset.eval_key is not None:
+            # It counts sentences in the order of the pair's data set, and so the shard is of that.
+            of_pair = _ShardDataset(dataset.datasets[dataset.eval_key], self)
+            return RoundRobinZipDatasets(OrderedDict({dataset.eval_key: of_pair}), dataset.eval_key)
         return _ShardDataset(dataset, self)
 
 

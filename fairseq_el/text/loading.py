@@ -11,7 +11,13 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from fairseq import checkpoint_utils, tasks, utils
 from fairseq.data.data_utils import infer_language_pair
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqEncoderDecoderModel, FairseqLanguageModel
+from fairseq.models import (
+    ARCH_MODEL_REGISTRY,
+    MODEL_REGISTRY,
+    FairseqEncoderDecoderModel,
+    FairseqLanguageModel,
+    FairseqMultiModel,
+)
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
@@ -26,7 +32,11 @@ from fairseq_el.text.command_line import Config, import_user_directory_of, parse
 State = Dict[str, Any]  # a checkpoint, as fairseq has read and upgraded it
 
 _PREFIX = "el_"
-_FOR_KINDS = ((FairseqLanguageModel, "el_language_modeling"), (FairseqEncoderDecoderModel, "el_translation"))
+_FOR_KINDS = (
+    (FairseqLanguageModel, "el_language_modeling"),
+    (FairseqEncoderDecoderModel, "el_translation"),
+    (FairseqMultiModel, "el_multilingual_translation"),
+)
 
 
 @dataclass
@@ -298,6 +308,8 @@ def _with_text(cfg: Config, task: Any, models: List[Any], generator: ELSequenceG
         return text
 
     positions = utils.resolve_max_positions(task.max_positions(), *(model.max_positions() for model in models))
+    if isinstance(positions, dict):  # by pairs of languages, of which one is decoded
+        (positions,) = positions.values()
     return Loaded(
         cfg=cfg,
         task=task,

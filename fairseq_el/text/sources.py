@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from fairseq.data import RoundRobinZipDatasets
 from fairseq.data.data_utils import collate_tokens
 from fairseq.token_generation_constraints import pack_constraints
 from torch import Tensor
@@ -101,4 +102,7 @@ def _dataset_of(loaded: Loaded, sources: Sequence[Source]) -> Any:
     more: Dict[str, Optional[Tensor]] = {}
     if loaded.cfg.generation.constraints is not None:
         more["constraints"] = pack_constraints([source.constraints for source in sources])
-    return loaded.task.build_dataset_for_inference(tokens, [len(each) for each in tokens], **more)
+    dataset = loaded.task.build_dataset_for_inference(tokens, [len(each) for each in tokens], **more)
+    if isinstance(dataset, RoundRobinZipDatasets):  # it has an order of its own
+        return dataset.datasets[dataset.eval_key]
+    return dataset

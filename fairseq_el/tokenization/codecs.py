@@ -87,15 +87,19 @@ class Gpt2Codec(Codec):
 class SentencepieceCodec(Codec):
     """A sentencepiece model. Symbols are its pieces."""
 
-    def __init__(self, model: Path, added: AddedTokens, marian: bool = False, clean_up: bool = False):
+    def __init__(
+        self, model: Path, added: AddedTokens, marian: bool = False, clean_up: bool = False, strip: bool = False
+    ):
         """
         Args:
             marian: a text may begin with a language code ``>>xx<<``, which is a symbol, and its punctuation is
                 normalised where the package sacremoses is installed: as MarianTokenizer does.
             clean_up: take spaces before punctuation out of decoded text.
+            strip: leave out white space before an added token, as sentencepiece does.
         """
         self._model = SentencepieceBPE(SentencepieceConfig(sentencepiece_model=str(model)))
         self._added, self._marian, self._clean_up = added, marian, clean_up
+        self._keeps_space = not marian and not strip
         self._normalize = _punctuation_normalizer() if marian else None
 
     def pieces(self) -> List[str]:
@@ -113,7 +117,7 @@ class SentencepieceCodec(Codec):
         end = text.find("<<")
         if self._marian and text.startswith(">>") and end != -1:
             before, text = [text[: end + 2]], text[end + 2 :]
-        elif not self._marian and text[-1:].isspace():  # before an added token; sentencepiece would leave it out
+        elif self._keeps_space and text[-1:].isspace():  # before an added token; sentencepiece would leave it out
             after = [_SPACE]
         return [*before, *(self._model.encode(text).split(" ") if text.strip() else []), *after]
 

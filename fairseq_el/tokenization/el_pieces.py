@@ -3,7 +3,7 @@
 # No postponed annotations here: fairseq reads the types of the fields.
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from fairseq.data.encoders import register_bpe
 from fairseq.dataclass import FairseqDataclass
@@ -54,14 +54,14 @@ class _Described:
     def __init__(self, path: Path):
         self._path, self._values = path, read_json(path)
 
-    def value(self, key: str, kind: type) -> Any:
-        value = self._values.get(key)
+    def value(self, key: str, kind: type, default: Any = None) -> Any:
+        value = self._values.get(key, default)
         if not isinstance(value, kind):
             raise ValueError(f"{key} must be a {kind.__name__}; it is {value!r}")
         return value
 
-    def flag(self, key: str) -> bool:
-        return bool(self.value(key, bool))
+    def flag(self, key: str, default: Optional[bool] = None) -> bool:
+        return bool(self.value(key, bool, default))
 
     def texts(self, key: str) -> Dict[str, str]:
         texts: Dict[str, str] = self.value(key, dict)
@@ -86,7 +86,9 @@ def _open(described: _Described) -> Codec:
         files = (described.file("encoder"), described.file("vocab"))
         return Gpt2Codec(*files, added, described.flag("prefix_space"), described.texts("others"))
     if kind == "sentencepiece":
-        return SentencepieceCodec(described.file("model"), added, described.flag("marian"), described.flag("clean_up"))
+        marian, clean_up = described.flag("marian"), described.flag("clean_up")
+        strip = described.flag("strip", default=False)  # not in what earlier versions wrote
+        return SentencepieceCodec(described.file("model"), added, marian, clean_up, strip)
     if kind == "tokenizers":
         return TokenizersCodec(described.file("file"), added, described.texts("renamed"), described.flag("clean_up"))
     raise ValueError(f"kind must be gpt2, sentencepiece or tokenizers; it is {kind!r}")

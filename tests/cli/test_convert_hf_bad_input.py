@@ -52,7 +52,12 @@ BAD = [
     (content("config.json", "[1]"), "config.json must hold a JSON object; it holds a list"),
     (
         settings(model_type="t5"),
-        "model_type in .* must be one of 'bart', 'gpt2', 'marian', 'mbart', 'pegasus'; it is 't5'",
+        "model_type in .* must be one of 'bart', 'gpt2', 'm2m_100', 'marian', 'mbart', 'pegasus'; it is 't5'",
+    ),
+    (settings(model_type="nllb-moe"), "that of a model with dense layers; nllb-moe has mixtures of experts, and fairs"),
+    (
+        settings(model_type="m2m_100", architectures=["M2M100ForConditionalGeneration"], encoder_layerdrop=2),
+        "encoder_layerdrop must be from 0 to 1; it is 2",
     ),
     (settings(model_type="absent"), "model_type in .*; it is None"),
     (

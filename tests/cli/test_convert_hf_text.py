@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from fairseq_el import enable_el_attention
 from fairseq_el.conversion.hf import from_hf
 from fairseq_el.conversion.hf.families import FAMILIES
 from fairseq_el.conversion.hf.hf_directory import HFDirectory
-from fairseq_el.conversion.hf.tokenizer_files import _LANGUAGES_25, _LANGUAGES_50, encoder_of
+from fairseq_el.conversion.hf.languages import M2M_LANGUAGES, MBART_25, MBART_50
+from fairseq_el.conversion.hf.tokenizer_files import encoder_of
 from fairseq_el.conversion.hf.vocabulary import read_vocabulary
 from fairseq_el.errors import OptionError
 from fairseq_el.tokenization import read_codec
@@ -41,9 +41,14 @@ def byte_tokens(family: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pieces(tmp_path_factory) -> Path:
-    """sentencepiece models of the bundled captions: ``spm.model``, and ``pegasus.model`` with its special pieces."""
+    """sentencepiece models of the bundled captions, one for each kind of tokenizer, by the names in ``PIECES``."""
     work = tmp_path_factory.mktemp("spm")
-    for name, ids in (("spm", {}), ("pegasus", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1})):
+    kinds: dict[str, dict[str, Any]] = {
+        "spm": {},
+        "pegasus": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+        "bpe": {"model_type": "bpe"},
+    }
+    for name, ids in kinds.items():
         sentencepiece.SentencePieceTrainer.train(
             input=str(EXAMPLE / "captions.en"), model_prefix=str(work / name), vocab_size=120, minloglevel=2, **ids
         )
@@ -52,15 +57,14 @@ def pieces(tmp_path_factory) -> Path:
 
 def scored(pieces: Path, family: str) -> list[tuple[str, float]]:
     """Tokens by id, with sentencepiece's scores, as the tokenizers' classes order them."""
-    model = sentencepiece.SentencePieceProcessor(
-        model_file=str(pieces / ("pegasus.model" if family == "pegasus" else "spm.model"))
-    )
+    model = sentencepiece.SentencePieceProcessor(model_file=str(pieces / PIECES.get(family, "spm.model")))
     found = [(model.id_to_piece(index), model.get_score(index)) for index in range(3, len(model))]
     names = {
         "marian": (["</s>", "<unk>"], [">>fra<<", "<pad>"]),
         "pegasus": (["<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103)), "<unk>"], []),
     }
-    before, after = names.get(family, (["<s>", "<pad>", "</s>", "<unk>"], [*_languages(family), "<mask>"]))
+    after = [] if family in M2M_CODES else ["<mask>"]
+    before, after = names.get(family, (["<s>", "<pad>", "</s>", "<unk>"], [*_languages(family), *after]))
     return [*((name, 0.0) for name in before), *found, *((name, 0.0) for name in after)]
 
 
@@ -69,7 +73,9 @@ def sentencepiece_tokens(pieces: Path, family: str) -> list[str]:
 
 
 def _languages(family: str) -> list[str]:
-    return [*_LANGUAGES_25, *(_LANGUAGES_50 if family == "mbart50" else ())]
+    if family in M2M_CODES:
+        return [f"__{language}__" for language in M2M_LANGUAGES[M2M_CODES[family]]]
+    return {"nllb": [*hf_models.NLLB_LANGUAGES], "mbart50": [*MBART_50]}.get(family, [*MBART_25])
 
 
 def make(
@@ -81,19 +87,24 @@ def make(
     tokens = [*tokens, *(str(token) for token in added)]
     monkeypatch.setattr(hf_models, "vocabulary", lambda _: tokens)
     config = {"n_positions" if family == "gpt2" else "max_position_embeddings": 64, **(config or {})}
-    model = hf_models.build(family, seed, **config)
-    hf_models.save(model, family, path, **generation)
+    kind = "m2m100" if family in M2M_CODES else family
+    if family in M2M_CODES:
+        tokens += ["madeupword0000", "madeupword0001"]
+    model = hf_models.build(kind, seed, **config)
+    hf_models.save(model, kind, path, **generation)
     (path / "tokenizer.json").unlink(missing_ok=True)
     settings: dict[str, Any] = {"tokenizer_class": CLASSES[family]}
-    if family.startswith("mbart"):
-        settings.update(src_lang="en_XX", tgt_lang="ro_RO")
+    languages = dict(zip(("src_lang", "tgt_lang"), PAIRS.get(family, ())))
+    settings.update(languages)
+    if family in M2M_CODES:
+        settings.update(language_codes=M2M_CODES[family], additional_special_tokens=_languages(family))
     if family == "marian":
         settings.update(source_lang="en", target_lang="de")
         for name in ("source.spm", "target.spm"):
             shutil.copy(pieces / "spm.model", path / name)
     elif family not in ("bart", "gpt2"):
-        name = ("pegasus.model", "spiece.model") if family == "pegasus" else ("spm.model", "sentencepiece.bpe.model")
-        shutil.copy(pieces / name[0], path / name[1])
+        name = "spiece.model" if family == "pegasus" else "sentencepiece.bpe.model"
+        shutil.copy(pieces / PIECES.get(family, "spm.model"), path / name)
     if added:
         settings["added_tokens_decoder"] = {
             str(tokens.index(str(token))): {
@@ -102,22 +113,38 @@ def make(
             }
             for token in added
         }  # fmt: skip
-        if family in ("bart", "gpt2"):  # vocab.json has no added tokens
-            (path / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(byte_tokens(family))}))
+        if family in ("bart", "gpt2", *M2M_CODES):  # vocab.json has no added tokens
+            words = byte_tokens(family) if family in ("bart", "gpt2") else sentencepiece_tokens(pieces, family)
+            words = [word for word in words if word not in _languages(family)]
+            hf_models.write_json(path / "vocab.json", {word: index for index, word in enumerate(words)})
     hf_models.write_json(path / "tokenizer_config.json", settings)
     if family in ("pegasus", "mbart25", "mbart50"):  # transformers reads sentencepiece models with protobuf alone
-        languages = {} if family == "pegasus" else {"src_lang": "en_XX", "tgt_lang": "ro_RO"}
         tokenizer = getattr(transformers, CLASSES[family])(vocab=scored(pieces, family), **languages)
         tokenizer.add_tokens(list(added))
+    elif family == "nllb":  # published with its tokenizer.json
+        tokenizer = nllb_tokenizer(pieces, **languages)
+        tokenizer.add_tokens(list(added))
+        tokenizer.save_pretrained(str(path))
     else:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
     if saved:
         for name in ("vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"):
-            if family != "marian":
+            if family != "marian" and family not in M2M_CODES:
                 (path / name).unlink(missing_ok=True)
         tokenizer.save_pretrained(str(path))
         tokenizer = AutoTokenizer.from_pretrained(str(path))
     return type(model).from_pretrained(str(path)).eval(), tokenizer
+
+
+def nllb_tokenizer(pieces: Path, **languages: str) -> Any:
+    """Of the class's own making, with merges as transformers makes them of a sentencepiece model."""
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    found = scored(pieces, "nllb")
+    words = found[4 : -len(hf_models.NLLB_LANGUAGES) - 1]
+    merges = generate_merges({token: index for index, (token, _) in enumerate(words)}, dict(words))
+    vocab = {token: index for index, (token, _) in enumerate(found)}
+    return transformers.NllbTokenizer(vocab=vocab, merges=merges, extra_special_tokens=_languages("nllb"), **languages)
 
 
 def generated(model: Any, tokenizer: Any, lines: list[str], **options: Any) -> list[str]:
@@ -158,7 +185,19 @@ CLASSES = {
     "pegasus": "PegasusTokenizer",
     "mbart50": "MBart50Tokenizer",
     "mbart25": "MBartTokenizer",
+    "m2m100": "M2M100Tokenizer",
+    "wmt21": "M2M100Tokenizer",
+    "nllb": "NllbTokenizer",
 }
+M2M_CODES = {"m2m100": "m2m100", "wmt21": "wmt21"}  # the setting language_codes of M2M100Tokenizer
+PAIRS = {  # source and target language
+    "mbart25": ("en_XX", "ro_RO"),
+    "mbart50": ("en_XX", "ro_RO"),
+    "m2m100": ("en", "ro"),
+    "wmt21": ("en", "cs"),
+    "nllb": ("eng_Latn", "ron_Latn"),
+}
+PIECES = {"pegasus": "pegasus.model", "m2m100": "bpe.model", "wmt21": "bpe.model", "nllb": "bpe.model"}
 BEAM: dict[str, Any] = {"num_beams": 4, "max_length": 24}
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -209,17 +248,25 @@ SPM_SETTINGS: dict[str, dict[str, Any]] = {
     "pegasus": {"num_beams": 3, "min_length": 6, "max_length": 20, "length_penalty": 0.8, "forced_eos_token_id": 1},
     "mbart50": {"num_beams": 3, "max_length": 20, "early_stopping": True, "forced_eos_token_id": 2},
     "mbart25": {"num_beams": 3, "max_length": 20, "length_penalty": 1.2},
+    "m2m100": {"num_beams": 3, "max_length": 20, "early_stopping": True, "forced_eos_token_id": 2},
+    "wmt21": {"num_beams": 4, "max_length": 22, "length_penalty": 1.3, "no_repeat_ngram_size": 3},
+    "nllb": {"num_beams": 3, "max_length": 20, "min_length": 5, "length_penalty": 0.8, "forced_eos_token_id": 2},
 }
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["published", "saved"])
-@pytest.mark.parametrize("family", one_python_but(SPM_SETTINGS, "marian", "mbart50"))
+@pytest.mark.parametrize("family", one_python_but(SPM_SETTINGS, "marian", "mbart50", "wmt21", "nllb"))
 def test_sentencepiece(family, saved, pieces, tmp_path, monkeypatch, execute):
     """Published files have a sentencepiece model; transformers 5 saves a tokenizer.json."""
     monkeypatch.chdir(tmp_path)
     settings = dict(SPM_SETTINGS[family])
-    if family == "mbart50":
-        settings["forced_bos_token_id"] = sentencepiece_tokens(pieces, family).index("ro_RO")
+    tokens = sentencepiece_tokens(pieces, family)
+    if family in PAIRS and family != "mbart25":
+        language = PAIRS[family][1]
+        settings["forced_bos_token_id"] = tokens.index(f"__{language}__" if family in M2M_CODES else language)
+    if family == "m2m100":  # most of its tokens are languages
+        languages = {tokens.index(token) for token in _languages(family)}
+        settings["suppress_tokens"] = sorted(languages - {settings["forced_bos_token_id"]})
     if family == "mbart25":
         settings["decoder_start_token_id"] = sentencepiece_tokens(pieces, family).index("ro_RO")
     config = {"decoder_start_token_id": settings["decoder_start_token_id"]} if family == "mbart25" else None
@@ -227,7 +274,8 @@ def test_sentencepiece(family, saved, pieces, tmp_path, monkeypatch, execute):
     if family == "pegasus":
         settings["suppress_tokens"] = list(range(2, 105))
     model, tokenizer = make(family, tmp_path / "hf", monkeypatch, pieces, seed, saved, config=config, **settings)
-    assert (tmp_path / "hf" / "tokenizer.json").exists() == (saved and family != "marian")
+    is_slow = family == "marian" or family in M2M_CODES
+    assert (tmp_path / "hf" / "tokenizer.json").exists() == ((saved and not is_slow) or family == "nllb")
     assert_same(execute, model, tokenizer, TEXTS, bad_words_ids=[[model.config.pad_token_id]])
 
 
@@ -249,7 +297,7 @@ MARKED = [
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["published", "saved"])
-@pytest.mark.parametrize("family", ["bart", "gpt2", "marian", "pegasus", "mbart50"])
+@pytest.mark.parametrize("family", ["bart", "gpt2", "marian", "pegasus", "mbart50", "wmt21", "nllb"])
 def test_added_tokens(family, saved, pieces, tmp_path, monkeypatch, execute):
     """Encoded as one token each, and written by the model: both as the tokenizer has them."""
     monkeypatch.chdir(tmp_path)

@@ -344,6 +344,8 @@ HUGGING_FACE: List[Row] = [
     (FROM, folder("hf/config.json"), "config.json is a directory"),
     (FROM, link("hf/config.json", "/dev/zero"), "config.json is a device"),
     (FROM, config(model_type=["bart"]), r"model_type in .* it is \['bart'\]"),
+    (FROM, config(model_type="nllb-moe"), "model_type in .* dense layers; nllb-moe has mixtures of experts"),
+    (FROM, config(encoder_layerdrop="x"), "encoder_layerdrop must be from 0 to 1; it is 'x'"),
     (FROM, config(model_type="x" * 5000), r"model_type in .* \([\d,]+ characters\)"),
     (FROM, config(architectures=7), "architectures in .* it has 7"),
     (FROM, config(encoder_layers="2"), "encoder_layers must be a number above 0; it is '2'"),
@@ -661,6 +663,7 @@ TOKENIZATION: List[Row] = [
 ]
 
 GENERATE = "generate bart --path bart/model.pt -s source -t target --cpu --input text"
+MULTILINGUAL = "generate bart --path bart/model.pt --task multilingual_translation --cpu --input text"
 GENERATED: List[Row] = [
     ("generate", nothing, "required: DATA"),
     (f"{GENERATE} --window -1", nothing, f"--window: {WHOLE} 0 on; got '-1'"),
@@ -702,6 +705,11 @@ GENERATED: List[Row] = [
     (GENERATE, content("text", b"one\ntw\xffo\n"), r"line 2 of text has byte 3 \(0xff\), which is not"),
     (GENERATE, content("text", "one\n".encode("utf-16")), "text is in UTF-16. Convert it"),
     (f"{GENERATE} --constraints --sampling --nbest 5", nothing, "mutually exclusive: choose one of"),
+    (f"{MULTILINGUAL} -s a -t b", nothing, "--lang-pairs must list the pairs that the model was trained with"),
+    (f"{MULTILINGUAL} --lang-pairs a-b -s a", nothing, "must both be given, .* of a-b; --target-lang is missing"),
+    (f"{MULTILINGUAL} --lang-pairs a-b", nothing, "--source-lang and --target-lang are missing"),
+    (f"{MULTILINGUAL} --lang-pairs a -s a -t b", nothing, "must be pairs SOURCE-TARGET with commas .*; one is 'a'"),
+    (f"{MULTILINGUAL} --lang-pairs a-b,b-c -s a -t c", nothing, "must be a pair of --lang-pairs, .*; they are 'a-c'"),
 ]
 
 TABLES = {

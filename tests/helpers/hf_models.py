@@ -18,6 +18,8 @@ if not transformers.utils.is_torch_available():
 
 MERGES = [("Ġ", "t"), ("Ġ", "a"), ("h", "e"), ("i", "n"), ("r", "e"), ("o", "n"), ("Ġt", "he"), ("e", "r")]
 LANGUAGES = ["ar_AR", "de_DE", "en_XX", "ro_RO"]
+NLLB_LANGUAGES = ["deu_Latn", "eng_Latn", "ron_Latn"]
+WMT21_LANGUAGES = [f"__{language}__" for language in ("en", "ha", "is", "ja", "cs", "ru", "zh", "de")]
 WORDS = 48  # of vocabularies that are not byte-level
 SEQ2SEQ = {
     "d_model": 16,
@@ -52,7 +54,12 @@ def vocabulary(family: str) -> list[str]:
         return ["</s>", "<unk>", *pieces(WORDS), "<pad>"]
     if family == "pegasus":
         return ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk_2>", "<unk>", *pieces(WORDS)]
-    return ["<s>", "<pad>", "</s>", "<unk>", *pieces(WORDS), *LANGUAGES, "<mask>"]
+    words = ["<s>", "<pad>", "</s>", "<unk>", *pieces(WORDS)]
+    if family == "m2m100":
+        return [*words, *WMT21_LANGUAGES, "madeupword0000", "madeupword0001"]
+    if family == "nllb":
+        return [*words, *NLLB_LANGUAGES, "<mask>", "madeupword0000"]
+    return [*words, *LANGUAGES, "<mask>"]
 
 
 def build(family: str, seed: int, **options: Any) -> Any:
@@ -60,7 +67,8 @@ def build(family: str, seed: int, **options: Any) -> Any:
     config = _config(family, len(vocabulary(family)), options)
     torch.manual_seed(seed)
     name = {"gpt2": "GPT2LMHeadModel", "marian": "MarianMTModel"}.get(family)
-    name = name or {"bart": "Bart", "pegasus": "Pegasus"}.get(family, "MBart") + "ForConditionalGeneration"
+    kinds = {"bart": "Bart", "pegasus": "Pegasus", "m2m100": "M2M100", "nllb": "M2M100"}
+    name = name or kinds.get(family, "MBart") + "ForConditionalGeneration"
     model = getattr(transformers, name)(config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -120,6 +128,7 @@ def _config(family: str, size: int, options: dict[str, Any]) -> Any:
         "mbart25": {"scale_embedding": True, "decoder_start_token_id": ids.get("ro_RO")},
     }.get(family, {})
     classes = {"bart": "BartConfig", "marian": "MarianConfig", "pegasus": "PegasusConfig"}
+    classes.update(m2m100="M2M100Config", nllb="M2M100Config")
     return getattr(transformers, classes.get(family, "MBartConfig"))(
         **{"vocab_size": size, **SEQ2SEQ, **special, **own, **options}
     )
@@ -140,14 +149,21 @@ def save(model: Any, family: str, path: Path, **generation: Any) -> Path:
     )
     model.save_pretrained(path)
     tokens = vocabulary(family)
-    if family in ("bart", "gpt2", "marian"):
+    if family in ("bart", "gpt2", "marian", "m2m100"):
+        if family == "m2m100":  # the class puts languages behind these
+            tokens = [token for token in tokens if not token.startswith(("__", "madeup"))]
         (path / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-        if family != "marian":
+        if family in ("bart", "gpt2"):
             (path / "merges.txt").write_text(merges_text(MERGES), encoding="utf-8")
     else:
+        tokens = [token for token in tokens if not token.startswith("madeup")]
         content = {"model": {"type": "Unigram", "vocab": [[token, 0.0] for token in tokens]}, "added_tokens": []}
         (path / "tokenizer.json").write_text(json.dumps(content))
-    if family.startswith("mbart"):
-        name = {"mbart25": "MBartTokenizer", "mbart50": "MBart50Tokenizer"}[family]
-        (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    names = {"mbart25": "MBartTokenizer", "mbart50": "MBart50Tokenizer", "nllb": "NllbTokenizer"}
+    names["m2m100"] = "M2M100Tokenizer"
+    if family in names:
+        settings = {"tokenizer_class": names[family]}
+        if family == "m2m100":
+            settings["language_codes"] = "wmt21"
+        (path / "tokenizer_config.json").write_text(json.dumps(settings))
     return path

@@ -22,9 +22,11 @@ from fairseq_el.conversion.hf.families import (
     ACTIVATIONS,
     BART,
     GPT2,
+    M2M100,
     MARIAN,
     MBART25,
     MBART50,
+    NLLB200,
     PEGASUS,
     Family,
     ModelSizes,
@@ -32,6 +34,7 @@ from fairseq_el.conversion.hf.families import (
 )
 from fairseq_el.conversion.hf.generation_config import hf_generation
 from fairseq_el.conversion.hf.hf_directory import CONFIG, HFDirectory
+from fairseq_el.conversion.hf.languages import M2M, NLLB
 from fairseq_el.conversion.hf.model import Model
 from fairseq_el.conversion.hf.model_config import config_problems
 from fairseq_el.conversion.hf.tokenizer import hf_tokenizer
@@ -65,9 +68,9 @@ def read_fairseq(path: Path, data: Optional[Path], begin: bool) -> Model:
     checkpoint = load_checkpoint(str(path), "CKPT")
     _check_architecture(checkpoint)
     settings = checked_settings(checkpoint)
-    family = _family(checkpoint, settings)
-    weights = parameters_of(checkpoint.weights)
     directory = data or path.parent
+    family = _family(checkpoint, settings, directory)
+    weights = parameters_of(checkpoint.weights)
     words = _dictionary(directory, family, checkpoint, settings)
     problems = _problems(family, settings, weights, words)
     if problems:
@@ -99,7 +102,7 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
         )
 
 
-def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
+def _family(checkpoint: Checkpoint, settings: argparse.Namespace, directory: Path) -> Family:
     """Finds the family whose layers are like the model's."""
     if stock_name(checkpoint.arch).startswith("transformer_lm"):
         return GPT2
@@ -107,6 +110,9 @@ def _family(checkpoint: Checkpoint, settings: argparse.Namespace) -> Family:
         if not settings.decoder_normalize_before:
             return BART
         return MBART25 if "translation_from_pretrained_bart" in settings.task else MBART50
+    if settings.decoder_normalize_before and "translation_multi_simple_epoch" in settings.task:
+        are_nllbs = all(NLLB.of_token(language) is not None for language in _languages(directory, settings))
+        return NLLB200 if are_nllbs else M2M100
     return PEGASUS if settings.decoder_normalize_before else MARIAN
 
 
@@ -124,10 +130,12 @@ def _dictionary(directory: Path, family: Family, checkpoint: Checkpoint, setting
             f"Hugging Face's models have one vocabulary for both languages; {listed} in {directory} differ"
         )
     words = read_dictionary(found[0])
-    if family.languages:
-        languages = _languages(directory, settings)
-        for symbol in (*(f"[{language}]" for language in languages), "<mask>"):
-            words.add_symbol(symbol)
+    tokens = family.languages
+    if tokens is not None:
+        symbols = [tokens.symbol_of(language) for language in _languages(directory, settings)]
+        for symbol in (*symbols, *(["<mask>"] if tokens.added else [])):  # as the task does
+            if symbol not in words:  # its count would grow
+                words.add_symbol(symbol)
     return words
 
 
@@ -164,12 +172,29 @@ def _problems(family: Family, settings: argparse.Namespace, weights: Weights, wo
     else:
         if bool(settings.encoder_normalize_before) != bool(settings.decoder_normalize_before):
             problems.append("only one side has layer norms before its blocks")
+        if family.same_sinusoids:
+            problems.extend(_language_problems(settings))
         if settings.max_source_positions != settings.max_target_positions:
             problems.append(
                 f"--max-source-positions {settings.max_source_positions} is not --max-target-positions "
                 f"{settings.max_target_positions}"
             )
     problems.extend(_tensor_problems(family, settings, weights, words))
+    return problems
+
+
+def _language_problems(settings: argparse.Namespace) -> List[str]:
+    """Lists what keeps M2M-100's tokenizers from giving the task's languages: ``src X </s>``, and a forced target."""
+    problems = []
+    style = getattr(settings, "lang_tok_style", M2M.style)
+    if style != M2M.style:
+        problems.append(f"its languages are written in the style {style} (--lang-tok-style), not {M2M.style}")
+    encoder = getattr(settings, "encoder_langtok", None)
+    if encoder != "src" or getattr(settings, "lang_tok_replacing_bos_eos", False):
+        where = "in the place of the eos" if encoder == "src" else f"with --encoder-langtok {encoder}"
+        problems.append(f"its sources have their language {where}, not at their beginning (--encoder-langtok src)")
+    if not getattr(settings, "decoder_langtok", False):
+        problems.append("its outputs do not begin with their language (--decoder-langtok)")
     return problems
 
 
@@ -197,7 +222,7 @@ def _tensor_problems(family: Family, settings: argparse.Namespace, weights: Weig
     }
     problems.extend(f"{name} must be {shapes[name]} by its settings; it is {tuple(wrong[name])}" for name in wrong)
     expected = set(shapes)
-    optional = {f"{side}.embed_positions.weight" for side in family.sides}
+    optional = set() if family.same_sinusoids else {f"{side}.embed_positions.weight" for side in family.sides}
     optional |= {"decoder.output_projection.weight", "decoder.output_projection.bias"}
     problems.extend(f"it has no {name}" for name in sorted(expected - set(weights)))
     problems.extend(f"it has {name}" for name in sorted(set(weights) - expected - optional - set(embeddings)))
@@ -220,13 +245,14 @@ def _sizes(family: Family, settings: argparse.Namespace, weights: Weights) -> Mo
         str(settings.activation_fn),
         not settings.no_scale_embedding,
         (settings.dropout, settings.attention_dropout, getattr(settings, "activation_dropout", None) or 0.0),
+        tuple(float(getattr(settings, f"{side}_layerdrop", None) or 0.0) for side in ("encoder", "decoder")),  # type: ignore[arg-type]
     )
 
 
 def _add_positions(weights: Weights, family: Family, settings: argparse.Namespace) -> None:
     """Adds fairseq's sinusoids as tables where the model computes them."""
     count, d = settings.max_target_positions + FIRST_POSITION, weights["decoder.embed_tokens.weight"].size(1)
-    for side in family.sides:
+    for side in () if family.same_sinusoids else family.sides:
         if f"{side}.embed_positions.weight" not in weights:
             table = SinusoidalPositionalEmbedding.get_embedding(count, d, FIRST_POSITION - 1)
             weights[f"{side}.embed_positions.weight"] = table
@@ -259,8 +285,11 @@ def _vocabulary(directory: Path, family: Family, words: Dictionary, original: Op
     """Gives each symbol its id: as Hugging Face's model had it, if the checkpoint was made of one, or fairseq's own."""
     symbols = list(words.symbols)
     if original is None:
-        languages = [symbol[1:-1] for symbol in symbols if symbol.startswith("[")] if family.languages else []
-        return Vocabulary(symbols, list(range(len(symbols))), EOS, languages, list(words.count))
+        languages: List[str] = []
+        if family.languages is not None:
+            found = [family.languages.of_symbol(symbol) for symbol in symbols]
+            languages = [language for language in found if language is not None]
+        return Vocabulary(symbols, list(range(len(symbols))), EOS, languages, counts=list(words.count))
     problems = config_problems(family, original.config)
     if problems:
         raise FairseqElError(f"{original.path / CONFIG} must be the model's own: {'; '.join(problems)}. Copy it again")

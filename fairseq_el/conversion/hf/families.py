@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from fairseq_el.conversion.hf.languages import M2M, MBART, NLLB, LanguageTokens
 from fairseq_el.errors import FairseqElError, shortened
 
 # Hugging Face's name of a function, and fairseq's. The first of several names is the one that is written back.
@@ -37,11 +38,13 @@ class Family:
     pre_norm: bool = False  # layer norms before the blocks, and one after the last layer
     embedding_norm: bool = False
     sinusoidal: bool = False  # positions are computed, and not in the file
+    same_sinusoids: bool = False  # as fairseq computes them, so that no file needs them
+    output_bias: bool = True  # Hugging Face's model has final_logits_bias
     position_offset: int = 0  # rows before position 0 in Hugging Face's table
     eos: int = 2  # id, where config.json does not name it
     decoder_only: bool = False
     byte_bpe: bool = False  # GPT-2's tokenizer, whose ids are fairseq's symbols
-    languages: bool = False  # mBART: symbols [xx_XX] at the end of the dictionary, added by the task
+    languages: Optional[LanguageTokens] = None  # of multilingual models, which have a symbol for each
 
     @property
     def base_prefix(self) -> str:
@@ -84,12 +87,22 @@ PEGASUS = Family(
 MBART50 = Family(
     "mBART-50", "mbart", "MBartForConditionalGeneration", "MBart50Tokenizer", "mbart_large",
     "translation_multi_simple_epoch",
-    pre_norm=True, embedding_norm=True, position_offset=2, languages=True,
+    pre_norm=True, embedding_norm=True, position_offset=2, languages=MBART,
 )  # fmt: skip
 MBART25 = Family(
     "mBART-25", "mbart", "MBartForConditionalGeneration", "MBartTokenizer", "mbart_large",
     "translation_from_pretrained_bart",
-    pre_norm=True, embedding_norm=True, position_offset=2, languages=True,
+    pre_norm=True, embedding_norm=True, position_offset=2, languages=MBART,
+)  # fmt: skip
+M2M100 = Family(
+    "M2M-100", "m2m_100", "M2M100ForConditionalGeneration", "M2M100Tokenizer", "transformer",
+    "translation_multi_simple_epoch",
+    pre_norm=True, sinusoidal=True, same_sinusoids=True, output_bias=False, languages=M2M,
+)  # fmt: skip
+NLLB200 = Family(
+    "NLLB", "m2m_100", "M2M100ForConditionalGeneration", "NllbTokenizer", "transformer",
+    "translation_multi_simple_epoch",
+    pre_norm=True, sinusoidal=True, same_sinusoids=True, output_bias=False, languages=NLLB,
 )  # fmt: skip
 _BARE = {  # classes without a head, whose output projection is the embedding
     "bart": ("BartModel",),
@@ -97,8 +110,11 @@ _BARE = {  # classes without a head, whose output projection is the embedding
     "marian": ("MarianModel",),
     "pegasus": ("PegasusModel",),
     "mbart": ("MBartModel",),
+    "m2m_100": ("M2M100Model",),
 }
-FAMILIES = (BART, GPT2, MARIAN, PEGASUS, MBART50, MBART25)
+FAMILIES = (BART, GPT2, MARIAN, PEGASUS, MBART50, MBART25, M2M100, NLLB200)
+_GENERAL_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizer")
+_WITH_EXPERTS = ("nllb-moe", "switch_transformers")  # types of models
 
 
 @dataclass(frozen=True)
@@ -114,15 +130,21 @@ class ModelSizes:
     activation: str  # fairseq's name
     scale: bool  # embeddings are multiplied by sqrt(d)
     dropout: Tuple[float, float, float] = (0.1, 0.0, 0.0)  # everywhere, of attention weights, of activations
+    layerdrop: Tuple[float, float] = (0.0, 0.0)  # of encoder and decoder: the share of layers that training leaves out
 
 
 def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family:
-    """Finds the family that ``config.json`` names; the tokenizer tells the two of mBART apart.
+    """Finds the family that ``config.json`` names; the tokenizer tells those of one type apart.
 
     Raises:
         FairseqElError: the family is not known, or the class of the model has a head that fairseq does not have.
     """
     of_type = [family for family in FAMILIES if family.model_type == config.get("model_type")]
+    if config.get("model_type") in _WITH_EXPERTS:
+        raise FairseqElError(
+            f"model_type in {path} must be that of a model with dense layers; {config['model_type']} has mixtures of "
+            "experts, and fairseq's Transformer has none. Convert a dense model, such as nllb-200-distilled-600M"
+        )
     if not of_type:
         known = ", ".join(sorted({repr(family.model_type) for family in FAMILIES}))
         found = shortened(repr(config.get("model_type")))
@@ -136,8 +158,10 @@ def family_of(config: Dict[str, Any], tokenizer_class: str, path: Any) -> Family
             f"{shortened(repr(architectures))}, whose head fairseq has no place for"
         )
     named = [family for family in of_type if tokenizer_class.replace("Fast", "") == family.tokenizer]
-    if named or family is not MBART50:
+    if named or family not in (MBART50, M2M100):
         return (named or of_type)[0]
+    if family is M2M100:  # whose tokenizer has no other class; NLLB's may be loaded by a general one
+        return NLLB200 if tokenizer_class.replace("Fast", "") in _GENERAL_TOKENIZERS else M2M100
     return MBART50 if config.get("decoder_start_token_id") == config.get("eos_token_id", 2) else MBART25
 
 

@@ -13,6 +13,7 @@ from fairseq_el.conversion.checkpoint import Checkpoint, save_checkpoint
 from fairseq_el.conversion.hf.families import MBART25
 from fairseq_el.conversion.hf.generation_config import fairseq_options, generation_settings
 from fairseq_el.conversion.hf.hf_directory import CONFIG, GENERATION, HFDirectory
+from fairseq_el.conversion.hf.languages import LanguageTokens
 from fairseq_el.conversion.hf.logits import compare_logits
 from fairseq_el.conversion.hf.model import ConversionSummary, Model
 from fairseq_el.conversion.hf.model_config import fairseq_settings, read_config
@@ -65,7 +66,8 @@ def read_hf(directory: HFDirectory) -> Model:
     tensors = check_tensors(directory.tensors(), family, sizes, directory.path)
     vocabulary = read_vocabulary(directory, family)  # after the weights, which have as many rows as config.json says
     weights = fairseq_weights(tensors, family, sizes, vocabulary)
-    pair = _language_pair(vocabulary, directory) if family.languages else ("source", "target")
+    tokens = family.languages
+    pair = _language_pair(vocabulary, directory, tokens) if tokens is not None else ("source", "target")
     settings = fairseq_settings(family, sizes, vocabulary, weights, pair)
     tokenizer = fairseq_tokenizer(directory, family, vocabulary)
     generation = generation_settings(directory.config, directory.json(GENERATION))
@@ -73,8 +75,8 @@ def read_hf(directory: HFDirectory) -> Model:
     return Model(directory.path, family, sizes, vocabulary, weights, settings, generation, tokenizer, directory, notes)
 
 
-def _language_pair(vocabulary: Vocabulary, directory: HFDirectory) -> Tuple[str, str]:
-    """Finds source and target: those that the files name, or the first and the last.
+def _language_pair(vocabulary: Vocabulary, directory: HFDirectory, tokens: LanguageTokens) -> Tuple[str, str]:
+    """Finds source and target: those that the files name; else the tokenizer's own source, and the last language.
 
     The target is what decoding begins with.
     """
@@ -83,13 +85,13 @@ def _language_pair(vocabulary: Vocabulary, directory: HFDirectory) -> Tuple[str,
     source, target = (tokenizer.get(name) for name in ("src_lang", "tgt_lang"))
     generation = directory.json(GENERATION) or directory.config
     for index in (generation.get("forced_bos_token_id"), directory.config.get("decoder_start_token_id")):
-        forced = symbols.get(index, "")[1:-1] if isinstance(index, int) else ""
+        forced = tokens.of_symbol(symbols.get(index, "")) if isinstance(index, int) else None
         target = forced if forced in languages else target
     others = [language for language in languages if language not in (source, target)] or languages
-    return (
-        source if source in languages and source != target else others[0],
-        target if target in languages else others[-1],
-    )
+    if source not in languages or source == target:
+        source = tokens.usual_source if tokens.usual_source in others else others[0]
+        others = [language for language in others if language != source] or languages
+    return source, target if target in languages else others[-1]
 
 
 def write_fairseq(model: Model, options: List[str], out: Path) -> None:
@@ -100,7 +102,7 @@ def write_fairseq(model: Model, options: List[str], out: Path) -> None:
     """
     checkpoint = Checkpoint({"args": model.settings, "model": model.weights}, str(model.path))
     save_checkpoint(strip(checkpoint, None), out / MODEL)
-    dictionary = model.vocabulary.dictionary_text(with_languages=False).encode("utf-8")
+    dictionary = model.vocabulary.dictionary_text(with_added=False).encode("utf-8")
     languages = (getattr(model.settings, "source_lang", None), getattr(model.settings, "target_lang", None))
     for name in (DICTIONARY, *(f"dict.{language}.txt" for language in languages if language)):
         (out / name).write_bytes(dictionary)
@@ -123,7 +125,7 @@ def _generate_options(model: Model) -> Tuple[List[str], List[str]]:
     if family.languages:
         lines.append(f"--langs {','.join(model.vocabulary.languages)}")
         if family is not MBART25:
-            lines.extend(["--lang-tok-style mbart", "--encoder-langtok src", "--decoder-langtok"])
+            lines.extend([f"--lang-tok-style {family.languages.style}", "--encoder-langtok src", "--decoder-langtok"])
     elif family.decoder_only:
         lines.append("--sample-break-mode eos")
         if not tokenizer.before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from fairseq_el.conversion.hf.families import MBART25, MBART50, Family
+from fairseq_el.conversion.hf.families import MBART25, Family
 from fairseq_el.conversion.hf.hf_directory import GENERATION
 from fairseq_el.conversion.hf.tokenizer_files import OPTIONS
 from fairseq_el.conversion.hf.vocabulary import BOS, EOS, PAD, Vocabulary
@@ -95,7 +95,7 @@ def fairseq_options(found: Settings, family: Family, vocabulary: Vocabulary, siz
         lines.insert(1, f"--el-early-stopping {_early_stopping(found)}")
     lines.extend(_lengths(found, family, size))
     lines.append(f"--no-repeat-ngram-size {int(found.get('no_repeat_ngram_size', 0))}")
-    if not family.languages or family is MBART25:  # mBART-50's is the language, which the task forces
+    if not family.languages or family is MBART25:  # of the others it is the language, which the task forces
         lines.extend(words.forced(found, "forced_bos_token_id", "--el-forced-first"))
     lines.extend(words.forced(found, "forced_eos_token_id", "--el-forced-last"))
     bad = [words.indices(sequence) for sequence in found.get("bad_words_ids", [])]
@@ -204,8 +204,8 @@ def hf_generation(
     """
     ids = vocabulary.hf_special_ids(family)
     found = hf_settings(options, ids["eos_token_id"], ids["pad_token_id"], positions)
-    language = f"[{target}]"
-    if family is MBART50 and language in vocabulary.symbols:
+    language = "" if family.languages is None else family.languages.symbol_of(str(target))
+    if family is not MBART25 and language in vocabulary.symbols:
         found["forced_bos_token_id"] = vocabulary.ids[vocabulary.symbols.index(language)]
     elif begin and not options:  # as the hub forces it
         found["forced_bos_token_id"] = vocabulary.ids[BOS]

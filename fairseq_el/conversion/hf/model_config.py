@@ -6,7 +6,15 @@ import argparse
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from fairseq_el.conversion.building import with_defaults
-from fairseq_el.conversion.hf.families import ACTIVATIONS, ONLY_EL_ACTIVATIONS, Family, ModelSizes, family_of
+from fairseq_el.conversion.hf.families import (
+    ACTIVATIONS,
+    M2M100,
+    NLLB200,
+    ONLY_EL_ACTIVATIONS,
+    Family,
+    ModelSizes,
+    family_of,
+)
 from fairseq_el.conversion.hf.hf_directory import CONFIG, HFDirectory
 from fairseq_el.conversion.hf.vocabulary import EOS, Vocabulary
 from fairseq_el.conversion.hf.weights import Weights
@@ -26,6 +34,7 @@ class _Rule(NamedTuple):
 
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "resid_pdrop", "attn_pdrop")
+_LAYERDROPS = ("encoder_layerdrop", "decoder_layerdrop")
 _KNOWN = list(ACTIVATIONS)
 _FUNCTION = _Rule("activation_function", "gelu", lambda value: value in _KNOWN, f"one of {', '.join(_KNOWN)}")
 _RULES = (
@@ -33,7 +42,7 @@ _RULES = (
     _Rule("eos_token_id", 2, lambda value: isinstance(value, int), "one number"),
     _Rule("pad_token_id", None, lambda value: value is None or isinstance(value, int), "one number"),
     _Rule("task_specific_params", None, lambda value: isinstance(value, (dict, type(None))), "settings by task"),
-    *(_Rule(name, None, is_share, "from 0 to 1") for name in _DROPOUTS),
+    *(_Rule(name, None, is_share, "from 0 to 1") for name in (*_DROPOUTS, *_LAYERDROPS)),
     _Rule("quantization_config", None, lambda value: value is None, "absent: weights must be plain numbers"),
 )
 _ENCODER_DECODER_RULES = (
@@ -50,6 +59,7 @@ _GPT2_RULES = (
     _Rule("layer_norm_epsilon", 1e-5, lambda value: value == 1e-5, "1e-05, fairseq's"),
     _Rule("n_inner", None, lambda value: value is None or not size_problem("", value, HIDDEN), "a number above 0"),
 )
+_M2M_DEFAULTS = {"activation_function": "relu", "scale_embedding": True}  # other than BART's
 _SIZES = {"d_model": WIDTH, "max_position_embeddings": POSITIONS, "vocab_size": WORDS}
 _SIDE_SIZES = {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": HIDDEN}
 _GPT2_SIZES = {"n_embd": WIDTH, "n_positions": POSITIONS, "vocab_size": WORDS, "n_layer": LAYERS, "n_head": HEADS}
@@ -61,9 +71,11 @@ def read_config(directory: HFDirectory) -> Tuple[Family, ModelSizes]:
     Raises:
         FairseqElError: fairseq can't compute the same; every option of ``config.json`` that is a reason is named.
     """
-    tokenizer_class = str(directory.json("tokenizer_config.json").get("tokenizer_class"))
-    family = family_of(directory.config, tokenizer_class, directory.path / CONFIG)
-    problems = config_problems(family, directory.config)
+    family = family_of(directory.config, _tokenizer_class(directory), directory.path / CONFIG)
+    config = directory.config
+    if family.model_type == M2M100.model_type:
+        config = {**_M2M_DEFAULTS, **config}
+    problems = config_problems(family, config)
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise FairseqElError(
@@ -71,7 +83,16 @@ def read_config(directory: HFDirectory) -> Tuple[Family, ModelSizes]:
             f"{family.name}:\n{listed}\n"
             "Such a model can't be converted; use a checkpoint without them"
         )
-    return family, _sizes(family, directory.config)
+    return family, _sizes(family, config)
+
+
+def _tokenizer_class(directory: HFDirectory) -> str:
+    """Finds the class of the tokenizer, which tells families of one type apart."""
+    known = [of.get("tokenizer_class") for of in (directory.json("tokenizer_config.json"), directory.config)]
+    found = next((name for name in known if name), None)
+    if found is None and directory.config.get("model_type") == M2M100.model_type and not directory.has("vocab.json"):
+        return NLLB200.tokenizer  # M2M-100's tokenizer can't be without that file
+    return str(found)
 
 
 def config_problems(family: Family, config: Config) -> List[str]:
@@ -121,6 +142,7 @@ def _sizes(family: Family, config: Config) -> ModelSizes:
         config["d_model"], layers, heads, ffn, config["max_position_embeddings"], config["vocab_size"],
         ACTIVATIONS[config.get("activation_function", "gelu")], bool(config.get("scale_embedding", False)),
         dropout,  # type: ignore[arg-type]
+        tuple(float(config.get(name) or 0.0) for name in _LAYERDROPS),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -144,7 +166,10 @@ def config_of(family: Family, sizes: ModelSizes) -> Config:
     for side in family.sides:
         values = (sizes.layers, sizes.heads, sizes.ffn)
         config.update({f"{side}_{name}": value[side] for name, value in zip(_SIDE_SIZES, values)})
+    if family.model_type == M2M100.model_type:  # two families have the type
+        config["tokenizer_class"] = family.tokenizer
     dropouts = dict(zip(("dropout", "attention_dropout", "activation_dropout"), sizes.dropout))
+    dropouts.update(zip(_LAYERDROPS, sizes.layerdrop))
     return {
         **config, "d_model": sizes.d, "max_position_embeddings": sizes.positions, "scale_embedding": sizes.scale,
         "is_encoder_decoder": True, "num_hidden_layers": sizes.layers["encoder"], **dropouts,
@@ -184,13 +209,14 @@ def fairseq_settings(
                 f"{side}_layers": sizes.layers[side],
                 f"{side}_attention_heads": sizes.heads[side],
                 f"{side}_normalize_before": family.pre_norm,
-                f"{side}_learned_pos": True,
+                f"{side}_learned_pos": not family.same_sinusoids,
             }
         )
     if family.decoder_only:
         settings.update(tokens_per_sample=sizes.positions, sample_break_mode="none", add_bos_token=False)
     else:
         settings.update(share_all_embeddings=tied, max_source_positions=sizes.positions)
+        settings.update(zip(_LAYERDROPS, sizes.layerdrop))
         settings.update(_translation_settings(family, vocabulary.languages, language_pair))
     if has_bias:
         settings["output_bias"] = True
@@ -200,10 +226,10 @@ def fairseq_settings(
 def _translation_settings(family: Family, languages: List[str], language_pair: Tuple[str, str]) -> Dict[str, Any]:
     source, target = language_pair
     settings: Dict[str, Any] = {"source_lang": source, "target_lang": target}
-    if family.task != "translation_multi_simple_epoch":
+    if family.languages is None or family.task != "translation_multi_simple_epoch":
         settings.update(left_pad_source=True, left_pad_target=False)
         return {**settings, "langs": ",".join(languages)} if languages else settings
     return {
-        **settings, "langs": languages, "lang_pairs": f"{source}-{target}", "lang_tok_style": "mbart",
+        **settings, "langs": languages, "lang_pairs": f"{source}-{target}", "lang_tok_style": family.languages.style,
         "encoder_langtok": "src", "decoder_langtok": True, "seed": 1,  # the task reads it and does not define it
     }  # fmt: skip

@@ -79,7 +79,7 @@ def write_hf(model: Model, tensors: Weights, out: Path) -> None:
             shutil.copyfile(model.original.path / GENERATION, out / GENERATION)
     (out / CONFIG).write_text(json_text(config), encoding="utf-8")
     (out / SAFE).chmod((out / CONFIG).stat().st_mode)  # safetensors' own is for the owner alone
-    (out / DICTIONARY).write_bytes(model.vocabulary.dictionary_text(with_languages=True).encode("utf-8"))
+    (out / DICTIONARY).write_bytes(model.vocabulary.dictionary_text(with_added=True).encode("utf-8"))
     model.tokenizer.write(out)
 
 

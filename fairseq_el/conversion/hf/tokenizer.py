@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from fairseq_el.conversion.hf.families import BART, GPT2, MARIAN, PEGASUS, Family
+from fairseq_el.conversion.hf.families import BART, GPT2, M2M100, MARIAN, NLLB200, PEGASUS, Family
 from fairseq_el.conversion.hf.hf_directory import HFDirectory, json_text
+from fairseq_el.conversion.hf.languages import M2M_LANGUAGES
 from fairseq_el.conversion.hf.tokenizer_files import (
     DICTIONARY,
     END_OF_TEXT,
@@ -44,7 +45,7 @@ class Tokenizer:
 
     Attributes:
         files: their names, each with the text to write, or the path of a file to copy.
-        before, after: symbols that it puts around a text, by fairseq's index; none for mBART, whose task puts them.
+        before, after: symbols that it puts around a text, by fairseq's index; none where the task puts languages.
         notes: differences from the other program's.
     """
 
@@ -84,6 +85,11 @@ def _fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocab
     symbols = _Symbols(ids, vocabulary)
     before, after = (symbols.indices(tokens) for tokens in _template(settings, fast, family))
     tokenizer = Tokenizer({}, before, after)
+    if family is NLLB200 and settings.get("legacy_behaviour") is True:
+        tokenizer.notes.append(
+            "legacy_behaviour is True: transformers reads a text X as X </s> LANGUAGE, fairseq as LANGUAGE X </s>, "
+            "with which the model was trained. Set it to false in tokenizer_config.json for the same text"
+        )
     if vocabulary.merges is not None:
         tokenizer.files["encoder.json"] = json.dumps(encoder_of(vocabulary.merges))
         tokenizer.files["vocab.bpe"] = merges_text(vocabulary.merges)
@@ -108,6 +114,8 @@ def _fairseq_tokenizer(directory: HFDirectory, family: Family, vocabulary: Vocab
     elif model is not None:
         marian = _is_marian(settings, family)
         described.update(kind="sentencepiece", model=SENTENCEPIECE_MODEL, marian=marian, clean_up=clean_up)
+        if family is M2M100:  # transformers has no fast tokenizer for it, and sentencepiece leaves white space out
+            described["strip"] = True
     else:
         return tokenizer
     tokenizer.files[DESCRIPTION] = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
@@ -195,7 +203,7 @@ def _is_reserved(token: str) -> bool:
 
 def _template(settings: Json, fast: Json, family: Family) -> Tuple[List[str], List[str]]:
     """Lists the tokens before and after a text. Some families' classes have their own, whatever the files say."""
-    if family.languages:
+    if family.languages is not None:
         return [], []
     name = str(settings.get("tokenizer_class") or family.tokenizer).replace("Fast", "")
     if name in ("BartTokenizer", "RobertaTokenizer"):
@@ -310,7 +318,9 @@ def _hf_sentencepiece(directory: Path, family: Family, vocabulary: Vocabulary, b
         )
         return Tokenizer(notes=[note])
     files: Files
-    if family.languages:
+    if family is M2M100:
+        return _hf_m2m(model, family, vocabulary)
+    if family.languages is not None:
         files = {
             SENTENCEPIECE[family.model_type]: model,
             "tokenizer_config.json": json_text({"tokenizer_class": family.tokenizer}),
@@ -326,3 +336,31 @@ def _hf_sentencepiece(directory: Path, family: Family, vocabulary: Vocabulary, b
     }
     note = f"{MARIAN.tokenizer} normalises punctuation where the package sacremoses is installed; fairseq does not"
     return Tokenizer(files, notes=[note])
+
+
+def _hf_m2m(model: Path, family: Family, vocabulary: Vocabulary) -> Tokenizer:
+    """Makes M2M100Tokenizer's files, whose class puts one of its lists of languages behind ``vocab.json``."""
+    first = vocabulary.symbols.index(f"__{vocabulary.languages[0]}__")
+    end = first + len(vocabulary.languages)
+    in_place = vocabulary.symbols[first:end] == [f"__{language}__" for language in vocabulary.languages]
+    codes = [name for name, languages in M2M_LANGUAGES.items() if list(languages) == vocabulary.languages]
+    if not in_place or not codes:
+        known = " or ".join(f"the {len(languages)} of {name}" for name, languages in M2M_LANGUAGES.items())
+        note = (
+            f"no tokenizer was written: {family.tokenizer} has languages of its own, {known}, right behind the words. "
+            f"{DICTIONARY} has the tokens in the order of their ids, from 4 on, after <s> <pad> </s> <unk>"
+        )
+        return Tokenizer(notes=[note])
+    settings = {
+        "tokenizer_class": family.tokenizer,
+        "language_codes": codes[0],
+        "num_madeup_words": len(vocabulary.symbols) - end,
+        "additional_special_tokens": vocabulary.symbols[first:end],
+    }
+    words = {symbol: index for index, symbol in enumerate(vocabulary.symbols[:first])}
+    files: Files = {
+        "vocab.json": json_text(words),
+        SENTENCEPIECE[family.model_type]: model,
+        "tokenizer_config.json": json_text(settings),
+    }
+    return Tokenizer(files)

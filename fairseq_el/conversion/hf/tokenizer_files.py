@@ -7,42 +7,28 @@ Face.
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from fairseq_el.conversion.hf.families import Family
+from fairseq_el.conversion.hf.families import M2M100, Family
 from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.languages import M2M_LANGUAGES, MBART_25, MBART_50, NLLB_LANGUAGES
 from fairseq_el.conversion.limits import WORDS, shown
 from fairseq_el.errors import FairseqElError, summary_of
 
-SENTENCEPIECE = {"pegasus": "spiece.model", "mbart": "sentencepiece.bpe.model"}
+_FAIRSEQS_MODEL = "sentencepiece.bpe.model"  # fairseq's hub looks for this name
+SENTENCEPIECE = {"pegasus": "spiece.model", "mbart": _FAIRSEQS_MODEL, "m2m_100": _FAIRSEQS_MODEL}
 TOKENIZER_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"),
-    *("special_tokens_map.json", "source.spm", "target.spm", *SENTENCEPIECE.values()),
+    *("special_tokens_map.json", "source.spm", "target.spm", *dict.fromkeys(SENTENCEPIECE.values())),
 )
-# Names in the directory of a fairseq model. fairseq's hub looks for that of the sentencepiece model.
+# Names in the directory of a fairseq model.
 MODEL, DICTIONARY, OPTIONS, LANGUAGES = "model.pt", "dict.txt", "generate.args", "langs.txt"
-SENTENCEPIECE_MODEL = "sentencepiece.bpe.model"
+SENTENCEPIECE_MODEL = _FAIRSEQS_MODEL
 ORIGINALS = "hf"  # Hugging Face's own configuration and tokenizer, for the way back
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")  # of every dictionary of fairseq
 END_OF_TEXT = "<|endoftext|>"
 Merge = Tuple[str, str]
 _MERGES_HEADER = "#version: 0.2"
-_LANGUAGES_25 = (
-    "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX",
-    "kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN",
-    "zh_CN",
-)  # fmt: skip
-_LANGUAGES_50 = (
-    "af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN", "mn_MN",
-    "mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK",
-    "xh_ZA", "gl_ES", "sl_SI",
-)  # fmt: skip
-_LANGUAGE = re.compile(r"[a-z]{2,3}_[A-Z]{2}")
-
-
-def is_language(token: str) -> bool:
-    return _LANGUAGE.fullmatch(token) is not None
 
 
 def read_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
@@ -78,7 +64,8 @@ def refused_files(directory: HFDirectory) -> Iterator[None]:
 
 def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     if directory.has("vocab.json"):
-        return _by_id(directory.json("vocab.json"))
+        tokens = _by_id(directory.json("vocab.json"))
+        return {**tokens, **_languages_after(directory, len(tokens))} if family is M2M100 else tokens
     if directory.has("tokenizer.json"):
         content = directory.json("tokenizer.json")
         vocab = content["model"]["vocab"]
@@ -89,11 +76,13 @@ def _base_tokens(directory: HFDirectory, family: Family) -> Dict[int, str]:
     if directory.has(DICTIONARY):
         lines = (directory.path / DICTIONARY).read_text("utf-8").split("\n")
         words = [line.rsplit(" ", 1)[0] for line in lines if line]
-        return dict(enumerate([*SPECIAL_SYMBOLS, *(_without_brackets(word) for word in words)]))
+        if family.languages is not None:
+            words = [family.languages.token_of(word) for word in words]
+        return dict(enumerate([*SPECIAL_SYMBOLS, *words]))
     name = SENTENCEPIECE.get(family.model_type)
     if name is not None and directory.has(name):
         pieces = _pieces(str(directory.path / name))
-        return _pegasus(pieces) if family.model_type == "pegasus" else _mbart(pieces, family)
+        return _pegasus(pieces) if family.model_type == "pegasus" else _multilingual(pieces, family)
     needed = ["vocab.json", "tokenizer.json", *([name] if name else [])]
     raise FairseqElError(
         f"{directory.path} must have the vocabulary in one of {', '.join(needed)}, because fairseq needs a dictionary; "
@@ -115,8 +104,12 @@ def _id(value: Any) -> int:
     return value
 
 
-def _without_brackets(word: str) -> str:
-    return word[1:-1] if word.startswith("[") and is_language(word[1:-1]) else word
+def _languages_after(directory: HFDirectory, size: int) -> Dict[int, str]:
+    """Lists the tokens that M2M100Tokenizer puts behind those of ``vocab.json``, by their ids."""
+    codes = directory.json("tokenizer_config.json").get("language_codes") or "m2m100"
+    if codes not in M2M_LANGUAGES:
+        raise ValueError(f"language_codes must be one of {', '.join(M2M_LANGUAGES)}; it is {shown(codes)}")
+    return {size + number: f"__{language}__" for number, language in enumerate(M2M_LANGUAGES[codes])}
 
 
 def _pieces(path: str) -> List[str]:
@@ -135,10 +128,10 @@ def _pegasus(pieces: List[str]) -> Dict[int, str]:
     return dict(enumerate([*tokens, *pieces[2:]]))
 
 
-def _mbart(pieces: List[str], family: Family) -> Dict[int, str]:
+def _multilingual(pieces: List[str], family: Family) -> Dict[int, str]:
     """Orders fairseq's special symbols, pieces without sentencepiece's own, languages, and a mask."""
-    languages = (*_LANGUAGES_25, *(_LANGUAGES_50 if family.tokenizer == "MBart50Tokenizer" else ()))
-    return dict(enumerate([*SPECIAL_SYMBOLS, *pieces[3:], *languages, "<mask>"]))
+    known = {"MBartTokenizer": MBART_25, "MBart50Tokenizer": MBART_50, "NllbTokenizer": NLLB_LANGUAGES}
+    return dict(enumerate([*SPECIAL_SYMBOLS, *pieces[3:], *known[family.tokenizer], "<mask>"]))
 
 
 def read_bpe_merges(directory: HFDirectory) -> Optional[List[Merge]]:

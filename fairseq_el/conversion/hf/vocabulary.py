@@ -10,12 +10,12 @@ from fairseq.data import Dictionary
 
 from fairseq_el.conversion.hf.families import MBART25, Family
 from fairseq_el.conversion.hf.hf_directory import HFDirectory
+from fairseq_el.conversion.hf.languages import LanguageTokens
 from fairseq_el.conversion.hf.tokenizer_files import (
     DICTIONARY,
     SPECIAL_SYMBOLS,
     Merge,
     encoder_of,
-    is_language,
     read_bpe_merges,
     read_tokens,
 )
@@ -33,7 +33,8 @@ class Vocabulary:
         symbols: of fairseq's dictionary, special ones first.
         ids: Hugging Face's, of each symbol; None for a symbol that its model does not have.
         start: the decoder's first symbol, by fairseq's index.
-        languages: mBART's. The task adds their symbols, and <mask>, to the dictionary.
+        languages: of multilingual models, in the order of their symbols.
+        added: how many symbols at the end the task adds to the dictionary (mBART: languages and ``<mask>``).
         counts: how often each symbol was seen, for the dictionary; empty where it is not known.
         merges: of byte-level BPE; None for other tokenizers.
         notes: differences between fairseq's dictionary and the tokenizer.
@@ -43,6 +44,7 @@ class Vocabulary:
     ids: List[Optional[int]]
     start: int
     languages: List[str] = field(default_factory=list)
+    added: int = 0
     counts: List[int] = field(default_factory=list)
     merges: Optional[List[Merge]] = None
     notes: List[str] = field(default_factory=list)
@@ -79,14 +81,14 @@ class Vocabulary:
             words.add_symbol(symbol)
         return words
 
-    def dictionary_text(self, with_languages: bool) -> str:
+    def dictionary_text(self, with_added: bool) -> str:
         """Makes ``dict.txt``: a line for each symbol and its count, without special symbols.
 
         Args:
-            with_languages: write lines for the symbols that the task adds to the dictionary, too.
+            with_added: write lines for the symbols that the task adds to the dictionary, too.
         """
         counts = self.counts or [1] * len(self.symbols)
-        end = None if with_languages or not self.languages else -len(self.languages) - 1
+        end = None if with_added or not self.added else -self.added
         pairs = list(zip(self.symbols, counts))[len(SPECIAL_SYMBOLS) : end]
         return "".join(f"{symbol} {count}\n" for symbol, count in pairs)
 
@@ -127,17 +129,19 @@ def read_vocabulary(directory: HFDirectory, family: Family) -> Vocabulary:
     _pad_words(words, absent)
     special = _special_ids(config, tokens, family)
     rest = [i for i in range(size) if i not in special]
-    languages = []
-    if family.languages:
-        rest = _languages_last(rest, words, directory.path)
-        languages = [words[i] for i in rest if is_language(words[i])]
-    symbols = [*SPECIAL_SYMBOLS, *(f"[{words[i]}]" if words[i] in languages else words[i] for i in rest)]
+    languages: Dict[int, str] = {}
+    if family.languages is not None:
+        rest, languages = _languages(rest, words, family.languages, directory.path)
+        words.update({i: family.languages.symbol_of(language) for i, language in languages.items()})
+    symbols = [*SPECIAL_SYMBOLS, *(words[i] for i in rest)]
     renamed = _make_writable(symbols)
     if renamed:
         notes.append(f"{renamed} tokens have white space in them, or are there twice; their symbols are <token...>")
     ids = [*special, *rest]
     counts = _read_counts(directory.path, symbols)
-    return Vocabulary(symbols, ids, _start(ids, config, family), languages, counts, merges, notes)
+    added = len(languages) + 1 if family.languages is not None and family.languages.added else 0
+    start = _start(ids, config, family)
+    return Vocabulary(symbols, ids, start, list(languages.values()), added, counts, merges, notes)
 
 
 def _word(token: str, encoder: Dict[str, int]) -> str:
@@ -190,7 +194,7 @@ def _start(ids: List[Optional[int]], config: Dict[str, Any], family: Family) -> 
     """Returns the index of the symbol that decoding begins with."""
     if family.decoder_only or family.tokenizer == "MBartTokenizer":  # mBART-25's is the target language
         return EOS
-    default = 2 if family.position_offset else config.get("pad_token_id")
+    default = 2 if family.position_offset or family.same_sinusoids else config.get("pad_token_id")
     start = config.get("decoder_start_token_id", default)
     if start not in ids:
         raise FairseqElError(
@@ -200,18 +204,29 @@ def _start(ids: List[Optional[int]], config: Dict[str, Any], family: Family) -> 
     return ids.index(start)
 
 
-def _languages_last(order: List[int], words: Dict[int, str], path: Path) -> List[int]:
-    """Moves languages and <mask> to the end, where fairseq's task adds them to the dictionary."""
-    languages = [index for index in order if is_language(words[index])]
+def _languages(
+    order: List[int], words: Dict[int, str], tokens: LanguageTokens, path: Path
+) -> Tuple[List[int], Dict[int, str]]:
+    """Returns ids in fairseq's order, and the languages by their ids.
+
+    Where fairseq's task adds languages and ``<mask>`` to the dictionary, they are moved to its end.
+
+    Raises:
+        FairseqElError: there are no languages, or no ``<mask>`` where the task would add one.
+    """
+    found = {index: tokens.of_token(words[index]) for index in order}
+    languages = {index: language for index, language in found.items() if language is not None}
     mask = [index for index in order if words[index] == "<mask>"]
-    if not languages or not mask:
+    if not languages or (tokens.added and not mask):
+        what = "its languages and <mask>, which fairseq's task adds to the dictionary" if tokens.added else "languages"
         raise FairseqElError(
-            "mBART's vocabulary must have its languages and <mask>, which fairseq's task adds to the dictionary; "
-            f"that of {path} ends with {', '.join(words[index] for index in order[-4:])}. Use the tokenizer that the "
-            "model was published with"
+            f"the vocabulary of a multilingual model must have {what}; that of {path} ends with "
+            f"{', '.join(words[index] for index in order[-4:])}. Use the tokenizer that the model was published with"
         )
+    if not tokens.added:
+        return order, languages
     last = [*languages, *mask]
-    return [*(index for index in order if index not in last), *last]
+    return [*(index for index in order if index not in last), *last], languages
 
 
 def _read_counts(directory: Path, symbols: List[str]) -> List[int]:

@@ -19,7 +19,8 @@ Shapes = Dict[str, Tuple[int, ...]]
 ABSENT_BIAS = -1e4  # for symbols that the model does not have: probability 0 in every format, finite in fp16
 FIRST_POSITION = 2  # of fairseq's learned positions: padding's index and one more
 _BIAS = "final_logits_bias"
-_BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version")  # of old files: no weights
+# Of old files: no weights. Both programs compute the positions of M2M-100 anew.
+_BUFFERS = (".attn.bias", ".attn.masked_bias", "coder.version", "embed_positions.weights")
 
 
 def sinusoids(count: int, d: int) -> Tensor:
@@ -73,9 +74,9 @@ def _expected_shapes(family: Family, sizes: ModelSizes) -> Tuple[Shapes, Shapes]
     embedding: Tuple[int, ...] = (sizes.vocab, sizes.d)
     needed[family.embedding] = embedding
     optional = dict.fromkeys(family.tied(), embedding)
-    if not family.decoder_only:
+    if not family.decoder_only and family.output_bias:
         optional[_BIAS] = (1, sizes.vocab)
-    for side in family.sides:
+    for side in () if family.same_sinusoids else family.sides:
         positions = optional if family.sinusoidal else needed
         positions[family.positions(side)] = (sizes.positions + family.position_offset, sizes.d)
     return needed, optional
@@ -94,7 +95,8 @@ def fairseq_weights(tensors: Weights, family: Family, sizes: ModelSizes, vocabul
     for side in family.sides:
         weights[f"{side}.version"] = torch.tensor([3.0])
         weights[f"{side}.embed_tokens.weight"] = embedding
-        weights[f"{side}.embed_positions.weight"] = _positions(tensors, family, sizes, side)
+        if not family.same_sinusoids:
+            weights[f"{side}.embed_positions.weight"] = _positions(tensors, family, sizes, side)
     if vocabulary.start != EOS:
         decoder = embedding.clone()
         decoder[EOS] = embedding[vocabulary.start]  # the decoder never reads an eos but as its first symbol
@@ -138,7 +140,7 @@ def _positions(tensors: Weights, family: Family, sizes: ModelSizes, side: str) -
 def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: Vocabulary) -> Weights:
     """Makes Hugging Face's tensors, tied ones once. The reverse of :func:`fairseq_weights`.
 
-    Positions are always written, because Hugging Face would compute other sinusoids than fairseq.
+    Positions are written where Hugging Face would compute other sinusoids than fairseq.
 
     Raises:
         FairseqElError: embeddings are not tied as in Hugging Face's models, or the model uses rows that those lack.
@@ -152,11 +154,11 @@ def hf_tensors(weights: Weights, family: Family, sizes: ModelSizes, vocabulary: 
     tensors = {pair.hf: pair.join(weights) for pair in layer_tensors(family, sizes)}
     side = family.sides[0]
     tensors[family.embedding] = _hf_rows(weights[f"{side}.embed_tokens.weight"], vocabulary)
-    for side in family.sides:
+    for side in () if family.same_sinusoids else family.sides:
         table = weights[f"{side}.embed_positions.weight"][FIRST_POSITION - family.position_offset :]
         tensors[family.positions(side)] = table.clone()
     bias = weights.get("decoder.output_projection.bias")
-    if not family.decoder_only:
+    if not family.decoder_only and family.output_bias:
         embedding = tensors[family.embedding]
         zeros = embedding.new_zeros(embedding.size(0))
         tensors[_BIAS] = (zeros if bias is None else _hf_rows(bias, vocabulary)).unsqueeze(0)
@@ -192,6 +194,6 @@ def _untied(weights: Weights, family: Family, vocabulary: Vocabulary) -> List[st
     if absent and (bias is None or not bool((bias[absent] == ABSENT_BIAS).all()) or bool(embedding[absent].any())):
         names = ", ".join(vocabulary.symbols[i] for i in absent)
         problems.append(f"symbols {names} are in use, and it does not have them")
-    if family.decoder_only and bias is not None and bool(bias[vocabulary.present].any()):
+    if (family.decoder_only or not family.output_bias) and bias is not None and bool(bias[vocabulary.present].any()):
         problems.append("the output projection has a bias, and it has none")
     return problems

@@ -16,7 +16,7 @@ from fairseq.data import Dictionary
 import fairseq_el  # noqa: F401  (registers architectures, makes checkpoints loadable)
 from fairseq_el.conversion.hf import compare_logits, from_hf, to_hf
 
-FAMILIES = ["bart", "gpt2", "marian", "pegasus", "mbart50", "mbart25"]
+FAMILIES = ["bart", "gpt2", "marian", "pegasus", "mbart50", "mbart25", "m2m100", "nllb"]
 GREEDY: dict[str, Any] = {"num_beams": 1, "max_length": 36}
 BEAM: dict[str, Any] = {
     "num_beams": 4,
@@ -25,7 +25,8 @@ BEAM: dict[str, Any] = {
     "min_length": 4,
     "max_length": 36,
 }
-SEEDS = {"gpt2": 9, "marian": 8, "pegasus": 5}  # of models that end most outputs, and not all at once
+# Of models that end most outputs, and not all at once.
+SEEDS = {"gpt2": 9, "marian": 8, "pegasus": 5, "m2m100": 7, "nllb": 1}
 ENDED = 3  # of six sentences, at least: those that run into max_length are not ended alike
 
 
@@ -89,10 +90,11 @@ def test_hypotheses(family, generation, converted):
                 assert mine[: len(theirs) - 1] == theirs[:-1]
 
 
-def test_a_forced_first_word(converted):
-    """mBART-50's target language: fairseq forces it by a prefix, and with lenpen 0 its score makes no difference."""
-    language = hf_models.vocabulary("mbart50").index("ro_RO")
-    pair = Pair(*converted("mbart50", **{**BEAM, "length_penalty": 0.0}, forced_bos_token_id=language))
+@pytest.mark.parametrize(("family", "token"), [("mbart50", "ro_RO"), ("m2m100", "__cs__"), ("nllb", "ron_Latn")])
+def test_a_forced_first_word(family, token, converted):
+    """The target language: fairseq forces it by a prefix, and with lenpen 0 its score makes no difference."""
+    language = hf_models.vocabulary(family).index(token)
+    pair = Pair(*converted(family, **{**BEAM, "length_penalty": 0.0}, forced_bos_token_id=language))
     sources = pair.sources()
     expected = pair.hf_hypotheses(sources)
     for el in (True, False):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from both_programs import Pair
 from fairseq.data import Dictionary
+from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from tiny import build_model, dictionary, settings
 
 from fairseq_el.conversion.hf import from_hf, to_hf
@@ -29,7 +30,17 @@ LM: dict[str, Any] = {
     "activation_fn": "gelu_accurate",
 }
 LEARNED: dict[str, Any] = {"encoder_learned_pos": True, "decoder_learned_pos": True}
+MULTILINGUAL: dict[str, Any] = {
+    **POST_NORM,
+    **PRE_NORM,
+    "task": "translation_multi_simple_epoch",
+    "encoder_langtok": "src",
+    "decoder_langtok": True,
+    "lang_tok_style": "multilingual",
+}
 MODELS = [
+    ("transformer", {**MULTILINGUAL, "langs": ["de", "en"], "encoder_layerdrop": 0.05}, "M2M-100"),
+    ("transformer_wmt_en_de_big", {**MULTILINGUAL, "langs": "deu_Latn,eng_Latn"}, "NLLB"),
     ("bart_base", POST_NORM, "BART"),
     ("el_bart_base", {**POST_NORM, "output_bias": True}, "BART"),
     ("mbart_base", {**POST_NORM, **PRE_NORM, "langs": "de_DE,en_XX"}, "mBART-50"),
@@ -47,9 +58,14 @@ def save(directory: Path, arch: str, options: dict[str, Any]) -> Path:
     directory.mkdir()
     words = dictionary(20)
     words.save(str(directory / "dict.txt"))
-    if "langs" in options:
-        for symbol in ("[de_DE]", "[en_XX]", "<mask>"):
-            words.add_symbol(symbol)
+    style = options.get("lang_tok_style", "mbart")
+    langs = options.get("langs", [])
+    for language in langs.split(",") if isinstance(langs, str) else langs:
+        words.add_symbol(get_lang_tok(language, style))
+    if langs and style == "mbart":
+        words.add_symbol("<mask>")
+    if style == "multilingual":  # M2M-100's own dictionary has them
+        words.save(str(directory / "dict.txt"))
     write(directory, arch, words, options)
     return directory
 
@@ -95,6 +111,23 @@ def test_there_and_back(arch, options, family, tmp_path):
         ("transformer_lm", {**LM, "no_scale_embedding": False}, "its embeddings are scaled"),
         ("transformer_lm", {**LM, "layernorm_embedding": True}, "it has decoder.layernorm_embedding.bias"),
         ("transformer_lm", {**LM, "no_decoder_final_norm": True}, "it has no decoder.layer_norm.bias"),
+        ("transformer", {**MULTILINGUAL, "langs": ["de"], **LEARNED}, "it has decoder.embed_positions.weight"),
+        (
+            "transformer",
+            {**MULTILINGUAL, "langs": ["de"], "encoder_langtok": "tgt"},
+            "with --encoder-langtok tgt, not at",
+        ),
+        (
+            "transformer",
+            {**MULTILINGUAL, "langs": ["de"], "lang_tok_style": "mbart"},
+            "in the style mbart .*, not multil",
+        ),
+        (
+            "transformer",
+            {**MULTILINGUAL, "langs": ["de"], "decoder_langtok": False},
+            "do not begin with their language",
+        ),
+        ("el_transformer", {**MULTILINGUAL, "langs": ["de"], "output_bias": True}, "projection has a bias, and it has"),
         ("el_transformer_lm", {**LM, "output_bias": True}, "the output projection has a bias, and it has none"),
     ],
 )

@@ -34,7 +34,7 @@ def test_marian_begins_with_padding(directory, tmp_path):
     assert vocabulary.symbols == ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁b"]
     assert vocabulary.ids == [None, 4, 0, 1, 2, 3]
     assert vocabulary.start == PAD and not vocabulary.is_identity
-    assert vocabulary.dictionary_text(with_languages=False) == "▁a 1\n▁b 5\n"
+    assert vocabulary.dictionary_text(with_added=False) == "▁a 1\n▁b 5\n"
 
 
 def test_gpt2s_end_of_text_is_the_eos(directory):
