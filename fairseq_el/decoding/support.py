@@ -59,14 +59,16 @@ def is_decoder_only(model: nn.Module) -> bool:
     return not hasattr(model, "encoder")
 
 
-<<<<<<< HEAD
 def stock_task_of(model: nn.Module) -> str:
     """The name of fairseq's task for models of this kind."""
     if is_decoder_only(model):
         return "language_modeling"
+    if isinstance(model, FairseqMultiModel):
+        return "multilingual_translation"
     of_speech = isinstance(model, SPEECH_MODELS) or type(model).__module__.startswith("fairseq.models.speech_to_text")
     return "speech_to_text" if of_speech else "translation"
-=======
+
+
 def _pair_reasons(model: nn.Module) -> List[str]:
     if not isinstance(model, FairseqMultiModel) or len(model.keys) == 1:
         return []
@@ -74,7 +76,6 @@ def _pair_reasons(model: nn.Module) -> List[str]:
         f"it holds {len(model.keys)} models, of {', '.join(model.keys)}, and decodes with the first; load it with "
         "--source-lang and --target-lang, which choose one"
     ]
->>>>>>> families
 
 
 def _encoder_reasons(model: nn.Module) -> List[str]:

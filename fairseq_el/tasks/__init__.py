@@ -4,11 +4,8 @@ from fairseq_el.tasks.command_failures import explain_by_options
 from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.language_modeling import ELLanguageModelingConfig, ELLanguageModelingTask
-<<<<<<< HEAD
-from fairseq_el.tasks.speech_to_text import ELSpeechToTextTask
-=======
 from fairseq_el.tasks.multilingual_translation import ELMultilingualTranslationTask
->>>>>>> families
+from fairseq_el.tasks.speech_to_text import ELSpeechToTextTask
 from fairseq_el.tasks.translation import (
     ELTranslationFromPretrainedBARTTask,
     ELTranslationMultiSimpleEpochTask,

@@ -8,11 +8,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, FairseqLanguageModel, FairseqMultiModel
 from fairseq.tasks.language_modeling import LanguageModelingTask
-<<<<<<< HEAD
-from fairseq.tasks.speech_to_text import SpeechToTextTask
-=======
 from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
->>>>>>> families
+from fairseq.tasks.speech_to_text import SpeechToTextTask
 from fairseq.tasks.translation import TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import nn
@@ -37,12 +34,17 @@ _LISTENS = (
     "--task el_speech_to_text, with data that have manifests of features",
     (SpeechToTextTask,),
 )
+_OF_PAIRS = (
+    "several models, one for each pair of languages",
+    "--task el_multilingual_translation, with the --lang-pairs that they were trained with",
+    (MultilingualTranslationTask,),
+)
 _TRANSLATES = (
     "a model with encoder and decoder",
     "--task el_translation, with data of sentence pairs",
     (TranslationTask, TranslationMultiSimpleEpochTask),
 )
-_KINDS: Tuple[Any, ...] = (_CONTINUES, _LISTENS, _TRANSLATES)
+_KINDS: Tuple[Any, ...] = (_CONTINUES, _LISTENS, _OF_PAIRS, _TRANSLATES)
 
 
 def check_kind(cfg: Any, task: Any) -> None:
@@ -52,42 +54,22 @@ def check_kind(cfg: Any, task: Any) -> None:
         cfg: the checkpoint's settings of the model.
 
     Raises:
-<<<<<<< HEAD
         CheckpointMismatchError: the task is for models of another kind.
-=======
-        CheckpointMismatchError: a language model is given to a task that translates, or the other way round; or a model
-            of several pairs of languages to a task of one, or the other way round.
->>>>>>> families
     """
     name = getattr(cfg, "arch", None) or getattr(cfg, "_name", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
     if model is None:
         return
-<<<<<<< HEAD
     kind: Any = _TRANSLATES
     if issubclass(model, FairseqLanguageModel):
         kind = _CONTINUES
     elif issubclass(model, SPEECH_MODELS):
         kind = _LISTENS
+    elif issubclass(model, FairseqMultiModel):
+        kind = _OF_PAIRS
     what, use, _ = kind
     if any(isinstance(task, of_task) for other in _KINDS if other is not kind for of_task in other[2]):
         raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {use}")
-=======
-    continues, of_pairs = issubclass(model, FairseqLanguageModel), issubclass(model, FairseqMultiModel)
-    if of_pairs and not isinstance(task, MultilingualTranslationTask):
-        what = "several models, one for each pair of languages"
-        other = "--task el_multilingual_translation, with the --lang-pairs that they were trained with"
-    elif not of_pairs and isinstance(task, MultilingualTranslationTask):
-        what = "one model, not one for each pair of languages"
-        other = "the --task that it was trained with, such as el_translation"
-    elif continues and isinstance(task, TranslationTask):
-        what, other = "a language model", "--task el_language_modeling, with data that have a dict.txt"
-    elif not continues and isinstance(task, LanguageModelingTask):
-        what, other = "a model with encoder and decoder", "--task el_translation, with data of sentence pairs"
-    else:
-        return
-    raise CheckpointMismatchError(f"The checkpoint is {what} ({name}), which this --task can't decode. Use {other}")
->>>>>>> families
 
 
 def check_dictionaries_on_load(model: nn.Module, task: Any, saved: CommandLine) -> None:
