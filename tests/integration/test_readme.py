@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy
 import pytest
 from commands import EXAMPLE, REPOSITORY, USER_DIR, run, texts
+from tiny import dictionary
+from tiny_data import write_pairs
+from tiny_multilingual import save_multilingual
+from tiny_speech import train, write_speech
 
 MODEL = EXAMPLE / "model.pt"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "decode.md"]
@@ -34,7 +38,9 @@ RUN_ELSEWHERE = {  # by what: a script, or the test of a page that shows the sam
 RUN_HERE = [
     *(
         "el generate",
-        "generate DATA --path",
+        "generate DATA --path model.pt --user-dir fairseq_el --task el_translation",
+        "el_multilingual_translation",
+        "el_speech_to_text",
         "interactive",
         "el plan",
         "el bench",
@@ -81,7 +87,7 @@ def test_every_command_has_its_test():
 
 
 def test_generate_and_score(directory):
-    generate = command("generate DATA --path")
+    generate = command("generate DATA --path model.pt --user-dir fairseq_el --task el_translation")
     assert len(texts(run_line(generate, directory), "H")) == 40
     output = run_line(f"{generate} --post-process sentencepiece", directory)  # scores are of words
     (directory / "output.txt").write_text(output, encoding="utf-8")
@@ -94,6 +100,20 @@ def test_text_in_text_out(directory):
     (directory / "in.txt").write_text("\n".join([*captions, ""]), encoding="utf-8")
     run_line(command("el generate"), directory)
     assert len((directory / "out.txt").read_text(encoding="utf-8").splitlines()) == 40
+
+
+def test_several_languages(tmp_path):
+    data = write_pairs(tmp_path / "pairs", {"train": 2, "test": 5}, "de", "en")
+    dictionary().save(str(data / "dict.fr.txt"))
+    (tmp_path / "DATA").symlink_to(data)
+    save_multilingual(tmp_path / "model.pt", data, pairs="de-en,fr-en")
+    assert len(texts(run_line(command("el_multilingual_translation"), tmp_path), "H")) == 5
+
+
+def test_speech(tmp_path):
+    data = write_speech(tmp_path / "DATA", {"train": 60, "test": 3})
+    train(data, "s2t_transformer", tmp_path, 1).rename(tmp_path / "model.pt")
+    assert len(texts(run_line(command("el_speech_to_text"), tmp_path), "H")) == 3
 
 
 @pytest.mark.skipif(int(numpy.__version__.split(".")[0]) >= 2, reason="fairseq's language models need numpy 1")
