@@ -117,7 +117,5 @@ def test_documents_show_only_these_names(path, registries):
         assert f"fairseq_el{name}" in IMPORTED or last in known, f"fairseq_el{name}"
     # What the page registers itself.
     own = re.findall(r"@register_(?:task|model_architecture)\((?:\"transformer\", )?\"(\w+)\"", text)
-        r"@register_(?:task|model_architecture)\((?:\"transformer\", )?\"(\w+)\"", text
-    )  # by the page itself
     for kind, name in re.findall(r"--(arch|task|criterion|bpe)[ =]([a-z][\w]*\w)\b(?![-/.]\w)", text):
         assert name in registries[kind] or name in own, f"--{kind} {name}"
