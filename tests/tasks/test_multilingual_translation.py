@@ -231,9 +231,7 @@ def test_other_dictionaries_and_other_models(work, tmp_path):
     with pytest.raises(CheckpointMismatchError, match="decoder: 18 in the checkpoint, 20 in the data"):
         generate(EL, work["joined"], work["no symbols"], *options_of("no symbols"))
     one = save_checkpoint(tmp_path / "one.pt")
-    with pytest.raises(
-        CheckpointMismatchError, match="is a model with encoder and decoder .* Use --task el_translation"
-    ):
+    with pytest.raises(CheckpointMismatchError, match="is a model with encoder and decoder"):
         generate(EL, work["aa"], one, *options_of("no symbols"))
     message = r"is several models, one for each pair .* Use --task el_multilingual_translation, with the --lang-pairs"
     with pytest.raises(CheckpointMismatchError, match=message):
