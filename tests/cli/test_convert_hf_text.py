@@ -106,12 +106,13 @@ def make(
         name = "spiece.model" if family == "pegasus" else "sentencepiece.bpe.model"
         shutil.copy(pieces / PIECES.get(family, "spm.model"), path / name)
     if added:
+        whole = [AddedToken(token, special=True) for token in (_languages(family) if family in M2M_CODES else ())]
         settings["added_tokens_decoder"] = {
             str(tokens.index(str(token))): {
                 "content": str(token), "special": token.special, "lstrip": token.lstrip, "rstrip": token.rstrip,
                 "single_word": token.single_word, "normalized": token.normalized,
             }
-            for token in added
+            for token in [*whole, *added]
         }  # fmt: skip
         if family in ("bart", "gpt2", *M2M_CODES):  # vocab.json has no added tokens
             words = byte_tokens(family) if family in ("bart", "gpt2") else sentencepiece_tokens(pieces, family)

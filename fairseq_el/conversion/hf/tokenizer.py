@@ -132,9 +132,9 @@ def _added_tokens(
         for symbol in [symbols.get(token)]
         if token and symbol is not None
     ]
-    if not _is_marian(settings, family):
+    if not _is_marian(settings, family) and family is not M2M100:
         return added
-    # Marian's tokenizer has no tokenizer.json: special tokens are those that the files name for a use.
+    # Their tokenizers have no tokenizer.json: special tokens are those that the files name for a use.
     named = [_content(value) for value in _named_special(directory, settings)]
     return [replace(token, special=token.token in named or token.token in _USUAL) for token in added]
 
