@@ -20,16 +20,17 @@ ARCHITECTURES = ("s2t_transformer", "s2t_conformer", "convtransformer")
 SIZES = {
     **{"encoder_embed_dim": 16, "decoder_embed_dim": 16, "encoder_ffn_embed_dim": 24, "decoder_ffn_embed_dim": 24},
     **{"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4},
-    **{"max_source_positions": 200, "max_target_positions": 40, "conv_out_channels": 6},
+    **{"max_source_positions": 200, "max_target_positions": 40},
 }
 OF_FRONT_ENDS = {"conv_channels": 12, "conv_kernel_sizes": "5,3"}
+OF_2D = {"conv_out_channels": 6}
 LANGUAGES = ("aa", "bb")
 TAGS = [f"<lang:{language}>" for language in LANGUAGES]
 
 
 def sizes_of(arch: str) -> dict[str, Any]:
     """The options that make a model of an architecture tiny."""
-    return SIZES if arch == "convtransformer" else {**SIZES, **OF_FRONT_ENDS}
+    return {**SIZES, **(OF_2D if arch == "convtransformer" else OF_FRONT_ENDS)}
 
 
 def features(words: list[int], seed: int) -> np.ndarray:

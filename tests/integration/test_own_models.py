@@ -98,7 +98,7 @@ def work(tmp_path_factory) -> Path:
     for name, text in (("theirs_of_own_models", THEIRS), ("edited_of_own_models", EDITED)):
         (work / name).mkdir()
         (work / name / "__init__.py").write_text(text)
-    write_pairs(work, {"train": 40, "test": SENTENCES})
+    write_pairs(work, {"train": 40, "test": SENTENCES, "valid": 2})
     return work
 
 

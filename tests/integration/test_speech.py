@@ -47,7 +47,7 @@ def quiet():
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("speech")
-    write_speech(work / "data", {"train": 60, "test": SENTENCES}, zipped=True)
+    write_speech(work / "data", {"train": 60, "test": SENTENCES, "valid": 2}, zipped=True)
     return work
 
 
@@ -79,7 +79,7 @@ def test_same_as_stock(model, work, name):
 
 
 def test_language_tags_and_files_of_features(tmp_path):
-    data = write_speech(tmp_path / "data", {"train": 24, "test": 6}, tags=True)
+    data = write_speech(tmp_path / "data", {"train": 24, "test": 6, "valid": 2}, tags=True)
     model = train(data, "s2t_transformer", tmp_path / "model", 20, "--ignore-prefix-size", 1)
     given = [data, "--path", model, "--prefix-size", 1, "--beam", 3]
     stock = fairseq("generate", *given, *STOCK, plugin=False)
@@ -172,7 +172,10 @@ def test_files_that_are_not_there(data, one):
 
 def test_another_split(data, one):
     message = failure(data, one, subset="dev")
-    assert message == f"--gen-subset must name one split of the data, SPLIT.tsv; it is dev, and {data} has test, train"
+    assert (
+        message
+        == f"--gen-subset must name one split of the data, SPLIT.tsv; it is dev, and {data} has test, train, valid"
+    )
 
 
 MANIFESTS = {
