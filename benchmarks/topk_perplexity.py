@@ -43,9 +43,9 @@ MODEL = (
     "--decoder-normalize-before --dropout 0"
 )
 TRAINING = (
-    "--batch-size 1 --optimizer adam --adam-betas (0.9,0.98) --clip-norm 1.0 --lr 0.003 --lr-scheduler "
-    "polynomial_decay --seed 1"
+    "--batch-size 1 --optimizer adam --adam-betas (0.9,0.98) --clip-norm 1.0 --lr-scheduler polynomial_decay --seed 1"
 )
+RATE, RATE_OF_TUNING = 0.003, 0.0003
 
 
 def choices(text: str) -> List[str]:
@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
         "--finetune", type=not_negative, default=0, metavar="M", help="updates more with each k (default: 0)"
     )
     result.add_argument("--samples", type=positive, metavar="S", help="the first S of the test set (default: all)")
-    result.add_argument("--train", default="", metavar="OPTIONS", help=f"of fairseq-train, beside {MODEL} {TRAINING}")
+    result.add_argument(
+        "--train", default="", metavar="OPTIONS", help=f"of fairseq-train, beside {MODEL} {TRAINING} --lr {RATE}"
+    )
     return result
 
 
@@ -143,7 +145,8 @@ def train(options: argparse.Namespace, k: str, more: int) -> Path:
     updates = more or options.updates
     arguments = ["--task", "byte_language_modeling", *PLUGIN, "--tokens-per-sample", options.length]
     arguments += [*shlex.split(MODEL), *shlex.split(TRAINING), "--max-update", updates, "--total-num-update", updates]
-    arguments += ["--warmup-updates", updates // 10, "--num-workers", 0, "--log-format", "json", "--log-interval", 10]
+    arguments += ["--lr", RATE_OF_TUNING if more else RATE, "--warmup-updates", updates // 10]
+    arguments += ["--num-workers", 0, "--log-format", "json", "--log-interval", 10]
     arguments += ["--no-epoch-checkpoints", "--no-save-optimizer-state", "--disable-validation"]
     arguments += ["--arch", "transformer_lm"] if k == FULL else ["--arch", "topk_transformer_lm", "--topk-attention", k]
     arguments += shlex.split(options.train)
