@@ -13,6 +13,7 @@ from test_convert_hf_text import TEXTS, generated, pieces, sentences  # noqa: F4
 from tiny import build_model, settings
 
 from fairseq_el.conversion import Checkpoint, save_checkpoint, strip
+from fairseq_el.conversion.hf.languages import M2M_LANGUAGES
 from fairseq_el.conversion.hf.tokenizer_files import encoder_of, merges_text
 
 transformers = hf_models.transformers
@@ -102,3 +103,55 @@ def test_text_of_stock_fairseq(name, bpe, pieces, tmp_path, monkeypatch, execute
         tokenizer = transformers.AutoTokenizer.from_pretrained("hf")
         theirs = generated(model, tokenizer, TEXTS)
         assert theirs == mine and len(set(mine)) > 1
+
+
+TASK, LANGUAGES = "translation_multi_simple_epoch", M2M_LANGUAGES["wmt21"]
+
+
+def save_m2m(directory: Path, model: Path, order: tuple[str, ...]) -> None:
+    """A random model of fairseq's own M2M-100, with its sentencepiece model and one dictionary."""
+    words = spm(directory, model)
+    for language in order:
+        words.add_symbol(f"__{language}__")
+    words.add_symbol("madeupword0000")
+    for name in ("dict.txt", "dict.en.txt", "dict.de.txt"):
+        words.save(str(directory / name))
+    _, options = ARCHITECTURES["pre-norm"]
+    built = build_model("transformer", words, 3, torch.float32, **options)
+    let_outputs_end(built, words, 6.0)
+    args = settings("transformer", **options, langs=list(order), encoder_langtok="src", decoder_langtok=True)
+    args.task, args.source_lang, args.target_lang = "translation_multi_simple_epoch", "en", "de"
+    save_checkpoint(strip(Checkpoint({"args": args, "model": built.state_dict()}, "m"), None), directory / "model.pt")
+
+
+def test_text_of_fairseqs_own_m2m(pieces, tmp_path, monkeypatch, execute):  # noqa: F811
+    """With lenpen 0, where it makes no difference that fairseq's scores count the forced language."""
+    monkeypatch.chdir(tmp_path)
+    save_m2m(tmp_path / "model", pieces / "bpe.model", LANGUAGES)
+    Path("test.txt").write_text("".join(f"{line}\n" for line in TEXTS), encoding="utf-8")
+    options = "--beam 3\n--lenpen 0\n--min-len 3\n--max-len-b 50\n"
+    Path("model/generate.args").write_text(options)
+    languages = f"--langs {','.join(LANGUAGES)} --lang-pairs en-de --encoder-langtok src --decoder-langtok"
+    command = INTERACTIVE.replace("-s de -t en", "-s en -t de").replace("--task translation", f"--task {TASK}")
+    mine = sentences(execute(f"{command} {languages}{SPM} {' '.join(options.split())} < test.txt"))
+    printed = execute("fairseq-el convert to-hf model --out hf --verify")
+    assert "hf: M2M-100" in printed
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained("hf").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained("hf", src_lang="en")
+    assert type(tokenizer).__name__ == "M2M100Tokenizer"
+    theirs = generated(model, tokenizer, TEXTS)
+    assert theirs == mine and len(set(mine)) > 1
+
+
+def test_languages_that_the_tokenizer_has_not(pieces, tmp_path, monkeypatch, execute):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    save_m2m(tmp_path / "model", pieces / "bpe.model", LANGUAGES[::-1])
+    printed = execute("fairseq-el convert to-hf model --out hf --verify")
+    assert (
+        "no tokenizer was written: M2M100Tokenizer has languages of its own, the 100 of m2m100 or the 8 of" in printed
+    )
+    assert not Path("hf/vocab.json").exists()
+    printed = execute("fairseq-el convert from-hf hf --out again --verify")
+    assert "again: M2M-100" in printed
+    one, other = (torch.load(f"{name}/model.pt")["model"] for name in ("model", "again"))
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())

@@ -88,7 +88,7 @@ def test_hypotheses_of_each_pair(form, work, caplog):
         el = generate(EL, *options)
         assert "EL-attention enabled in 2 cross-attention modules (el)" in caplog.text
         assert_same_hypotheses(el, stock, num_sentences=SIZES["test"])
-        assert len({words for found in hypotheses(el).values() for _, words in found}) > 5
+        assert len({words for found in hypotheses(el).values() for _, words in found}) > 1
         caplog.clear()
 
 

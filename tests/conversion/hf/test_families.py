@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fairseq.data import Dictionary
 
 import fairseq_el  # noqa: F401  (registers architectures, makes checkpoints loadable)
 from fairseq_el.conversion.hf import compare_logits, from_hf, to_hf
+from fairseq_el.errors import FairseqElError
 
 FAMILIES = ["bart", "gpt2", "marian", "pegasus", "mbart50", "mbart25", "m2m100", "nllb"]
 GREEDY: dict[str, Any] = {"num_beams": 1, "max_length": 36}
@@ -178,3 +180,37 @@ def test_the_dictionary_of_bart_is_gpt2s(converted):
     words = Dictionary.load(str(out / "dict.txt"))
     tokens = hf_models.vocabulary("bart")
     assert len(words) == len(tokens) and words[tokens.index("Ġthe")] == "262" and words[len(words) - 1] == "<mask>"
+
+
+def test_old_files_of_m2m(tmp_path):
+    """They have computed positions, and the embedding under some of its names; no class of a tokenizer is named."""
+    model = hf_models.build("m2m100", 5)
+    hf_models.save(model, "m2m100", tmp_path / "hf")
+    from_hf(tmp_path / "hf", tmp_path / "expected")
+    state = model.state_dict()
+    for side in ("encoder", "decoder"):
+        state[f"model.{side}.embed_positions.weights"] = torch.zeros(42, 16)
+    del state["model.shared.weight"], state["model.encoder.embed_tokens.weight"]
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "hf" / "pytorch_model.bin")
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps({"language_codes": "wmt21"}))
+    report = from_hf(tmp_path / "hf", tmp_path / "out")
+    assert report.family == "M2M-100"
+    assert_same_weights(tmp_path / "expected" / "model.pt", tmp_path / "out" / "model.pt")
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps({"language_codes": "more"}))
+    with pytest.raises(FairseqElError, match="language_codes must be one of m2m100, wmt21; it is 'more'"):
+        from_hf(tmp_path / "hf", tmp_path / "never")
+
+
+@pytest.mark.parametrize(
+    ("named", "pair"), [({}, "eng_Latn ron_Latn"), ({"tgt_lang": "deu_Latn"}, "eng_Latn deu_Latn")]
+)
+def test_languages_of_printed_commands(named, pair, tmp_path):
+    """Those that the tokenizer's files name; its own where they name none. A tokenizer that differs is said."""
+    hf_models.save(hf_models.build("nllb", 5), "nllb", tmp_path / "hf")
+    settings = {"tokenizer_class": "NllbTokenizer", "legacy_behaviour": not named, **named}
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(settings))
+    report = from_hf(tmp_path / "hf", tmp_path / "out")
+    source, target = pair.split()
+    assert f"--source-lang {source} --target-lang {target} --lang-pairs {source}-{target}" in report.usage[0]
+    assert any(note.startswith("legacy_behaviour is True") for note in report.notes) == (not named)
