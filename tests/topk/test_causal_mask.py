@@ -77,6 +77,10 @@ def evaluate(model, tokens):
     SequenceScorer(WORDS).generate([model.eval()], sample)
 
 
+COUNTS = pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 has other dispatch modes, and can't count bytes")
+
+
+@COUNTS
 @pytest.mark.parametrize("program", [train, validate, evaluate])
 def test_no_tensor_has_all_words_by_all_words(program):
     model, tokens = long_language_model(**NO_DROPOUT), tokens_of(LENGTH)
@@ -85,6 +89,7 @@ def test_no_tensor_has_all_words_by_all_words(program):
     assert model.decoder._future_mask.numel() == 0
 
 
+@COUNTS
 @pytest.mark.parametrize("self_attention", ["el", "kv"])
 def test_nor_while_a_prompt_is_read(self_attention):
     model, tokens = enable_el_attention(long_language_model(), self_attention=self_attention), tokens_of(LENGTH)
@@ -195,7 +200,7 @@ def test_attention_that_is_asked_for_more_makes_the_mask_itself(options):
     assert all(torch.equal(*pair) for pair in zip(mine, expected))
 
 
-@pytest.mark.skipif(not CAN_TRACK, reason="torch before 2.1 can't be asked how long a storage lives")
+@COUNTS
 def test_bytes_of_a_whole_model_are_those_of_its_layers():
     """At most twice as many for each layer as one attention layer alone takes: inputs, gradients, what it keeps."""
     length, width, layers, k = 512, 32, 3, 16
