@@ -189,7 +189,10 @@ def test_training_validates_all_pairs(work, tmp_path):
         fairseq("train", work["aa"], *options)
         found.append(torch.load(tmp_path / task / "checkpoint_last.pt")["model"])
     assert list(found[0]) == list(found[1])
-    assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
+    trained = [
+        name for name in found[0] if not name.endswith("._float_tensor")
+    ]  # numbers that fairseq 0.12.2 never sets
+    assert all(torch.equal(found[1][name], found[0][name]) for name in trained)
     trained = tmp_path / EL / "checkpoint_last.pt"
     one_pair = ["-s", "aa", "-t", "bb", "--lang-pairs", "aa-bb", "--max-len-b", 9]
     stock, el = (generate(task, work["aa"], trained, *one_pair) for task in (STOCK, EL))
@@ -259,6 +262,10 @@ def test_info_and_plan(work, capsys):
     assert "EL-attention: supported" in printed and "mismatch" not in printed
     plan = ["--beam", "4", "--src-len", "10", "--tgt-len", "10", "--dtype", "fp32", "--memory", "1GiB"]
     assert main(["plan", "--path", str(work["symbols"]), *plan]) == 0
+
+
+def test_not_to_hugging_face(work, capsys):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install fairseq_el[hf]")
     with pytest.raises((FairseqElError, SystemExit)):
         raise SystemExit(main(["convert", "to-hf", str(work["symbols"]), "--out", "never"]))
     assert "to-hf needs a model of an architecture" in capsys.readouterr().err
