@@ -111,7 +111,7 @@ def test_several_languages(tmp_path):
 
 
 def test_speech(tmp_path):
-    data = write_speech(tmp_path / "DATA", {"train": 60, "test": 3})
+    data = write_speech(tmp_path / "DATA", {"train": 60, "valid": 2, "test": 3})
     train(data, "s2t_transformer", tmp_path, 1).rename(tmp_path / "model.pt")
     assert len(texts(run_line(command("el_speech_to_text"), tmp_path), "H")) == 3
 
