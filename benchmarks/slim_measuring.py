@@ -129,6 +129,7 @@ def build_decoder(settings: SlimSettings) -> SlimDecoder:
         feature_map=settings.feature_map,
         num_features=0,
         feature_seed=1,
+        redraw_features=0,
         dropout=0.0,
         max_target_positions=max(settings.lengths),
     )
