@@ -61,6 +61,11 @@ def explain(error: BaseException) -> Optional[str]:
             f"1.13 or later, and torch {torch.__version__} is installed. Decode with a task el_*, which does not use "
             "it, or install torch==1.12.1, or use Python 3.11 or later with fairseq-fixed."
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Expected attn_mask->sizes()[0] == batch_size"):
+        return (
+            "fairseq 0.12.2's fused encoder layers do not work in its encoders of speech that are post-norm, such as "
+            "those of convtransformer, also without fairseq_el. Use Python 3.11 or later with fairseq-fixed."
+        )
     missing_kernel = explain_missing_kernel(error)
     if missing_kernel is not None:
         return missing_kernel

@@ -43,6 +43,8 @@ def test_scripts_of_users_keep_their_tracebacks():
 
 
 def test_explain():
+    of_speech = explain(RuntimeError("Expected attn_mask->sizes()[0] == batch_size to be true, but got false."))
+    assert of_speech is not None and "such as those of convtransformer" in of_speech
     fused_encoder = explain(RuntimeError("Mask Type should be defined"))  # what torch 2 says to fairseq 0.12.2
     assert "fairseq 0.12.2" in fused_encoder and "a task el_*" in fused_encoder
     assert explain(FairseqElError("x")) == "x"

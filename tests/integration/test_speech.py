@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import fairseq as fairseq_package
 import numpy as np
 import pytest
 import torch
@@ -51,8 +52,13 @@ def work(tmp_path_factory) -> Path:
     return work
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(
+    scope="module",
+    params=[ARCHITECTURES[0], *(pytest.param(arch, marks=pytest.mark.long) for arch in ARCHITECTURES[1:])],
+)
 def model(request, work) -> Path:
+    if request.param == "convtransformer" and fairseq_package.__version__ == "0.12.2":
+        pytest.skip("fairseq 0.12.2's fused layers fail in the encoder of a convtransformer that was loaded")
     return train(work / "data", request.param, work / request.param, updates=40)
 
 
