@@ -264,4 +264,5 @@ def test_training_with_this_task_is_stock_s(work, tmp_path):
     for name, task, plugin in (("stock", "speech_to_text", False), ("el", "el_speech_to_text", True)):
         path = train(work / "data", "convtransformer", tmp_path / name, 2, task=task, plugin=plugin)
         weights.append(load_checkpoint(str(path), "CKPT").weights)
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    trained = [name for name in weights[0] if not name.endswith("._float_tensor")]  # which fairseq 0.12.2 never sets
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in trained)
