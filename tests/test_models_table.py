@@ -141,8 +141,8 @@ def test_refused_with_a_reason(pattern):
 
 def test_every_task_is_in_the_table():
     ours = {name for name, task in TASK_REGISTRY.items() if issubclass(task, ELTask) and name.startswith("el_")}
-    assert set(TASKS) == ours
-    assert all(name[len("el_") :] in TASK_REGISTRY for name in TASKS)
+    fairseqs = {name for name, task in TASK_REGISTRY.items() if task.__module__.startswith("fairseq.")}
+    assert set(TASKS) == {name for name in ours if name[len("el_") :] in fairseqs}
 
 
 def test_every_family_that_is_converted_is_in_the_table():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy
 import pytest
 import sentencepiece
 import torch
-from commands import EXAMPLE
+from commands import EXAMPLE, REPOSITORY
 from fairseq.data import Dictionary
 from hf_models import transformers
 
@@ -253,6 +254,22 @@ SPM_SETTINGS: dict[str, dict[str, Any]] = {
     "wmt21": {"num_beams": 4, "max_length": 22, "length_penalty": 1.3, "no_repeat_ngram_size": 3},
     "nllb": {"num_beams": 3, "max_length": 20, "min_length": 5, "length_penalty": 0.8, "forced_eos_token_id": 2},
 }
+
+
+def test_the_commands_of_the_page_for_m2m(pieces, tmp_path, monkeypatch, execute):
+    """But the last one, for a checkpoint of fairseq's own: tests/tasks/test_m2m.py decodes some."""
+    monkeypatch.chdir(tmp_path)
+    make("m2m100", tmp_path / "m2m100_418M", monkeypatch, pieces, 4, False, **SPM_SETTINGS["m2m100"])
+    (tmp_path / "test.txt").write_text("\n".join([*TEXTS, ""]), encoding="utf-8")
+    page = (REPOSITORY / "docs" / "convert.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    section = page.partition("## Translate with M2M-100")[2].partition("\n## ")[0]
+    convert, interactive, _ = re.findall("^    (fairseq-.*)$", section, re.M)
+    of_another_pair = "--source-lang en --target-lang de --lang-pairs en-de --fixed-dictionary m2m/dict.txt"
+    shown = " ".join(interactive.split())
+    assert of_another_pair in shown
+    printed = " ".join(execute(convert).replace("\\\n", " ").split())
+    assert all(part.strip() in printed for part in shown.partition(" <")[0].split(of_another_pair))
+    assert len(re.findall("^D-", execute(interactive), re.M)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["published", "saved"])
