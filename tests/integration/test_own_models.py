@@ -92,7 +92,7 @@ def quiet_and_sys_path_as_before():
     sys.path[:] = before
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # fairseq imports a directory of a name once in a process
 def work(tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("own")
     for name, text in (("theirs_of_own_models", THEIRS), ("edited_of_own_models", EDITED)):
@@ -102,7 +102,7 @@ def work(tmp_path_factory) -> Path:
     return work
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def theirs(work) -> Path:
     return work / "theirs_of_own_models"
 
@@ -119,7 +119,7 @@ def train(work, user_dir, arch, task):
     return directory / "checkpoint_last.pt"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(work, theirs) -> Path:
     return train(work, theirs, "transformer_4x", "their_translation")
 
