@@ -17,7 +17,7 @@ from fairseq_el.failure_report import report_failures_without_traceback
 from fairseq_el.generation import ELSequenceGenerator, TransformersRules, build_el_generator
 from fairseq_el.tasks.checkpoint_checks import Sizes, are_exchanged, check_dictionaries_on_load, check_kind
 from fairseq_el.tasks.command_failures import explain_by_options
-from fairseq_el.tasks.el_options import el_options, memory_budget, transformers_rules
+from fairseq_el.tasks.el_options import add_el_options, el_options, memory_budget, transformers_rules
 from fairseq_el.tasks.option_checks import (
     CommandLine,
     command_problems,
@@ -65,9 +65,12 @@ class ELTask(WholeData):
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
+        """Adds the task's options, and those of EL-attention if no dataclass of the task has them."""
         # Here already: fairseq looks at some options before it sets up the task.
         report_failures_without_traceback(explain_by_options)
         super().add_args(parser)  # type: ignore[misc]
+        if getattr(cls, "__dataclass", None) is None:  # where fairseq keeps it
+            add_el_options(parser)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:

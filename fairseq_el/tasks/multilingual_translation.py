@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from typing import Any, List
 
 from fairseq.tasks import register_task
@@ -10,7 +9,6 @@ from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
 
 from fairseq_el.errors import CheckpointMismatchError, raise_problems, shortened
 from fairseq_el.tasks.checkpoint_checks import check_dictionaries_on_load
-from fairseq_el.tasks.el_options import add_el_options
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.option_checks import CommandLine
 
@@ -27,11 +25,6 @@ class ELMultilingualTranslationTask(ELTask, MultilingualTranslationTask):
         "Run fairseq-preprocess again with the dictionaries the model was trained with: --srcdict dict.SRC.txt "
         "--tgtdict dict.TGT.txt. DATA needs a dictionary for every language of --lang-pairs"
     )
-
-    @classmethod
-    def add_args(cls, parser: ArgumentParser) -> None:
-        super().add_args(parser)
-        add_el_options(parser)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:

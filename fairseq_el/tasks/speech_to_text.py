@@ -1,7 +1,6 @@
 """``--task el_speech_to_text``: fairseq's models of speech, decoding with EL-attention."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -10,7 +9,6 @@ from fairseq.tasks import register_task
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 
 from fairseq_el.errors import CheckpointMismatchError, FairseqElError, OptionError, summary_of
-from fairseq_el.tasks.el_options import add_el_options
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.option_checks import CommandLine
 from fairseq_el.tasks.speech_data import CheckedFeatures, check_manifest, language_tag_problems, read_config
@@ -25,11 +23,6 @@ class ELSpeechToTextTask(ELTask, SpeechToTextTask):
 
     takes_constraints = False
     dictionary_hint = "vocab_filename of --config-yaml must name the dictionary that the model was trained with"
-
-    @classmethod
-    def add_args(cls, parser: ArgumentParser) -> None:
-        super().add_args(parser)
-        add_el_options(parser)
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> Any:

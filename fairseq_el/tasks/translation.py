@@ -1,7 +1,6 @@
 """``--task el_translation`` and the tasks of multilingual models, decoding with EL-attention."""
 
 # No postponed annotations here: fairseq reads the types of the fields.
-from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from typing import Any, Sequence
 
@@ -14,7 +13,7 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 from fairseq_el.errors import OptionError
 from fairseq_el.generation import ELSequenceGenerator
 from fairseq_el.tasks.checkpoint_checks import Languages, Sizes, are_exchanged
-from fairseq_el.tasks.el_options import ELOptions, add_el_options
+from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
 from fairseq_el.tasks.option_checks import CommandLine
 from fairseq_el.tasks.source_template import put_around_sources, source_template
@@ -61,11 +60,6 @@ class ELTranslationTask(ELTask, TranslationTask):
 @register_task("el_translation_from_pretrained_bart")
 class ELTranslationFromPretrainedBARTTask(ELTask, TranslationFromPretrainedBARTTask):
     """fairseq's ``translation_from_pretrained_bart`` (mBART), decoding with EL-attention."""
-
-    @classmethod
-    def add_args(cls, parser: ArgumentParser) -> None:
-        super().add_args(parser)
-        add_el_options(parser)
 
     def __init__(self, args: Any, src_dict: Any, tgt_dict: Any) -> None:
         super().__init__(args, src_dict, tgt_dict)
@@ -125,8 +119,3 @@ class ELTranslationMultiSimpleEpochTask(ELTask, TranslationMultiSimpleEpochTask)
         if named:
             return f"{' and '.join(named)} must be the model's own dictionary (model_dict.128k.txt of M2M-100)"
         return f"{self.dictionary_hint}; or name the model's own with --fixed-dictionary FILE"
-
-    @classmethod
-    def add_args(cls, parser: ArgumentParser) -> None:
-        super().add_args(parser)
-        add_el_options(parser)

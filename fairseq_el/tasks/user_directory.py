@@ -13,7 +13,7 @@ from fairseq import utils
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, register_task
 
 from fairseq_el.errors import OptionError, summary_of
-from fairseq_el.tasks.el_options import ELOptions, add_el_options
+from fairseq_el.tasks.el_options import ELOptions
 from fairseq_el.tasks.el_task import ELTask
 
 PREFIX = "el_"
@@ -84,14 +84,6 @@ def is_of_user(task: str) -> bool:
 def _register(name: str, task: Any, config: Any) -> None:
     body: Dict[str, Any] = {"__doc__": f"{task.__name__}, decoding with EL-attention.", "__module__": __name__}
     el_config: Any = None
-    if config is None:
-
-        def add_args(cls: Any, parser: argparse.ArgumentParser) -> None:
-            super(el_task, cls).add_args(parser)
-            add_el_options(parser)
-
-        body["add_args"] = classmethod(add_args)
-    else:
+    if config is not None:
         el_config = dataclass(type(f"EL{config.__name__}", (ELOptions, config), {"__module__": __name__}))
-    el_task: Any = type(f"EL{task.__name__}", (ELTask, task), body)
-    register_task(name, dataclass=el_config)(el_task)
+    register_task(name, dataclass=el_config)(type(f"EL{task.__name__}", (ELTask, task), body))
