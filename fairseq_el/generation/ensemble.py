@@ -81,6 +81,7 @@ class ModelDecoder:
         self._first: Optional[Tensor] = None  # features of the last word of each prompt: (B, 1, d)
         if incremental and is_el_model(model) and can_share_past(self.model.decoder):
             self.state = new_state().put_into(self.incremental_state)
+        self._has_own_logits = _has_own_output_layer(getattr(model, "decoder", None))
         self.is_softmax = self._is_softmax()
         self.gives_attention = not isinstance(getattr(model, "decoder", None), SPEECH_DECODERS)
 
@@ -184,14 +185,14 @@ class ModelDecoder:
         return (
             decoder is not None
             and decoder.adaptive_softmax is None
-            and not _has_own_output_layer(decoder)
+            and not self._has_own_logits
             and all(getattr(type(model), name) in _known(name, _MODELS) for name in _NORMALIZES)
             and all(getattr(type(decoder), name) in _known(name, (FairseqDecoder,)) for name in _NORMALIZES)
         )
 
     def _project(self, features: Tensor) -> Tensor:
         decoder = self.model.decoder
-        if decoder.adaptive_softmax is not None or self.state is None or _has_own_output_layer(decoder):
+        if decoder.adaptive_softmax is not None or self.state is None or self._has_own_logits:
             logits: Tensor = decoder.output_layer(features)
             return logits
         return self.state.linears(decoder.output_projection, features)
@@ -220,7 +221,7 @@ class ModelDecoder:
 
 def _has_own_output_layer(decoder: Any) -> bool:
     """Returns whether a decoder computes logits in another way than fairseq's."""
-    own = type(decoder).output_layer is not TransformerDecoderBase.output_layer
+    own = getattr(type(decoder), "output_layer", None) is not TransformerDecoderBase.output_layer
     return own or "output_layer" in vars(decoder)
 
 
