@@ -7,6 +7,7 @@ sentence: where its features are, how many frames they have, and its text.
 from __future__ import annotations
 
 import csv
+from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -14,8 +15,16 @@ import yaml
 from fairseq.data import BaseWrapperDataset, Dictionary
 from fairseq.data.audio.speech_to_text_dataset import SpeechToTextDataset
 
-from fairseq_el.errors import FairseqElError, OptionError, is_out_of_memory, raise_problems, shortened, summary_of
+from fairseq_el.errors import (
+    FairseqElError,
+    OptionError,
+    is_out_of_memory,
+    raise_problems,
+    shortened,
+    summary_of,
+)
 
+_MOST_PROBLEMS = 10  # of a manifest in one message
 _COLUMNS = ("id", "audio", "n_frames", "tgt_text")
 _KINDS = {
     "a number above 0": lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0,
@@ -130,7 +139,7 @@ def check_manifest(data: str, split: str, config: Dict[str, Any], words: Diction
 
     Raises:
         OptionError: DATA has no such split.
-        FairseqElError: the manifest can't be used; the first problem is named.
+        FairseqElError: the manifest can't be used; its first problems are named.
     """
     path = Path(data) / f"{split}.tsv"
     if not path.is_file():
@@ -144,8 +153,10 @@ def check_manifest(data: str, split: str, config: Dict[str, Any], words: Diction
     except (OSError, UnicodeError, csv.Error) as error:
         raise FairseqElError(f"The manifest {path} can't be read: {summary_of(error)}") from error
     columns = [*_COLUMNS, *(["tgt_lang"] if _has_tags(config) else [])]
-    for problem in _manifest_problems(rows, columns, config, words):
-        raise FairseqElError(f"The manifest {path} can't be used: {problem}")
+    problems = list(islice(_manifest_problems(rows, columns, config, words), _MOST_PROBLEMS))
+    if problems:
+        listed = f" {problems[0]}" if len(problems) == 1 else "".join(f"\n  - {problem}" for problem in problems)
+        raise FairseqElError(f"The manifest {path} can't be used:{listed}")
 
 
 def _has_tags(config: Dict[str, Any]) -> bool:

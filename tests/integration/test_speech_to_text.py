@@ -199,6 +199,15 @@ def test_manifests_that_are_wrong(data, one, text):
     assert MANIFESTS[text] in failure(data, one)
 
 
+def test_all_problems_of_a_manifest_are_named(data, one):
+    (data / "test.tsv").write_text("id\taudio\tn_frames\ttgt_text\na\tb\t0\tw1\nc\td\n")
+    with pytest.raises(FairseqElError) as error:
+        fairseq("generate", data, "--path", one, *EL)
+    headline, *problems = str(error.value).splitlines()
+    assert headline == f"The manifest {data / 'test.tsv'} can't be used:" and len(problems) == 2
+    assert "in line 2 it is '0'" in problems[0] and "line 3 has no n_frames, tgt_text" in problems[1]
+
+
 def test_features_that_are_not_there_or_of_another_width(data, one):
     line = "id\taudio\tn_frames\ttgt_text\nx\t{}\t5\tw1\n"
     (data / "test.tsv").write_text(line.format("nowhere.npy"))
