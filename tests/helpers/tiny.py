@@ -74,6 +74,12 @@ def build_model(
     """
     torch.manual_seed(seed)
     model = ARCH_MODEL_REGISTRY[arch].build_model(settings(arch, **options), TinyTask(words))
+    draw_weights(model)
+    return model.to(dtype).eval()
+
+
+def draw_weights(model: nn.Module) -> None:
+    """Draws all parameters anew, with the spread that :func:`build_model` says."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -81,7 +87,6 @@ def build_model(
             elif parameter.dim() > 1:
                 gain = 3.0 if "q_proj" in name or "k_proj" in name else 2.0 if "embed" in name else 0.7
                 parameter.normal_(std=gain * parameter.size(1) ** -0.5)
-    return model.to(dtype).eval()
 
 
 def settings(arch: str, **options: Any) -> argparse.Namespace:

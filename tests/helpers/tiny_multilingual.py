@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
-from tiny import dictionary, settings
+from tiny import dictionary, draw_weights, settings
 from tiny_data import WORDS, write_pairs
 
 ARCH = "multilingual_transformer"
@@ -46,13 +46,7 @@ def save_multilingual(path: Path, data: Path, seed: int = 1, pairs: str = PAIRS,
     task = MultilingualTranslationTask.setup_task(argparse.Namespace(**vars(args)))
     torch.manual_seed(seed)
     model = ARCH_MODEL_REGISTRY[ARCH].build_model(args, task)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(std=0.1)
-            elif parameter.dim() > 1:
-                gain = 3.0 if "q_proj" in name or "k_proj" in name else 2.0 if "embed" in name else 0.7
-                parameter.normal_(std=gain * parameter.size(1) ** -0.5)
+    draw_weights(model)
     history = {"criterion_name": "CrossEntropyCriterion", "best_loss": None, "optimizer_name": "", "num_updates": 1}
     state = {"args": args, "model": model.state_dict(), "optimizer_history": [history]}
     state["extra_state"] = {"epoch": 1, "val_loss": None, "train_iterator": {"epoch": 1}}

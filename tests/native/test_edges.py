@@ -92,12 +92,13 @@ def test_words_of_the_source(change, options):
 
 
 @pytest.mark.parametrize("own", ["kv", "el"])
-def test_hundreds_of_steps(own):
-    model = make(decoder_layers=1, max_target_positions=512)
+@pytest.mark.parametrize("steps", [300, pytest.param(1000, marks=pytest.mark.long)])
+def test_many_steps(own, steps):
+    model = make(decoder_layers=1, max_target_positions=1024)
     fairseq_el.enable_el_attention(model, self_attention=own)
-    found, expected = both(generator_of(model, beam_size=2, min_len=300, max_len_b=300), batch(WORDS, [4], seed=3))
+    found, expected = both(generator_of(model, beam_size=2, min_len=steps, max_len_b=steps), batch(WORDS, [4], seed=3))
     assert_same(found, expected, **EXACT)
-    assert [h["tokens"].numel() for h in found[0]] == [301, 301]
+    assert [h["tokens"].numel() for h in found[0]] == [steps + 1, steps + 1]
 
 
 def test_all_sentences_end_in_the_same_step():
