@@ -31,6 +31,7 @@ except ImportError:  # Windows; without locks, nothing that another process has 
 
 REPLACED = "replaced-"  # begins the name of what was moved out of the way; it moves back if nothing took its place
 PART = ".part"  # ends the name of a half-written file, which the next process goes on with
+_PATIENCE = 1.0  # seconds; what a killed process had started dies a moment later, and holds its lock until then
 _LONGEST = 100  # bytes of a name that are kept as they are; a file system takes 255 with the rest of the name
 _OWNER = re.compile(r"\.unfinished-[0-9a-f]{16}-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}@(.+)$")
 
@@ -67,9 +68,10 @@ def staging_directory(path: Path, alone: bool = False) -> Iterator[Path]:
     """
     staging, lock = _new_staging(path)
     try:
-        others = [other for other in remove_abandoned(path) if other.staging != staging]
         if alone:
-            _refuse(path, [other for other in others if not other.alive or other.staging.name < staging.name])
+            _refuse_others(path, staging)
+        else:
+            remove_abandoned(path)
         yield staging
     finally:
         _remove(staging, path)
@@ -83,7 +85,7 @@ def refuse_if_being_made(path: Path) -> None:
     Raises:
         FairseqElError: another process is making it, or may be.
     """
-    _refuse(path, remove_abandoned(followed(path)))
+    _refuse_others(path)
 
 
 def remove_abandoned(path: Path) -> List[OtherProcess]:
@@ -114,7 +116,15 @@ def remove_abandoned(path: Path) -> List[OtherProcess]:
     return others
 
 
-def _refuse(path: Path, others: List[OtherProcess]) -> None:
+def _refuse_others(path: Path, own: Optional[Path] = None) -> None:
+    """Refuses a path that another process works on. Of two that begin at once, the first to make ``own`` goes on."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        others = [other for other in remove_abandoned(followed(path)) if other.staging != own]
+        others = [other for other in others if not other.alive or own is None or other.staging.name < own.name]
+        if not any(other.alive for other in others) or time.monotonic() > deadline:
+            break
+        time.sleep(_PATIENCE / 20)
     for other in others:
         if other.alive:
             raise FairseqElError(

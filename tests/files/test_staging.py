@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 
 import pytest
 from processes import (
@@ -27,6 +28,25 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path):
     (tmp_path / ".a.unfinished-mine").write_text("another's")
     write_whole(tmp_path / "a", lambda unfinished: unfinished.write_text("new"))
     assert names(tmp_path) == [".a.unfinished-mine", "a"]
+
+
+@NEEDS_FORK
+def test_what_a_killed_process_had_started_may_die_a_moment_later(tmp_path):
+    """It holds the lock as long as it lives. A run that begins meanwhile waits, and isn't refused."""
+
+    def write(unfinished):
+        write_new(unfinished)
+        if os.fork() == 0:
+            time.sleep(0.3)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    in_fork(write_whole_directory, tmp_path / "a", write, BY).join()
+    (left,) = tmp_path.iterdir()
+    (locked,) = staging.remove_abandoned(tmp_path / "a")
+    assert locked.staging == left and locked.alive
+    write_whole_directory(tmp_path / "a", write_new, BY)
+    assert names(tmp_path) == ["a"]
 
 
 @NEEDS_FORK
