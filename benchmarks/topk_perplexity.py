@@ -1,13 +1,14 @@
 r"""Measures what Top-k attention costs over long inputs: perplexity of a byte-level language model with every k.
 
     python benchmarks/topk_perplexity.py DATA --out DIR --attention 16,64,128,full [--length L] [--updates N] \
-        [--finetune M] [--samples S] [--train "any options of fairseq-train"]
+        [--finetune M] [--scratch M] [--samples S] [--train "any options of fairseq-train"]
 
 Makes the table of "What does Top-k cost over long inputs?" in docs/benchmarks.md. DATA is as for --task
 byte_language_modeling: a directory with train, valid and test. One small model is trained without Top-k, for N updates
 on samples of L bytes. The test set is then scored with it for every k. With --finetune M, it is also scored after M
-more updates with that k (`full`: without Top-k). DIR keeps trained models, so the same command goes on where it was
-stopped, and one with more values of k adds to the table.
+more updates with that k (`full`: without Top-k), and with --scratch M, a model that is trained with that k from the
+start, for M updates. DIR keeps trained models, so the same command goes on where it was stopped, and one with more
+values of k adds to the table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from common import Arguments, add_numbers, make_parser, run_benchmark, table
@@ -36,7 +37,7 @@ from fairseq_el.topk import disable_topk_attention, enable_topk_attention
 PLUGIN = ["--user-dir", str(Path(__file__).resolve().parent.parent / "fairseq_el")]
 PROGRAM = "benchmarks/topk_perplexity.py"
 FULL = "full"
-AS_IT_IS, TUNED = "as it is", "tuned"
+AS_IT_IS, TUNED, SCRATCH = "as it is", "tuned", "from scratch"
 MODEL = (
     "--decoder-layers 2 --decoder-embed-dim 128 --decoder-input-dim 128 --decoder-output-dim 128 "
     "--decoder-attention-heads 2 --decoder-ffn-embed-dim 512 --share-decoder-input-output-embed "
@@ -71,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--finetune", type=not_negative, default=0, metavar="M", help="updates more with each k (default: 0)"
     )
+    result.add_argument(
+        "--scratch", type=not_negative, default=0, metavar="M", help="updates of a new model with each k (default: 0)"
+    )
     result.add_argument("--samples", type=positive, metavar="S", help="the first S of the test set (default: all)")
     result.add_argument(
         "--train", default="", metavar="OPTIONS", help=f"of fairseq-train, beside {MODEL} {TRAINING} --lr {RATE}"
@@ -86,9 +90,12 @@ def run(options: argparse.Namespace) -> None:
     """
     results = Results(options)
     for k in tqdm(options.attention, disable=None):
-        results.measure(k, AS_IT_IS, train(options, FULL, 0))
+        full = train(options, FULL, FULL, options.updates)
+        results.measure(k, AS_IT_IS, full)
         if options.finetune:
-            results.measure(k, TUNED, train(options, k, options.finetune))
+            results.measure(k, TUNED, train(options, f"k-{k}-tuned", k, options.finetune, base=full))
+        if options.scratch:
+            results.measure(k, SCRATCH, train(options, f"k-{k}-scratch", k, options.scratch))
     text = results.table("pipe")
     write_whole(options.out / "table.md", lambda path: path.write_text(text + "\n", "utf-8"), replace=True)
     write_line(f"{text}\n\ncommand: {options.command_line}")
@@ -99,7 +106,7 @@ class Results:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.file = options, options.out / "results.json"
-        names = ("length", "updates", "finetune", "samples", "train")
+        names = ("length", "updates", "finetune", "scratch", "samples", "train")
         settings = {"data": str(options.data), **{name: getattr(options, name) for name in names}}
         if options.out.exists() and not self.file.is_file() and any(options.out.iterdir()):
             raise OptionError(f"--out must be a new directory, or one that this program made; {options.out} is neither")
@@ -138,20 +145,18 @@ class Results:
         return table(rows, style)
 
 
-def train(options: argparse.Namespace, k: str, more: int) -> Path:
-    """Gives a checkpoint, and trains it if it is not there: without Top-k, or from that one with ``more`` updates."""
-    name = f"k-{k}-tuned" if more else FULL
+def train(options: argparse.Namespace, name: str, k: str, updates: int, base: Optional[Path] = None) -> Path:
+    """Gives a checkpoint, and trains it if it is not there: from ``base`` or anew, ``full`` without Top-k."""
     directory = options.out / name
-    updates = more or options.updates
     arguments = ["--task", "byte_language_modeling", *PLUGIN, "--tokens-per-sample", options.length]
     arguments += [*shlex.split(MODEL), *shlex.split(TRAINING), "--max-update", updates, "--total-num-update", updates]
-    arguments += ["--lr", RATE_OF_TUNING if more else RATE, "--warmup-updates", updates // 10]
+    arguments += ["--lr", RATE_OF_TUNING if base else RATE, "--warmup-updates", updates // 10]
     arguments += ["--num-workers", 0, "--log-format", "json", "--log-interval", 10]
     arguments += ["--no-epoch-checkpoints", "--no-save-optimizer-state", "--disable-validation"]
     arguments += ["--arch", "transformer_lm"] if k == FULL else ["--arch", "topk_transformer_lm", "--topk-attention", k]
     arguments += shlex.split(options.train)
-    if more:
-        arguments += ["--finetune-from-model", (options.out / FULL / "checkpoint_last.pt").resolve()]
+    if base:
+        arguments += ["--finetune-from-model", base.resolve()]
 
     def make(unfinished: Path) -> None:
         command = [options.data, *arguments, "--save-dir", unfinished]

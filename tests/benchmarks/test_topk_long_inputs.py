@@ -63,19 +63,22 @@ def test_perplexities(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(topk_perplexity, "run_program", run_program)
     out = tmp_path / "out"
     small = "--decoder-embed-dim 8 --decoder-input-dim 8 --decoder-output-dim 8 --decoder-ffn-embed-dim 8"
-    command = [data, "--out", out, "--length", 40, "--updates", 2, "--finetune", 1, "--train", small]
+    command = [data, "--out", out, "--length", 40, "--updates", 2, "--finetune", 1, "--scratch", 2, "--train", small]
     command = [str(word) for word in command]
     assert topk_perplexity.main([*command, "--attention", "40,full"]) == 0
-    assert trained == ["transformer_lm", "topk_transformer_lm", "transformer_lm"]
+    assert trained == ["transformer_lm", *2 * ["topk_transformer_lm"], *2 * ["transformer_lm"]]
     assert topk_perplexity.main([*command, "--attention", "2"]) == 0
-    assert trained[3:] == ["topk_transformer_lm"]
+    assert trained[5:] == 2 * ["topk_transformer_lm"]
     found = json.loads((out / "results.json").read_text())["of"]
     assert found["40"]["as it is"] == pytest.approx(found["full"]["as it is"], rel=1e-6)
+    assert found["full"]["from scratch"] == found["full"]["as it is"]  # trained alike twice
+    assert found["40"]["from scratch"] == pytest.approx(found["full"]["from scratch"], rel=1e-5)
     assert found["2"]["as it is"] != found["full"]["as it is"] and 1 < found["2"]["as it is"][0] < 12
     table = (out / "table.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == ["2", "40", "full"]
     printed = capsys.readouterr().out
-    assert "perplexity, tuned" in printed and "command: python benchmarks/topk_perplexity.py" in printed
+    for text in ("perplexity, tuned", "perplexity, from scratch", "command: python benchmarks/topk_perplexity.py"):
+        assert text in printed
     assert topk_perplexity.main([*command, "--attention", "2", "--updates", "3"]) == 2
     assert "was made with updates 2, this is 3; choose another --out" in capsys.readouterr().err
 
