@@ -33,6 +33,7 @@ class Settings:
     """The options of ``fairseq-el bench``. Workers get all of them.
 
     Attributes:
+        user_dir: of the user's own, which registers the architecture of the checkpoint.
         src_lens: empty for sources as long as the model reads them; prompts of a language model have this length.
         tgt_len: words of every output, or 0 for outputs that end by themselves.
         device: ``"cpu"`` or ``"cuda"``.
@@ -52,6 +53,7 @@ class Settings:
     subset: str = "test"
     source_lang: Optional[str] = None
     target_lang: Optional[str] = None
+    user_dir: Optional[str] = None
     batches: Tuple[int, ...] = (16,)
     src_lens: Tuple[int, ...] = ()
     whole_set: bool = False

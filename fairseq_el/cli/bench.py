@@ -50,6 +50,7 @@ def add_parser(commands: Any, summary: str) -> None:
     parser = add_command(commands, "bench", run, summary, _DESCRIPTION, _EXAMPLE)
     parser.add_argument("data", nargs="?", metavar="DATA", help="directory that fairseq-preprocess wrote")
     parser.add_argument("--path", metavar="FILE", help="the checkpoint, as for fairseq-generate")
+    parser.add_argument("--user-dir", metavar="DIR", help="of your own, which registers the architecture")
     parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)  # now a command of its own
     _add_methods(parser.add_argument_group("methods"))
     _add_sentences(parser.add_argument_group("what is decoded"))
@@ -189,6 +190,8 @@ def _problems(options: argparse.Namespace, methods: List[Method], baseline: Meth
         yield f"--baseline must be one of the methods, {', '.join(m.label for m in methods)}; got {options.baseline}"
     if not Path(options.data).is_dir():
         yield f"DATA must be a directory that fairseq-preprocess wrote; there is no directory {options.data}"
+    if options.user_dir is not None and not Path(options.user_dir).is_dir():
+        yield f"--user-dir must be a directory with a Python package; there is no directory {options.user_dir}"
     if options.per_step and options.tgt_len < 4:
         yield f"--per-step needs a --tgt-len from 4 on; got {options.tgt_len}"
     if options.diverse_beam_groups and options.beam % options.diverse_beam_groups:

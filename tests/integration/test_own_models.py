@@ -173,6 +173,18 @@ def test_verify(work, theirs, model, capsys):
     assert f"All hypotheses of {SENTENCES} sentences are the same in stock and EL" in capsys.readouterr().out
 
 
+@pytest.mark.long
+def test_bench(work, theirs, model, capsys):
+    command = ["bench", str(work / "data"), "--path", str(model), *PAIR, "--methods", "stock,el", "--batch", "2"]
+    command += ["--runs", "1", "--tgt-len", "4", "--threads", "1"]
+    assert main([*command, "--user-dir", str(theirs)]) == 0
+    assert "el@fp32" in capsys.readouterr().out
+    assert main([*command, "--user-dir", "not_there"]) == 2
+    assert "--user-dir must be a directory with a Python package; there is no directory not_there" in (
+        capsys.readouterr().err
+    )
+
+
 def test_other_commands(theirs, model, capsys):
     of_plan = ["--beam", "4", "--src-len", "9", "--tgt-len", "9", "--dtype", "fp32", "--memory", "64GiB"]
     assert main(["plan", "--path", str(model), *of_plan]) == 0

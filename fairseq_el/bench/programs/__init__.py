@@ -6,6 +6,7 @@ from fairseq_el.bench.methods import Method
 from fairseq_el.bench.programs.base import Program, ScoredOutput, reads_prompts
 from fairseq_el.bench.programs.fairseq import FairseqProgram, ReferenceScores
 from fairseq_el.bench.settings import Settings
+from fairseq_el.tasks import import_user_directory
 
 __all__ = [
     "FairseqProgram",
@@ -18,7 +19,13 @@ __all__ = [
 
 
 def load_program(settings: Settings, method: Method) -> Program:
-    """Loads the model into the program of a method; libraries of other programs are not imported."""
+    """Loads the model into the program of a method; libraries of other programs are not imported.
+
+    Raises:
+        OptionError: the user directory can't be imported.
+    """
+    if settings.user_dir is not None:
+        import_user_directory(settings.user_dir)
     if method.kind == "hf":
         from fairseq_el.bench.programs.huggingface import HuggingFaceProgram
 
