@@ -95,7 +95,8 @@ def run(options: argparse.Namespace) -> None:
         if options.finetune:
             results.measure(k, TUNED, train(options, f"k-{k}-tuned", k, options.finetune, base=full))
         if options.scratch:
-            results.measure(k, SCRATCH, train(options, f"k-{k}-scratch", k, options.scratch))
+            name = FULL if (k, options.scratch) == (FULL, options.updates) else f"k-{k}-scratch"
+            results.measure(k, SCRATCH, train(options, name, k, options.scratch))
     text = results.table("pipe")
     write_whole(options.out / "table.md", lambda path: path.write_text(text + "\n", "utf-8"), replace=True)
     write_line(f"{text}\n\ncommand: {options.command_line}")
