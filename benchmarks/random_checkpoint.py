@@ -9,6 +9,7 @@ DIR/checkpoint_random.pt; its outputs mean nothing.
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -26,7 +27,9 @@ def configuration(arguments: Optional[Sequence[str]] = None) -> Any:
     args = options.parse_args_and_arch(
         parser, input_args=arguments, modify_parser=lambda p: p.set_defaults(optimizer="adam")
     )
-    return convert_namespace_to_omegaconf(args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Hydra's, of how fairseq calls it
+        return convert_namespace_to_omegaconf(args)
 
 
 def random_model(cfg: Any) -> Any:
