@@ -61,7 +61,8 @@ def staging_directory(path: Path, alone: bool = False) -> Iterator[Path]:
 
     Args:
         path: the one file or directory that is made in it; not a link.
-        alone: give up if another process is making the same path already. Of two that begin at once, one goes on.
+        alone: give up if another process is making the same path already, and still is a second later. Of two that
+            begin at once, one goes on.
 
     Raises:
         FairseqElError: with ``alone``, there is such a process, or may be.
@@ -117,7 +118,11 @@ def remove_abandoned(path: Path) -> List[OtherProcess]:
 
 
 def _refuse_others(path: Path, own: Optional[Path] = None) -> None:
-    """Refuses a path that another process works on. Of two that begin at once, the first to make ``own`` goes on."""
+    """Refuses a path that another process works on.
+
+    Args:
+        own: staging directory of this process; those that were made later don't count.
+    """
     deadline = time.monotonic() + _PATIENCE
     while True:
         others = [other for other in remove_abandoned(followed(path)) if other.staging != own]

@@ -71,7 +71,7 @@ def test_many_processes_make_one_directory(tmp_path):
 @NEEDS_FORK
 def test_directories_change_places_where_none_sees_the_others(tmp_path, monkeypatch):
     """As on two machines: every new one is whole, and in the end there is one."""
-    monkeypatch.setattr(staging, "_refuse_others", lambda *unused: None)
+    monkeypatch.setattr(staging, "_refuse_others", lambda path, own: staging.remove_abandoned(path))
     monkeypatch.setattr(staging, "_boot", lambda: f"{os.getpid():08x}")
     path = tmp_path / "a"
     assert race(1, make_one(path)).keys() == {"None"}

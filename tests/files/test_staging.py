@@ -37,10 +37,12 @@ def test_what_a_killed_process_had_started_may_die_a_moment_later(tmp_path):
     def write(unfinished):
         write_new(unfinished)
         if os.fork() == 0:
-            time.sleep(0.3)
+            while len(names(tmp_path)) == 1 and time.monotonic() < deadline:  # until the next run has begun
+                time.sleep(0.01)
             os._exit(0)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    deadline = time.monotonic() + 60
     in_fork(write_whole_directory, tmp_path / "a", write, BY).join()
     (left,) = tmp_path.iterdir()
     (locked,) = staging.remove_abandoned(tmp_path / "a")
