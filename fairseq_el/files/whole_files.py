@@ -85,6 +85,8 @@ def write_whole_directory(
     path = followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with staging_directory(path, alone=True) as staging:
+        if not replace and os.path.lexists(path) and not _is_empty(path):  # another process has made it just now
+            raise FairseqElError(_APPEARED.format(path))
         unfinished = staging / path.name
         unfinished.mkdir()
         write(unfinished)
@@ -100,6 +102,10 @@ def write_whole_directory(
                 # Something has appeared at the path meanwhile: the next round looks at it.
 
 
+def _is_empty(directory: Path) -> bool:
+    return directory.is_dir() and not any(directory.iterdir())
+
+
 def _move_away(path: Path, target: Path, by: str, replace: bool) -> None:
     """Moves away what is at the path and checks it there, so that nobody can add to it meanwhile.
 
@@ -109,7 +115,7 @@ def _move_away(path: Path, target: Path, by: str, replace: bool) -> None:
         path.rename(target)
     except FileNotFoundError:
         return
-    if not replace and not (target.is_dir() and not any(target.iterdir())):
+    if not replace and not _is_empty(target):
         raise FairseqElError(_APPEARED.format(path))
     try:
         refuse_unless_own(target, by)

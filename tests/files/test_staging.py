@@ -51,6 +51,14 @@ def test_what_a_killed_process_had_started_may_die_a_moment_later(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+def test_nothing_is_computed_for_a_directory_that_has_appeared(tmp_path):
+    """As one does that another process has made while this one waited for it."""
+    write_whole_directory(tmp_path / "a", write_new, BY)
+    with pytest.raises(FairseqElError, match="a was not there before"):
+        write_whole_directory(tmp_path / "a", lambda unfinished: pytest.fail("computed"), BY)
+    assert names(tmp_path) == ["a"]
+
+
 @NEEDS_FORK
 def test_a_directory_that_was_moved_away_is_put_back(directory, monkeypatch):
     """Between the two renames, the old directory has another name."""
