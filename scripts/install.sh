@@ -66,7 +66,7 @@ if ! command -v "${CXX:-c++}" >/dev/null 2>&1; then
     exit 1
 fi
 
-echo "Installing into $venv (five to eight minutes, once; the log is $venv/install.log)"
+echo "Installing into $venv (three to eight minutes, once; the log is $venv/install.log)"
 "$python" -m venv "$venv"
 log=$venv/install.log
 
